@@ -1,0 +1,80 @@
+"""Remove the background of pictures.
+
+    from cutout import Remover, remove
+
+    cut = remove(image)                     # path, bytes, Pillow image or array in, the like kind out
+    remover = Remover(model="u2net")        # opened once, safe from many threads
+    cut = remove(image, session=remover)
+
+Importing this package loads nothing else: numpy, Pillow and the runtime come with the first name that needs them.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from cutout.api import remove
+    from cutout.errors import (
+        CutoutError,
+        DeviceError,
+        ExitCode,
+        ModelError,
+        OutputError,
+        PictureError,
+        UsageError,
+    )
+    from cutout.models import MODELS, ModelSpec
+    from cutout.options import Fit, OutputFormat, RemoveOptions
+    from cutout.pipeline import Cutout, Remover
+
+__all__ = [
+    "MODELS",
+    "Cutout",
+    "CutoutError",
+    "DeviceError",
+    "ExitCode",
+    "Fit",
+    "ModelError",
+    "ModelSpec",
+    "OutputError",
+    "OutputFormat",
+    "PictureError",
+    "RemoveOptions",
+    "Remover",
+    "UsageError",
+    "__version__",
+    "remove",
+]
+
+_HOMES = {
+    "MODELS": "models",
+    "Cutout": "pipeline",
+    "CutoutError": "errors",
+    "DeviceError": "errors",
+    "ExitCode": "errors",
+    "Fit": "options",
+    "ModelError": "errors",
+    "ModelSpec": "models",
+    "OutputError": "errors",
+    "OutputFormat": "options",
+    "PictureError": "errors",
+    "RemoveOptions": "options",
+    "Remover": "pipeline",
+    "UsageError": "errors",
+    "remove": "api",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

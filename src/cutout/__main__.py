@@ -1,0 +1,5 @@
+"""`python -m cutout`."""
+
+from cutout.cli import main
+
+main()

@@ -1,0 +1,146 @@
+"""`cutout.remove`: one call for a path, bytes, a Pillow image or an array; takes the words of rembg's `remove` too."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, overload
+
+from cutout import codec
+from cutout.batch import Encoding, process
+from cutout.errors import UsageError
+from cutout.files import Job, plan
+from cutout.models import DEFAULT_MODEL
+from cutout.options import OutputFormat, RemoveOptions
+from cutout.pipeline import Remover
+
+if TYPE_CHECKING:
+    import os
+
+    import numpy as np
+    import numpy.typing as npt
+    from PIL import Image
+
+__all__ = ["remove"]
+
+_lock = threading.Lock()
+_removers: dict[tuple[str, str | None], Remover] = {}
+
+
+@overload
+def remove(data: str | os.PathLike[str], **settings: Any) -> Path: ...
+@overload
+def remove(data: bytes, **settings: Any) -> bytes: ...
+@overload
+def remove(data: Image.Image, **settings: Any) -> Image.Image: ...
+@overload
+def remove(data: npt.NDArray[Any], **settings: Any) -> npt.NDArray[np.uint8]: ...
+
+
+def remove(  # noqa: C901 - one branch per kind of data
+    data: Any,
+    *,
+    output: str | os.PathLike[str] | None = None,
+    model: str | Path = DEFAULT_MODEL,
+    device: str | None = None,
+    session: Remover | None = None,
+    options: RemoveOptions | None = None,
+    force_return_bytes: bool = False,
+    **changes: Any,
+) -> Any:
+    """Remove the background of one picture.
+
+    Args:
+        data: What kind goes in, that kind comes out:
+            a path (the result is written to `output`, or to `NAME-cutout.png` beside it, and its path returned);
+            bytes of a picture file (bytes of a PNG);
+            a Pillow image of any mode (RGBA, or L for `mask=True`, or RGB over a background);
+            an array (height, width[, 1–4]) of uint8, uint16, bool or floats 0–1 (uint8, channels last).
+        output: For a path: where the result goes; its extension says the format.
+        model: A registry name or the path of an `.onnx` file. A model is opened once and kept.
+        device: `auto`, `cpu`, `cuda`, …
+        session: A `Remover` to use instead of `model` and `device`.
+        options: All options at once; single ones can be given by name instead or on top.
+        force_return_bytes: Give PNG bytes whatever came in.
+        **changes: Fields of `RemoveOptions` by name. The words of rembg's `remove` mean the same here: `only_mask`,
+            `post_process_mask`, `bgcolor`, `alpha_matting`, `alpha_matting_foreground_threshold`,
+            `alpha_matting_background_threshold`, `alpha_matting_erode_size`.
+
+    Raises:
+        UsageError: An unknown option, or a kind of data that is no picture.
+        PictureError: The data is no picture, or a broken one.
+        OutputError: The result cannot be written.
+        ModelError: The model is missing or corrupt.
+        DeviceError: The asked-for device cannot be used.
+    """
+    import numpy as np
+    from PIL import Image
+
+    wanted = _options(options or RemoveOptions(), changes)
+    is_path = isinstance(data, str) or hasattr(data, "__fspath__")
+    if output is not None and not is_path:
+        raise UsageError("`output` goes with a path; other kinds of data are returned")
+    remover = session or _remover(model, device)
+    if is_path and not force_return_bytes:
+        job = plan([str(data)], None if output is None else str(output)).jobs[0]
+        return _file(job, remover, wanted)
+    if is_path:
+        picture = codec.decode(Path(data).read_bytes(), max_size=wanted.max_size)
+    elif isinstance(data, bytes | bytearray | memoryview):
+        picture = codec.decode(bytes(data), max_size=wanted.max_size)
+    elif isinstance(data, Image.Image):
+        picture = codec.from_image(data, max_size=wanted.max_size)
+    elif isinstance(data, np.ndarray):
+        picture = codec.from_array(data, max_size=wanted.max_size)
+    else:
+        raise UsageError(
+            f"a {type(data).__name__} is no picture", hint="a path, bytes, a Pillow image and an array are"
+        )
+    cutout = remover.cut(picture, wanted)
+    if force_return_bytes or isinstance(data, bytes | bytearray | memoryview):
+        return codec.encode(cutout.image, OutputFormat.PNG, cutout.metadata)
+    if isinstance(data, Image.Image):
+        for key, value in (("icc_profile", cutout.metadata.icc), ("dpi", cutout.metadata.dpi)):
+            if value is not None:
+                cutout.image.info[key] = value
+        return cutout.image
+    return np.asarray(cutout.image)
+
+
+_REMBG_WORDS = {
+    "only_mask": "mask",
+    "post_process_mask": "post_process",
+    "bgcolor": "background",
+    "alpha_matting": "matting",
+    "alpha_matting_foreground_threshold": "matting_foreground",
+    "alpha_matting_background_threshold": "matting_background",
+    "alpha_matting_erode_size": "matting_erode",
+}
+
+
+def _options(base: RemoveOptions, changes: dict[str, Any]) -> RemoveOptions:
+    ours = {_REMBG_WORDS.get(name, name): value for name, value in changes.items()}
+    if ours.get("mask") and "bgcolor" in changes:
+        ours.pop("background")  # rembg leaves the colour out where the mask alone is asked for
+    if unknown := sorted(set(ours) - set(RemoveOptions.names())):
+        raise UsageError(f"unknown option {', '.join(unknown)}", hint=f"known: {', '.join(RemoveOptions.names())}")
+    if isinstance(ours.get("background"), list):
+        ours["background"] = tuple(ours["background"])
+    return replace(base, **ours)
+
+
+def _remover(model: str | Path, device: str | None) -> Remover:
+    key = (str(model), device)
+    with _lock:
+        if key not in _removers:
+            _removers[key] = Remover(model, device=device)
+        return _removers[key]
+
+
+def _file(job: Job, remover: Remover, options: RemoveOptions) -> Path:
+    outcome = process(job, remover, options, Encoding())
+    if outcome.error is not None:
+        raise outcome.error
+    assert job.target is not None  # noqa: S101 - a path goes to a path
+    return job.target

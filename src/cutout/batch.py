@@ -1,0 +1,142 @@
+"""One file from bytes to bytes, and the executor that does many of them."""
+
+from __future__ import annotations
+
+import sys
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from cutout import codec
+from cutout.errors import CutoutError, PictureError
+from cutout.files import write_atomic
+from cutout.options import Existing, OutputFormat, RemoveOptions
+from cutout.report import Outcome, Status
+from cutout.stages import Stages
+
+if TYPE_CHECKING:
+    import threading
+    from collections.abc import Callable, Iterable, Iterator
+
+    from cutout.files import Job
+    from cutout.pipeline import Remover
+
+__all__ = ["Encoding", "process", "run"]
+
+_WHITE = (255, 255, 255, 255)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Encoding:
+    """How results are written.
+
+    Attributes:
+        quality: 0–100 for JPEG, WebP and AVIF; None takes a good one.
+        lossless: WebP and AVIF without loss.
+        max_pixels: Larger inputs are refused.
+    """
+
+    quality: int | None = None
+    lossless: bool = False
+    max_pixels: int = codec.DEFAULT_MAX_PIXELS
+
+
+def process(job: Job, remover: Remover, options: RemoveOptions, encoding: Encoding) -> Outcome:
+    """Do one file. Everything that can go wrong with it becomes its outcome; nothing is raised.
+
+    Another file's result never depends on this one, and no unfinished output ever has the final name.
+    """
+    stages = Stages()
+    try:
+        if job.existing is Existing.SKIP and job.target is not None and job.target.exists():
+            return Outcome(job=job, status=Status.SKIPPED)
+        with stages.time("load"):
+            data = _load(job)
+        with stages.time("decode"):
+            picture = codec.decode(data, max_size=options.max_size, max_pixels=encoding.max_pixels)
+        del data
+        cutout = remover.cut(picture, _for_format(options, job.output_format), stages)
+        with stages.time("encode"):
+            encoded = codec.encode(
+                cutout.image, job.output_format, cutout.metadata, quality=encoding.quality, lossless=encoding.lossless
+            )
+        with stages.time("write"):
+            written = _store(job, encoded)
+        if not written:
+            return Outcome(job=job, status=Status.SKIPPED)
+        return Outcome(
+            job=job, status=Status.DONE, warnings=cutout.warnings, size=cutout.image.size, ms=stages.rounded()
+        )
+    except CutoutError as error:
+        return Outcome(job=job, status=Status.FAILED, error=error, ms=stages.rounded())
+    except MemoryError:
+        scarce = PictureError("there is not enough memory for this picture", hint="try --jobs 1 or --max-size")
+        return Outcome(job=job, status=Status.FAILED, error=scarce)
+
+
+def run(
+    jobs: Iterable[Job], work: Callable[[Job], Outcome], *, workers: int, stop: threading.Event | None = None
+) -> Iterator[Outcome]:
+    """Do many files side by side; outcomes come as they are ready.
+
+    No more than `workers` pictures are in memory at once. Once `stop` is set, files that were started are finished
+    and the rest is left.
+
+    Args:
+        jobs: What to do, taken one by one.
+        work: Does one; must not raise.
+        workers: Pictures side by side.
+        stop: Set by whoever wants the run to end early.
+    """
+    waiting = iter(jobs)
+    running: set[Future[Outcome]] = set()
+    with ThreadPoolExecutor(workers, thread_name_prefix="cutout") as pool:
+        while True:
+            while len(running) < workers and not (stop and stop.is_set()) and (job := next(waiting, None)) is not None:
+                running.add(pool.submit(work, job))
+            if not running:
+                return
+            done, running = wait(running, return_when=FIRST_COMPLETED)
+            for future in done:
+                yield future.result()
+
+
+def _load(job: Job) -> bytes:
+    try:
+        return sys.stdin.buffer.read() if job.source is None else job.source.read_bytes()
+    except OSError as error:
+        raise PictureError(
+            f"the file cannot be read: {error.strerror or error}", hint=_READ_HINTS.get(type(error))
+        ) from error
+
+
+_READ_HINTS: dict[type[OSError], str] = {
+    PermissionError: "change its permissions, or run as a user who may read it",
+    FileNotFoundError: "it was there when the run was planned, and has been moved since",
+    IsADirectoryError: "it is a folder",
+}
+
+
+def _store(job: Job, data: bytes) -> bool:
+    if job.target is not None:
+        return write_atomic(job.target, data, replace_existing=job.existing is Existing.OVERWRITE)
+    sys.stdout.buffer.write(data)
+    sys.stdout.buffer.flush()
+    return True
+
+
+def _for_format(options: RemoveOptions, output_format: OutputFormat) -> RemoveOptions:
+    """A format without transparency gets a background: white unless one was asked for."""
+    if output_format.has_alpha or options.mask or ((color := options.background_color) is None and options.background):
+        return options
+    from dataclasses import replace
+
+    if color is None:
+        return replace(options, background=_WHITE)
+    return replace(options, background=_over_white(color))
+
+
+def _over_white(color: tuple[int, int, int, int]) -> tuple[int, int, int]:
+    red, green, blue, alpha = color
+    red, green, blue = (round(value * alpha / 255 + 255 - alpha) for value in (red, green, blue))
+    return red, green, blue

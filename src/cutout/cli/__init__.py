@@ -1,0 +1,81 @@
+"""The `cutout` command: parse, build options, call once, exit."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from cutout import __version__
+from cutout.cli import doctor, models, remove
+from cutout.console import Console
+from cutout.errors import CutoutError, ExitCode
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="cutout",
+    help="Remove the background of pictures.",
+    epilog="Every option can be set in the environment: --device is CUTOUT_DEVICE, --on-collision CUTOUT_ON_COLLISION.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("remove", no_args_is_help=True)(remove.remove)
+app.add_typer(models.app, name="models")
+app.command("doctor")(doctor.doctor)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"cutout {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    _version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", callback=_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Remove the background of pictures."""
+
+
+def main() -> None:
+    """Run the command line; the one place that turns errors into exit codes."""
+    verbose = bool(os.environ.get("CUTOUT_VERBOSE")) or not {"-v", "--verbose"}.isdisjoint(sys.argv)
+    console = Console(verbose=verbose)
+    try:
+        app()
+    except CutoutError as error:
+        console.error(error)
+        if verbose and error.__cause__ is not None:
+            _trace()
+        code = error.exit_code
+    except KeyboardInterrupt:
+        console.say("interrupted")
+        code = ExitCode.INTERRUPTED
+    except BrokenPipeError:
+        # whoever read our standard output has gone; what is buffered must not complain again at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = ExitCode.SOME_FAILED
+    except Exception as error:  # noqa: BLE001 - the last resort: a bug is told as one
+        bug = CutoutError(
+            f"this is a bug of cutout {__version__}: {type(error).__name__}: {error}",
+            hint="please report it with the output of the same command and --verbose",
+        )
+        console.error(bug)
+        if verbose:
+            _trace()
+        code = ExitCode.BUG
+    else:
+        code = ExitCode.OK
+    sys.exit(code)
+
+
+def _trace() -> None:
+    import traceback
+
+    traceback.print_exc()

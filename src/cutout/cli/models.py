@@ -1,0 +1,131 @@
+"""`cutout models`: the registry."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cutout.cli.options import option
+from cutout.console import Console
+from cutout.errors import ModelError
+from cutout.models import MODELS, find_spec
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from cutout.models import ModelSpec
+
+__all__ = ["app", "pull_one"]
+
+app = typer.Typer(help="The model registry: what exists, what is on this machine.", no_args_is_help=True)
+
+_Names = Annotated[list[str], typer.Argument(help="Model names.", metavar="MODEL...")]
+_Json = Annotated[bool, option("--json", text="One JSON line per model.")]
+
+
+@app.command("list")
+def list_models(as_json: _Json = False) -> None:
+    """Show every model: licence, size, where it is on disk."""
+    from cutout.store import locate
+
+    rows = [(spec, locate(spec)) for spec in MODELS.values()]
+    if as_json:
+        for spec, found in rows:
+            _emit(spec, state=found.state.value, path=found.path)
+        return
+    from rich.console import Console as RichConsole
+    from rich.table import Table
+
+    table = Table("model", "MB", "licence", "state", "about", box=None, pad_edge=False)
+    for spec, found in rows:
+        licence = f"{spec.licence} (non-commercial)" if spec.non_commercial else spec.licence
+        names = ", ".join((spec.name, *spec.aliases))
+        place = "in this package" if spec.embedded else found.state.value
+        table.add_row(names, f"{spec.bytes / 1e6:.1f}", licence, place, spec.about)
+    console = RichConsole(highlight=False)
+    if not console.is_terminal:
+        console = RichConsole(highlight=False, width=200)
+    console.print(table)
+    for spec, found in rows:
+        if found.path is not None and not spec.embedded:
+            console.print(f"{spec.name}: {found.path}", soft_wrap=True)
+
+
+@app.command("pull", no_args_is_help=True)
+def pull(
+    names: _Names,
+    force: Annotated[bool, option("--force", text="Download even when a good copy is there.")] = False,
+    quiet: Annotated[bool, option("--quiet", "-q", text="Print errors only.")] = False,
+) -> None:
+    """Download models, with their hashes checked; a broken transfer is continued."""
+    console = Console(quiet=quiet)
+    for spec in [find_spec(name) for name in names]:
+        pull_one(spec, console, force=force)
+
+
+def pull_one(spec: ModelSpec, console: Console, *, force: bool) -> Path:
+    """Download one model and say where it is; a licence that forbids commercial use is said first."""
+    from cutout.download import pull as download
+
+    if spec.non_commercial:
+        console.warn(f"{spec.name} is licensed {spec.licence}: commercial use is not allowed without a contract")
+    path = download(spec, force=force, progress=not console.quiet and sys.stderr.isatty(), say=console.say)
+    console.say(f"{spec.name}: {path} ({spec.licence})")
+    return path
+
+
+@app.command("verify")
+def verify(
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Model names; all on this machine without any.", metavar="[MODEL]...")
+    ] = None,
+    as_json: _Json = False,
+) -> None:
+    """Read model files and check their hashes."""
+    from cutout.store import candidates, verify
+
+    specs = [find_spec(name) for name in names] if names else list(MODELS.values())
+    bad: list[tuple[ModelSpec, Path]] = []
+    for spec in specs:
+        paths = list(dict.fromkeys(path for path in candidates(spec) if path.is_file()))
+        if names and not paths:
+            raise ModelError(f"the model {spec.name} is not on this machine", hint=f"cutout models pull {spec.name}")
+        for path in paths:
+            good = verify(path, spec, again=True)
+            if not good:
+                bad.append((spec, path))
+            if as_json:
+                _emit(spec, state="verified" if good else "corrupt", path=path)
+            else:
+                typer.echo(f"{spec.name}: {'good' if good else 'CORRUPT'}  {path}")
+    if bad:
+        spec, path = bad[0]
+        raise ModelError(
+            f"the model file {path} is corrupt", hint=f"fetch a good one: cutout models pull {spec.name} --force"
+        )
+
+
+@app.command("path", no_args_is_help=True)
+def path(name: Annotated[str, typer.Argument(help="Model name.", metavar="MODEL")]) -> None:
+    """Print where a model lies on this machine."""
+    from cutout.store import require
+
+    typer.echo(str(require(find_spec(name))))
+
+
+def _emit(spec: ModelSpec, *, state: str, path: Path | None) -> None:
+    line: dict[str, Any] = {
+        "model": spec.name,
+        "aliases": list(spec.aliases),
+        "bytes": spec.bytes,
+        "sha256": spec.sha256,
+        "licence": spec.licence,
+        "non_commercial": spec.non_commercial,
+        "embedded": spec.embedded,
+        "state": state,
+        "path": None if path is None else str(path),
+    }
+    typer.echo(json.dumps(line))

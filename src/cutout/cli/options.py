@@ -1,0 +1,38 @@
+"""Options of the command line as data: help text, environment variable, panel."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import typer
+
+from cutout.errors import UsageError
+
+__all__ = ["option", "pairs"]
+
+
+def option(*names: str, text: str, panel: str | None = None, **settings: Any) -> Any:
+    """A Typer option; its environment variable follows from its long name (`--on-collision`: `CUTOUT_ON_COLLISION`)."""
+    long = next(name for name in names if name.startswith("--")).split("/")[0]
+    variable = "CUTOUT_" + long.removeprefix("--").removeprefix("no-").replace("-", "_").upper()
+    return typer.Option(*names, help=text, envvar=variable, show_envvar=False, rich_help_panel=panel, **settings)
+
+
+def pairs(texts: list[str]) -> dict[str, Any]:
+    """`key=value` texts as a mapping; a value that is JSON is taken as such.
+
+    Raises:
+        UsageError: A text without `=`.
+    """
+    import json
+
+    result: dict[str, Any] = {}
+    for text in texts:
+        key, sign, value = text.partition("=")
+        if not sign or not key:
+            raise UsageError(f"--model-option {text!r} is not of the form key=value")
+        try:
+            result[key] = json.loads(value)
+        except ValueError:
+            result[key] = value
+    return result

@@ -1,0 +1,393 @@
+"""`cutout remove`."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from pathlib import Path  # noqa: TC003 - Typer reads the annotations
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cutout.cli.options import option, pairs
+from cutout.console import Console, Progress
+from cutout.errors import ExitCode, UsageError
+from cutout.models import DEFAULT_MODEL
+from cutout.options import Existing, Fit, OnCollision, OutputFormat, RemoveOptions
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from cutout.batch import Encoding
+    from cutout.files import Job, Plan
+    from cutout.report import Report
+
+__all__ = ["remove"]
+
+_FILES, _MODEL, _LOOK, _EDGE, _RUN = "Files", "Model and device", "Look", "Matting", "Run"
+
+
+def remove(
+    inputs: Annotated[
+        list[str], typer.Argument(help="Files, folders, glob patterns, or - for standard input.", metavar="INPUT...")
+    ],
+    output: Annotated[
+        str | None,
+        option(
+            "--output",
+            "-o",
+            text="File, folder, or - for standard output. Without it: NAME-cutout.png beside the input, "
+            "FOLDER-cutout/ for a folder.",
+            panel=_FILES,
+        ),
+    ] = None,
+    output_format: Annotated[
+        OutputFormat | None,
+        option(
+            "--format",
+            "-f",
+            text="Format of the outputs; else by the extension of OUTPUT, else png.",
+            panel=_FILES,
+            case_sensitive=False,
+        ),
+    ] = None,
+    recursive: Annotated[
+        bool, option("--recursive/--no-recursive", text="Walk the folders below an input folder.", panel=_FILES)
+    ] = True,
+    existing: Annotated[
+        Existing | None,
+        option(
+            "--existing",
+            text="What to do with an output that is there. (default: overwrite a single file, skip in a batch)",
+            panel=_FILES,
+        ),
+    ] = None,
+    on_collision: Annotated[
+        OnCollision, option("--on-collision", text="What to do when two inputs would write one output.", panel=_FILES)
+    ] = OnCollision.REFUSE,
+    quality: Annotated[
+        int | None,
+        option("--quality", text="Quality of jpg, webp and avif.", min=0, max=100, metavar="N", panel=_FILES),
+    ] = None,
+    lossless: Annotated[bool, option("--lossless", text="webp and avif without loss.", panel=_FILES)] = False,
+    dry_run: Annotated[bool, option("--dry-run", text="Print the plan and do nothing.", panel=_FILES)] = False,
+    model: Annotated[
+        str,
+        option("--model", "-m", text="A name from `cutout models list`, an .onnx file, or rembg:NAME.", panel=_MODEL),
+    ] = DEFAULT_MODEL,
+    model_config: Annotated[
+        Path | None,
+        option(
+            "--model-config", text="JSON file that describes an .onnx file: size, divisor, mean, std, ...", panel=_MODEL
+        ),
+    ] = None,
+    model_option: Annotated[
+        list[str] | None,
+        option(
+            "--model-option", text="KEY=VALUE for the model itself, such as class=upper. Can be repeated.", panel=_MODEL
+        ),
+    ] = None,
+    device: Annotated[
+        str | None,
+        option(
+            "--device",
+            "-d",
+            text="auto, cpu, cuda, cuda:1, ... A device that is named is used or the run fails. (default: auto)",
+            panel=_MODEL,
+        ),
+    ] = None,
+    pull: Annotated[bool, option("--pull", text="Download the model first if it is missing.", panel=_MODEL)] = False,
+    mask: Annotated[bool, option("--mask", text="Write the alpha alone, as a grey picture.", panel=_LOOK)] = False,
+    background: Annotated[
+        str | None, option("--background", "-b", text="A colour (white, #ff8800, ...) or a picture file.", panel=_LOOK)
+    ] = None,
+    max_size: Annotated[
+        int | None,
+        option(
+            "--max-size",
+            text="Longest side in pixels of the picture that is worked on and written.",
+            min=1,
+            metavar="N",
+            panel=_LOOK,
+        ),
+    ] = None,
+    fit: Annotated[
+        Fit | None,
+        option(
+            "--fit", text="How the picture is brought to the model's input. (default: the model's own)", panel=_LOOK
+        ),
+    ] = None,
+    threshold: Annotated[
+        int | None,
+        option(
+            "--threshold",
+            text="Make the edge hard: alpha from this value on is opaque, below it transparent.",
+            min=0,
+            max=255,
+            metavar="N",
+            panel=_LOOK,
+        ),
+    ] = None,
+    post_process: Annotated[
+        bool, option("--post-process", text="Smooth the mask and make it binary.", panel=_LOOK)
+    ] = False,
+    rescale: Annotated[
+        bool | None,
+        option(
+            "--rescale/--no-rescale", text="Stretch the mask to the full range. (default: the model's own)", panel=_LOOK
+        ),
+    ] = None,
+    matting: Annotated[
+        bool,
+        option("--matting", "-a", text="Refine the edge by alpha matting (slow; needs the rembg extra).", panel=_EDGE),
+    ] = False,
+    matting_foreground: Annotated[
+        int,
+        option(
+            "--matting-foreground",
+            text="Mask values above it are surely foreground.",
+            min=0,
+            max=255,
+            metavar="N",
+            panel=_EDGE,
+        ),
+    ] = 240,
+    matting_background: Annotated[
+        int,
+        option(
+            "--matting-background",
+            text="Mask values below it are surely background.",
+            min=0,
+            max=255,
+            metavar="N",
+            panel=_EDGE,
+        ),
+    ] = 10,
+    matting_erode: Annotated[
+        int,
+        option("--matting-erode", text="Pixels by which both sure regions shrink.", min=0, metavar="N", panel=_EDGE),
+    ] = 10,
+    jobs: Annotated[
+        int,
+        option(
+            "--jobs",
+            "-j",
+            text="Pictures worked on side by side; 0 means as many as there are processors.",
+            min=0,
+            metavar="N",
+            panel=_RUN,
+        ),
+    ] = 0,
+    max_pixels: Annotated[
+        int, option("--max-pixels", text="Refuse larger pictures.", min=1, metavar="N", panel=_RUN)
+    ] = 256_000_000,
+    as_json: Annotated[
+        bool, option("--json", text="One JSON line per file and a summary, on standard output.", panel=_RUN)
+    ] = False,
+    quiet: Annotated[bool, option("--quiet", "-q", text="Print errors only.", panel=_RUN)] = False,
+    verbose: Annotated[
+        bool, option("--verbose", "-v", text="Print stage times per picture, and tracebacks.", panel=_RUN)
+    ] = False,
+) -> None:
+    """Remove the background of pictures.
+
+    One file becomes one file; folders are walked and mirrored below OUTPUT. Outputs that exist are skipped in a batch,
+    so a stopped run goes on when it is run again.
+    """
+    from cutout.batch import Encoding
+    from cutout.files import plan
+
+    console = Console(quiet=quiet, verbose=verbose)
+    options = RemoveOptions(
+        mask=mask,
+        background=background,
+        fit=fit,
+        max_size=max_size,
+        threshold=threshold,
+        post_process=post_process,
+        rescale=rescale,
+        matting=matting,
+        matting_foreground=matting_foreground,
+        matting_background=matting_background,
+        matting_erode=matting_erode,
+    )
+    todo = plan(
+        inputs,
+        output,
+        output_format=output_format,
+        recursive=recursive,
+        existing=existing,
+        on_collision=on_collision,
+    )
+    _check_standard_output(todo, as_json=as_json)
+    if dry_run:
+        _print_plan(todo, as_json=as_json)
+        return
+    encoding = Encoding(quality=quality, lossless=lossless, max_pixels=max_pixels)
+    settings = {
+        "model": model,
+        "device": device,
+        "model_config": model_config,
+        "model_options": pairs(model_option or []),
+        "warn": console.warn,
+    }
+    if pull:
+        _pull(model, console)
+    report = _run(todo, options, encoding, settings, console, jobs=jobs, as_json=as_json)
+    if report.exit_code is not ExitCode.OK:
+        raise typer.Exit(int(report.exit_code))
+
+
+def _check_standard_output(todo: Plan, *, as_json: bool) -> None:
+    if any(job.target is None for job in todo.jobs):
+        if as_json:
+            raise UsageError(
+                "--json and the picture cannot both go to standard output", hint="write the picture to a file"
+            )
+        if sys.stdout.isatty():
+            raise UsageError(
+                "standard output is a terminal, not a place for a picture", hint="redirect it, or use -o FILE"
+            )
+
+
+def _print_plan(todo: Plan, *, as_json: bool) -> None:
+    from cutout.report import Outcome, Status
+
+    for job in todo.jobs:
+        status = Status.SKIPPED if _is_there(job) else Status.PLANNED
+        if as_json:
+            _emit(Outcome(job=job, status=status).as_json())
+        else:
+            note = "  (exists, skipped)" if status is Status.SKIPPED else ""
+            typer.echo(f"{job.source_name} -> {job.target_name}{note}")
+    if as_json:
+        _emit({"event": "plan", "total": len(todo.jobs), "ignored": len(todo.ignored)})
+
+
+def _is_there(job: Job) -> bool:
+    return job.existing is Existing.SKIP and job.target is not None and job.target.exists()
+
+
+def _emit(line: dict[str, Any]) -> None:
+    sys.stdout.write(
+        json.dumps(line, ensure_ascii=False).encode("utf-8", "surrogateescape").decode("utf-8", "replace") + "\n"
+    )
+    sys.stdout.flush()
+
+
+def _pull(model: str, console: Console) -> None:
+    from cutout.cli.models import pull_one
+    from cutout.pipeline import resolve_model
+    from cutout.rembg_session import PREFIX
+
+    if not model.startswith(PREFIX) and (spec := resolve_model(model)).path is None:
+        pull_one(spec, console, force=False)
+
+
+def _run(
+    todo: Plan,
+    options: RemoveOptions,
+    encoding: Encoding,
+    settings: dict[str, Any],
+    console: Console,
+    *,
+    jobs: int,
+    as_json: bool,
+) -> Report:
+    from cutout.batch import process, run
+    from cutout.files import sweep
+    from cutout.report import Outcome, Report, Status
+
+    start = time.monotonic()
+    report = Report(total=len(todo.jobs), ignored=len(todo.ignored))
+    for path in todo.ignored:
+        console.detail(f"{path}: ignored, no picture")
+    sweep({job.target.parent for job in todo.jobs if job.target is not None})
+    waiting: list[Job] = []
+    used_model = used_device = ""
+    with Progress(console, len(todo.jobs)) as progress:
+
+        def tell(outcome: Outcome) -> None:
+            report.add(outcome)
+            console.outcome(outcome)
+            if as_json:
+                _emit(outcome.as_json())
+            progress.step()
+
+        for job in todo.jobs:
+            if _is_there(job):
+                tell(Outcome(job=job, status=Status.SKIPPED))
+            else:
+                waiting.append(job)
+        if waiting:  # a run with nothing left to do opens no model
+            from cutout.pipeline import Remover
+
+            workers = _workers(jobs, waiting)
+            remover = Remover(options=options, jobs=workers, **settings)
+            used_model, used_device = remover.model, remover.device
+            console.detail(f"{used_model} on {used_device}, {workers} at a time")
+            with _Interrupt(console) as stop:
+                for outcome in run(
+                    waiting, lambda job: process(job, remover, options, encoding), workers=workers, stop=stop
+                ):
+                    tell(outcome)
+            report.interrupted = stop.is_set() and report.finished < report.total
+    seconds = time.monotonic() - start
+    if as_json:
+        _emit(report.as_json(seconds=seconds, model=used_model, device=used_device))
+    _close(report, todo, console, seconds, f", {used_model} on {used_device}" if waiting else "")
+    return report
+
+
+def _workers(jobs: int, waiting: Sequence[Job]) -> int:
+    from cutout.cpus import usable_cpus
+
+    return max(1, min(jobs or usable_cpus(), len(waiting)))
+
+
+def _close(report: Report, todo: Plan, console: Console, seconds: float, used: str) -> None:
+    from cutout.report import Status
+
+    if not todo.jobs:
+        console.warn("there is no picture among the inputs")
+    elif todo.batch or report.interrupted:
+        console.say(report.summary(seconds=seconds) + used)
+        if len(report.failures) > 1:
+            console.say(
+                "failed: "
+                + ", ".join(outcome.job.source_name for outcome in report.failures[:20])
+                + (f" and {len(report.failures) - 20} more" if len(report.failures) > 20 else "")
+            )
+    elif report.counts[Status.DONE] and todo.jobs[0].target is not None:
+        console.say(f"{todo.jobs[0].target_name}  ({seconds:.2f} s{used})")
+    elif report.counts[Status.SKIPPED]:
+        console.say(f"{todo.jobs[0].target_name} exists and was skipped")
+
+
+class _Interrupt:
+    """Ctrl-C or SIGTERM ends a run in order: what was started is finished. The second one ends it at once."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._stop = threading.Event()
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> threading.Event:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._before[number] = signal.signal(number, self._handle)
+        return self._stop
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _handle(self, _number: int, _frame: object) -> None:
+        if self._stop.is_set():
+            os._exit(int(ExitCode.INTERRUPTED))  # safe: unfinished outputs have no final name
+        self._stop.set()
+        self._console.say("interrupted: finishing what was started; once more to stop at once")

@@ -1,0 +1,340 @@
+"""Bytes to pixels plus what travels with them, and back: the only `Image.open` and the only encoder."""
+
+from __future__ import annotations
+
+import io
+import math
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from cutout.errors import CutoutError, OutputError, PictureError
+from cutout.options import OutputFormat
+from cutout.sniff import HEAD, sniff
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+__all__ = ["DEFAULT_MAX_PIXELS", "Metadata", "Picture", "decode", "encode", "from_array", "from_image"]
+
+DEFAULT_MAX_PIXELS = 256_000_000
+"""A picture of more pixels is refused: 256 megapixels take about 1 GB while they are worked on."""
+
+# Formats with a signature of their own, and none that runs another program (EPS) or is only guessed at (TGA).
+_FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "GIF", "TIFF", "BMP", "DIB", "AVIF", "HEIF", "JPEG2000", "PPM", "QOI", "ICO")
+_WEBP_SIDE = 16383
+_ORIENTATION = 0x0112
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Metadata:
+    """What travels from the input to the output beside the pixels.
+
+    Attributes:
+        icc: ICC profile that describes the RGB values, or None for sRGB.
+        dpi: Resolution in dots per inch (horizontal, vertical), or None.
+    """
+
+    icc: bytes | None = None
+    dpi: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Picture:
+    """A decoded picture, upright.
+
+    Attributes:
+        rgb: Mode RGB, 8 bits a channel.
+        alpha: Mode L and of the same size, or None when the picture is opaque.
+        metadata: Profile and resolution.
+        notes: Things a user should know, such as that only the first frame was taken.
+    """
+
+    rgb: Image.Image
+    alpha: Image.Image | None = None
+    metadata: Metadata = Metadata()
+    notes: tuple[str, ...] = ()
+
+
+def decode(data: bytes, *, max_size: int | None = None, max_pixels: int = DEFAULT_MAX_PIXELS) -> Picture:
+    """Read a picture of any supported format.
+
+    Args:
+        data: The file's bytes.
+        max_size: Longest side of the result in pixels; a larger picture is scaled down (JPEGs while they are decoded).
+        max_pixels: A larger picture is refused before it is decoded.
+
+    Raises:
+        PictureError: Empty, of no known format, truncated, broken, or too large. Foreign exceptions are translated
+            here, and only here.
+    """
+    if not data:
+        raise PictureError("the file is empty (0 bytes)", hint="copy it again from where it came from")
+    kind = sniff(data[:HEAD])
+    if kind == "HEIF":
+        _register_heif()
+    try:
+        with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+            return _read(image, max_size, max_pixels)
+    except CutoutError:
+        raise
+    except UnidentifiedImageError as error:
+        raise _unidentified(kind) from error
+    except Image.DecompressionBombError as error:
+        raise PictureError(f"the picture is too large to be trusted: {error}") from error
+    except MemoryError as error:
+        raise PictureError("there is not enough memory for this picture", hint="try --jobs 1 or --max-size") from error
+    except Exception as error:  # decoders raise whatever a broken file leads them into: all of it means one thing
+        raise PictureError(
+            f"the {kind or 'picture'} file is broken or cut short: {error}",
+            hint="open it in a viewer, or copy it again from where it came from",
+        ) from error
+
+
+def from_image(image: Image.Image, *, max_size: int | None = None) -> Picture:
+    """A Pillow image, in any mode, as a picture; the image itself is left as it is.
+
+    Raises:
+        PictureError: It has no pixels or cannot be loaded.
+    """
+    try:
+        return _read(image, max_size, None)
+    except CutoutError:
+        raise
+    except Exception as error:  # the same boundary as in `decode`, for an image opened lazily by the caller
+        raise PictureError(f"the picture is broken or cut short: {error}") from error
+
+
+def from_array(array: npt.NDArray[Any], *, max_size: int | None = None) -> Picture:
+    """An array as a picture.
+
+    Args:
+        array: (height, width) grey, or (height, width, 1|2|3|4) grey, grey + alpha, RGB, RGBA; uint8, uint16, bool,
+            or floating point of range 0–1.
+        max_size: As in `decode`.
+
+    Raises:
+        PictureError: Any other shape or type.
+    """
+    if array.ndim == 3 and array.shape[2] == 1:
+        array = array[:, :, 0]
+    if array.size == 0 or array.ndim not in {2, 3} or (array.ndim == 3 and array.shape[2] not in {2, 3, 4}):
+        raise PictureError(f"an array of shape {array.shape} is no picture", hint="(H, W), (H, W, 3) and (H, W, 4) are")
+    if array.dtype == np.uint16:
+        array = _narrow(array)
+    elif array.dtype == np.bool_:
+        array = array.astype(np.uint8) * 255
+    elif np.issubdtype(array.dtype, np.floating):
+        array = (np.clip(np.nan_to_num(array), 0, 1) * 255 + 0.5).astype(np.uint8)
+    elif array.dtype != np.uint8:
+        raise PictureError(f"an array of {array.dtype} is no picture", hint="uint8, uint16, or floats from 0 to 1 are")
+    return from_image(Image.fromarray(np.ascontiguousarray(array)), max_size=max_size)
+
+
+def encode(
+    image: Image.Image,
+    output_format: OutputFormat,
+    metadata: Metadata = Metadata(),
+    *,
+    quality: int | None = None,
+    lossless: bool = False,
+) -> bytes:
+    """A finished picture as the bytes of a file.
+
+    Args:
+        image: Mode RGBA, RGB or L; JPEG takes RGB and L.
+        output_format: The format.
+        metadata: Kept where the format can hold it.
+        quality: 0–100 for JPEG, WebP and AVIF; None takes a good one.
+        lossless: WebP and AVIF without loss.
+
+    Raises:
+        OutputError: The format cannot hold this picture.
+    """
+    if output_format is OutputFormat.WEBP and max(image.size) > _WEBP_SIDE:
+        raise OutputError(
+            f"WebP holds at most {_WEBP_SIDE} pixels a side, this picture has {image.width}×{image.height}",
+            hint="write PNG instead, or use --max-size",
+        )
+    settings = _settings(output_format, quality, lossless=lossless)
+    if metadata.icc and image.mode != "L":
+        settings["icc_profile"] = metadata.icc
+    if metadata.dpi:
+        settings["dpi"] = metadata.dpi
+    buffer = io.BytesIO()
+    try:
+        image.save(buffer, **settings)
+    except Exception as error:  # encoders raise many kinds for sizes and values they cannot hold
+        raise OutputError(f"the picture cannot be written as {output_format.value}: {error}") from error
+    return buffer.getvalue()
+
+
+def _settings(output_format: OutputFormat, quality: int | None, *, lossless: bool) -> dict[str, Any]:
+    """What Pillow's encoder of this format is told."""
+    match output_format:
+        case OutputFormat.PNG:
+            return {"format": "PNG", "compress_level": 6}
+        case OutputFormat.JPEG:
+            return {"format": "JPEG", "quality": 92 if quality is None else quality, "optimize": True}
+        case OutputFormat.WEBP:
+            return {"format": "WEBP", "quality": 90 if quality is None else quality, "lossless": lossless}
+        case OutputFormat.TIFF:
+            return {"format": "TIFF", "compression": "tiff_adobe_deflate"}
+        case OutputFormat.AVIF:
+            if lossless:
+                return {"format": "AVIF", "quality": 100, "subsampling": "4:4:4"}
+            return {"format": "AVIF", "quality": 80 if quality is None else quality}
+
+
+def _read(image: Image.Image, max_size: int | None, max_pixels: int | None) -> Picture:
+    width, height = image.size
+    if width < 1 or height < 1:
+        raise PictureError(f"the picture has no pixels ({width}×{height})")
+    if max_pixels is not None and width * height > max_pixels:
+        raise PictureError(
+            f"the picture has {width}×{height} = {width * height / 1e6:.0f} megapixels, "
+            f"more than the limit of {max_pixels / 1e6:.0f}",
+            hint="if it is what it should be, raise --max-pixels",
+        )
+    notes: list[str] = []
+    if (frames := getattr(image, "n_frames", 1)) > 1 and image.format != "MPO":  # MPO: a phone's extra views
+        notes.append(f"only the first of {frames} frames was taken")
+    if max_size is not None:
+        image.draft(None, (max_size, max_size))
+    image.load()
+    orientation = image.getexif().get(_ORIENTATION, 1)
+    metadata = Metadata(icc=image.info.get("icc_profile") or None, dpi=_dpi(image.info.get("dpi")))
+    rgb, alpha, metadata = _to_rgb(image, metadata)
+    if max_size is not None and max(rgb.size) > max_size:
+        rgb, alpha = _limit(rgb, max_size), None if alpha is None else _limit(alpha, max_size)
+    if orientation != 1:
+        rgb, alpha = _upright(rgb, orientation), None if alpha is None else _upright(alpha, orientation)
+    return Picture(rgb=rgb, alpha=alpha, metadata=metadata, notes=tuple(notes))
+
+
+def _limit(image: Image.Image, max_size: int) -> Image.Image:
+    scale = max_size / max(image.size)
+    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+    return image.resize(size, Image.Resampling.LANCZOS, reducing_gap=3)
+
+
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+def _upright(image: Image.Image, orientation: int) -> Image.Image:
+    turn = _TURNS.get(orientation)
+    return image if turn is None else image.transpose(turn)
+
+
+def _to_rgb(image: Image.Image, metadata: Metadata) -> tuple[Image.Image, Image.Image | None, Metadata]:
+    """RGB, alpha, and the metadata that still holds: a profile of another colour space is converted away."""
+    if image.mode == "RGB" and "transparency" not in image.info:
+        return image, None, _rgb_profile(metadata)
+    if image.mode == "RGBA":
+        return _opaque(image.convert("RGB"), image.getchannel("A"), metadata)
+    if image.mode in {"I;16", "I;16L", "I;16B", "I;16N", "I", "F"}:
+        return _grey(image).convert("RGB"), None, replace(metadata, icc=None)
+    if image.mode in {"CMYK", "LAB", "L", "1", "LA", "La"}:
+        alpha = image.convert("LA").getchannel("A") if _transparent(image) else None
+        rgb = _managed(image.convert("L") if image.mode in {"1", "LA", "La"} else image, metadata.icc)
+        return _opaque(rgb, alpha, replace(metadata, icc=None))
+    if _transparent(image):
+        full = image.convert("RGBA")
+        return _opaque(full.convert("RGB"), full.getchannel("A"), metadata)
+    return image.convert("RGB"), None, _rgb_profile(metadata)
+
+
+def _transparent(image: Image.Image) -> bool:
+    return image.mode in {"LA", "La", "PA", "RGBa"} or "transparency" in image.info
+
+
+def _opaque(
+    rgb: Image.Image, alpha: Image.Image | None, metadata: Metadata
+) -> tuple[Image.Image, Image.Image | None, Metadata]:
+    """Drop an alpha that is 255 everywhere."""
+    if alpha is not None and alpha.getextrema() == (255, 255):
+        alpha = None
+    return rgb, alpha, _rgb_profile(metadata)
+
+
+def _rgb_profile(metadata: Metadata) -> Metadata:
+    """Keep a profile only if it describes RGB values; any other would make the output wrong."""
+    if metadata.icc is not None and metadata.icc[16:20] != b"RGB ":
+        return replace(metadata, icc=None)
+    return metadata
+
+
+def _managed(image: Image.Image, icc: bytes | None) -> Image.Image:
+    """Grey, CMYK or Lab to sRGB through the picture's own profile; by formula where it has none or a broken one."""
+    from PIL import ImageCms
+
+    space = {"L": b"GRAY", "CMYK": b"CMYK", "LAB": b"Lab "}.get(image.mode)
+    try:
+        if image.mode == "LAB":
+            source: Any = ImageCms.createProfile("LAB")
+        elif icc is not None and icc[16:20] == space:
+            source = ImageCms.ImageCmsProfile(io.BytesIO(icc))
+        else:
+            return image.convert("RGB")
+        converted = ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
+    except (ImageCms.PyCMSError, ValueError, OSError):
+        return image.convert("RGB")
+    return converted if converted is not None else image.convert("RGB")
+
+
+def _grey(image: Image.Image) -> Image.Image:
+    """More than 8 bits a pixel to mode L: by the range the type promises, or that the values show."""
+    values = np.asarray(image)
+    if image.mode == "F":
+        values = np.clip(np.nan_to_num(values), 0, None)
+        top = float(values.max())
+        return Image.fromarray((values * (255 / (1.0 if top <= 1 else max(255.0, top)))).astype(np.uint8))
+    if image.mode == "I" and int(values.max()) > 65535:
+        return Image.fromarray((np.clip(values, 0, None) >> 23).astype(np.uint8))
+    return Image.fromarray(_narrow(np.clip(values, 0, 65535).astype(np.uint16)))
+
+
+def _narrow(values: npt.NDArray[np.uint16]) -> npt.NDArray[np.uint8]:
+    """16 bits to 8, rounded."""
+    return ((values.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8)
+
+
+def _dpi(value: object) -> tuple[float, float] | None:
+    try:
+        across, down = (float(part) for part in value)  # type: ignore[attr-defined]
+    except (TypeError, ValueError, ZeroDivisionError):
+        return None
+    usable = all(math.isfinite(part) and 1 <= part <= 1e5 for part in (across, down))
+    return (across, down) if usable else None
+
+
+def _register_heif() -> None:
+    try:
+        import pillow_heif
+    except ImportError:
+        raise PictureError(
+            "this is a HEIC picture, and its decoder is not installed", hint='pip install "cutout-cli[heif]" brings it'
+        ) from None
+    pillow_heif.register_heif_opener()
+
+
+def _unidentified(kind: str | None) -> PictureError:
+    if kind is not None:
+        return PictureError(
+            f"the {kind} file is broken: its header cannot be read",
+            hint="open it in a viewer, or copy it again from where it came from",
+        )
+    return PictureError("this is not a picture of a known format", hint="known: " + ", ".join(_KNOWN))
+
+
+_KNOWN = ("PNG", "JPEG", "WebP", "AVIF", "HEIC", "TIFF", "BMP", "GIF", "JPEG 2000", "PPM", "QOI", "ICO")

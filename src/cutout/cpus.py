@@ -1,0 +1,69 @@
+"""How many processors this process may really use: affinity and container quota, not the host's core count."""
+
+from __future__ import annotations
+
+import math
+import os
+from pathlib import Path
+
+__all__ = ["cgroup_quota", "usable_cpus"]
+
+
+def usable_cpus(root: Path = Path("/")) -> int:
+    """Whole processors this process may use, at least 1.
+
+    The smaller of the affinity mask and the cgroup quota (rounded up: 1.5 processors keep two threads busy).
+
+    Args:
+        root: Where `sys/fs/cgroup` and `proc/self/cgroup` lie; another folder in tests.
+    """
+    try:
+        count = len(os.sched_getaffinity(0))
+    except AttributeError:  # macOS and Windows have no affinity call
+        count = os.cpu_count() or 1
+    quota = cgroup_quota(root)
+    return max(1, count if quota is None else min(count, math.ceil(quota)))
+
+
+def cgroup_quota(root: Path = Path("/")) -> float | None:
+    """Processors granted by the container's cgroup (version 2 or 1), or None when there is no limit.
+
+    The limit of a group counts for its children too, so the smallest on the way up is taken.
+    """
+    found = [quota for folder in _cgroup_folders(root) if (quota := _quota_of(folder)) is not None]
+    return min(found, default=None)
+
+
+def _cgroup_folders(root: Path) -> list[Path]:
+    base = root / "sys/fs/cgroup"
+    folders = [base, base / "cpu", base / "cpu,cpuacct"]
+    try:
+        lines = (root / "proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        return folders
+    for line in lines:
+        _, _, rest = line.partition(":")
+        controllers, _, group = rest.partition(":")
+        if controllers == "":
+            top = base
+        elif "cpu" in controllers.split(","):
+            top = base / controllers
+        else:
+            continue
+        inner = top / group.strip("/")
+        while inner not in (top, inner.parent):
+            folders.append(inner)
+            inner = inner.parent
+    return folders
+
+
+def _quota_of(folder: Path) -> float | None:
+    try:
+        if (unified := folder / "cpu.max").is_file():
+            limit, period = unified.read_text().split()
+        else:
+            limit = (folder / "cpu.cfs_quota_us").read_text().strip()
+            period = (folder / "cpu.cfs_period_us").read_text().strip()
+        return None if limit in {"max", "-1"} or int(period) <= 0 else int(limit) / int(period)
+    except (OSError, ValueError):
+        return None

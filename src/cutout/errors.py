@@ -1,0 +1,87 @@
+"""What can go wrong, and the exit code each kind ends a run with."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import ClassVar
+
+__all__ = [
+    "CutoutError",
+    "DeviceError",
+    "ExitCode",
+    "ModelError",
+    "OutputError",
+    "PictureError",
+    "UsageError",
+]
+
+
+class ExitCode(IntEnum):
+    """Exit codes of the `cutout` command; scripts rely on them."""
+
+    OK = 0
+    SOME_FAILED = 1
+    USAGE = 2
+    MODEL = 3
+    DEVICE = 4
+    BUG = 70
+    INTERRUPTED = 130
+
+
+class CutoutError(Exception):
+    """Base of every error raised on purpose.
+
+    Args:
+        message: What happened, with the file or name it happened to; one sentence, no trailing period.
+        hint: What to do next, or None where nothing sensible can be said.
+    """
+
+    exit_code: ClassVar[ExitCode] = ExitCode.SOME_FAILED
+    kind: ClassVar[str] = "error"
+    """A stable word for scripts that read `--json`."""
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _rebuild, (type(self), self.message, self.hint)
+
+
+def _rebuild(cls: type[CutoutError], message: str, hint: str | None) -> CutoutError:
+    """Unpickle an error: exceptions lose keyword-only arguments otherwise."""
+    return cls(message, hint=hint)
+
+
+class PictureError(CutoutError):
+    """The input cannot be read as a picture."""
+
+    kind = "picture"
+
+
+class OutputError(CutoutError):
+    """The result cannot be written."""
+
+    kind = "output"
+
+
+class UsageError(CutoutError):
+    """The request contradicts itself or names something that does not exist."""
+
+    exit_code = ExitCode.USAGE
+    kind = "usage"
+
+
+class ModelError(CutoutError):
+    """A model is missing, refused, corrupt or does not fit its description."""
+
+    exit_code = ExitCode.MODEL
+    kind = "model"
+
+
+class DeviceError(CutoutError):
+    """The requested device cannot be used."""
+
+    exit_code = ExitCode.DEVICE
+    kind = "device"

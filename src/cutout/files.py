@@ -1,0 +1,401 @@
+"""Finding inputs, planning outputs (collisions refused before any work), writing whole files or none."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import glob
+import hashlib
+import os
+import secrets
+import sys
+from collections import defaultdict
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cutout.errors import OutputError, UsageError
+from cutout.options import OUTPUT_SUFFIXES, Existing, OnCollision, OutputFormat
+from cutout.sniff import HEAD, sniff
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+__all__ = ["STDIO", "Job", "Plan", "plan", "sweep", "write_atomic"]
+
+STDIO = "-"
+"""The name of standard input and standard output on the command line."""
+
+_PICTURE_NAMES = frozenset(
+    {".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".avif", ".heic", ".heif", ".tif", ".tiff"}
+    | {".bmp", ".dib", ".gif", ".jp2", ".j2k", ".ppm", ".pgm", ".pbm", ".qoi"}
+)
+_PART = ".cutout-part"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Job:
+    """One picture to do. A source or target of None is standard input or output."""
+
+    source: Path | None
+    target: Path | None
+    output_format: OutputFormat
+    existing: Existing = Existing.OVERWRITE
+
+    @property
+    def source_name(self) -> str:
+        """The input, as messages name it."""
+        return STDIO if self.source is None else str(self.source)
+
+    @property
+    def target_name(self) -> str:
+        """The output, as messages name it."""
+        return STDIO if self.target is None else str(self.target)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Plan:
+    """All that a run will do.
+
+    Attributes:
+        jobs: In the order they will be started; those whose output exists already are among them.
+        ignored: Files of the input folders that are no pictures.
+        batch: More than one explicit file was asked for.
+    """
+
+    jobs: tuple[Job, ...]
+    ignored: tuple[Path, ...] = ()
+    batch: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Source:
+    path: Path | None
+    below: Path
+    """Path below the output folder, with the source's own name."""
+
+
+def plan(
+    inputs: Sequence[str],
+    output: str | None,
+    *,
+    output_format: OutputFormat | None = None,
+    recursive: bool = True,
+    existing: Existing | None = None,
+    on_collision: OnCollision = OnCollision.REFUSE,
+) -> Plan:
+    """Decide which file becomes which, and refuse what could lose one, before any work is done.
+
+    Args:
+        inputs: Files, folders, glob patterns, or `-`.
+        output: A file, a folder, `-`, or None for `NAME-cutout.EXT` beside each input (`FOLDER-cutout/` for a folder).
+        output_format: Of every output; None goes by the extension of `output`, else PNG.
+        recursive: Walk the folders below an input folder.
+        existing: What to do with outputs that are there; None overwrites a single one and skips in a batch.
+        on_collision: What to do when two inputs would write one output.
+
+    Raises:
+        UsageError: An input does not exist, two outputs collide, an output is an input, or an output exists and
+            `existing` is `fail`.
+    """
+    names = list(_expand(inputs))
+    folders = [Path(name) for name in names if name != STDIO and Path(name).is_dir()]
+    batch = len(names) > 1 or bool(folders)
+    _check_standard(names, output, batch=batch)
+    into_folder = output is not None and output != STDIO and _means_folder(output, batch=batch)
+    if not into_folder and output_format is None and output is not None and output != STDIO:
+        output_format = _format_of(output)
+    chosen = output_format or OutputFormat.PNG
+    jobs: list[Job] = []
+    ignored: list[Path] = []
+    for name in names:
+        root = Path(output) if into_folder and output is not None else None
+        if name != STDIO and Path(name).is_dir():
+            root = root or _beside(Path(name), "")
+            if _same(root, Path(name)):
+                raise UsageError(
+                    f"the output folder {root} is the input folder",
+                    hint="give another folder, so that results are never taken for inputs",
+                )
+            found, other = _walk(Path(name), root, recursive=recursive)
+            ignored += other
+        else:
+            path = None if name == STDIO else Path(name)
+            found = [_Source(path=path, below=Path("stdin" if path is None else path.name))]
+        for source in found:
+            target = _target(source, root, output, chosen)
+            jobs.append(Job(source=source.path, target=target, output_format=chosen))
+    jobs = _without_collisions(jobs, on_collision)
+    rule = existing or (Existing.SKIP if batch else Existing.OVERWRITE)
+    _check_targets(jobs, rule)
+    return Plan(jobs=tuple(replace(job, existing=rule) for job in jobs), ignored=tuple(ignored), batch=batch)
+
+
+def write_atomic(target: Path, data: bytes, *, replace_existing: bool = True) -> bool:
+    """Write a file so that its name appears with all of its content or not at all.
+
+    A temporary file in the same folder is written, flushed and renamed. It is locked while it is written, so that
+    `sweep` can tell what a killed run left behind.
+
+    Args:
+        target: The final name; its folder is made when missing.
+        data: The content.
+        replace_existing: Otherwise a target that is there by now is left alone.
+
+    Returns:
+        Whether the file was written.
+
+    Raises:
+        OutputError: It cannot be written; nothing is left behind.
+    """
+    part: Path | None = None
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        part, descriptor = _open_part(target)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            if not replace_existing:
+                return _link(part, target)
+            part.replace(target)
+            part = None
+    except OSError as error:
+        raise _cannot_write(target, error) from error
+    finally:
+        if part is not None:
+            with contextlib.suppress(OSError):
+                part.unlink()
+    return True
+
+
+def sweep(folders: set[Path]) -> None:
+    """Remove temporary files that killed runs left in these output folders; those still written to are locked."""
+    for folder in folders:
+        try:
+            parts = [Path(entry) for entry in os.scandir(folder) if entry.name.endswith(_PART)]
+        except OSError:
+            continue
+        for part in parts:
+            with contextlib.suppress(OSError):
+                descriptor = os.open(part, os.O_RDWR)
+                try:
+                    if _lock(descriptor):
+                        part.unlink()
+                finally:
+                    os.close(descriptor)
+
+
+def is_part(name: str) -> bool:
+    """Whether a file name is that of an unfinished output."""
+    return name.endswith(_PART)
+
+
+def _open_part(target: Path) -> tuple[Path, int]:
+    while True:
+        stem = os.fsdecode(os.fsencode(target.name)[:200])  # room for the suffix within the usual 255 bytes
+        part = target.with_name(f".{stem}.{secrets.token_hex(4)}{_PART}")
+        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
+        if _lock(descriptor) and os.fstat(descriptor).st_nlink > 0:
+            return part, descriptor
+        os.close(descriptor)  # a sweep took it between the two calls: once more
+
+
+def _lock(descriptor: int) -> bool:
+    try:
+        import fcntl
+    except ImportError:  # Windows: an open file cannot be removed there, which protects it as well
+        return True
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        return error.errno not in {errno.EAGAIN, errno.EACCES}  # a file system without locks must not stop the write
+    return True
+
+
+def _link(part: Path, target: Path) -> bool:
+    """Give the file its name unless the name is taken, in one step where the file system can."""
+    try:
+        os.link(part, target)
+    except FileExistsError:
+        return False
+    except OSError:  # no hard links here: the next best
+        if target.exists():
+            return False
+        part.replace(target)
+    return True
+
+
+def _cannot_write(target: Path, error: OSError) -> OutputError:
+    reasons = {
+        errno.ENOSPC: ("the disk is full", "free some space and run the same command again: what is done is kept"),
+        errno.EDQUOT: ("your disk quota is used up", "free some space and run the same command again"),
+        errno.EACCES: ("permission denied", "choose another output, or change the folder's permissions"),
+        errno.EPERM: ("permission denied", "choose another output, or change the folder's permissions"),
+        errno.EROFS: ("the file system is read-only", "choose another output"),
+        errno.ENAMETOOLONG: ("the name is too long", "choose a shorter output name"),
+        errno.EISDIR: ("a folder of that name is in the way", "choose another output"),
+        errno.ENOTDIR: ("part of its path is a file, not a folder", "choose another output"),
+        errno.EEXIST: ("part of its path is a file, not a folder", "choose another output"),
+    }
+    cause, hint = reasons.get(error.errno or 0, (error.strerror or str(error), "choose another output"))
+    return OutputError(f"{target} cannot be written: {cause}", hint=hint)
+
+
+def _expand(inputs: Sequence[str]) -> Iterator[str]:
+    for name in inputs:
+        if name == STDIO or os.path.lexists(name):
+            yield name
+            continue
+        matches = sorted(glob.glob(name, recursive=True)) if glob.has_magic(name) else []  # noqa: PTH207 - absolute patterns too
+        if not matches:
+            what = "matches nothing" if glob.has_magic(name) else "does not exist"
+            raise UsageError(f"the input {name} {what}", hint="check the path; names with spaces need quotes")
+        yield from matches
+
+
+def _check_standard(names: list[str], output: str | None, *, batch: bool) -> None:
+    if names.count(STDIO) > 1:
+        raise UsageError("standard input (-) can be read only once")
+    if output == STDIO and batch:
+        raise UsageError("-o - writes one picture to standard output, but there are several inputs")
+
+
+def _means_folder(output: str, *, batch: bool) -> bool:
+    path = Path(output)
+    if path.is_dir() or output.endswith(("/", os.sep)):
+        return True
+    if batch:
+        if path.exists():
+            raise UsageError(f"the output {output} is a file, but several pictures go into a folder")
+        return True
+    return not path.suffix and not path.exists()
+
+
+def _format_of(output: str) -> OutputFormat:
+    suffix = Path(output).suffix.lower()
+    if suffix not in OUTPUT_SUFFIXES:
+        raise UsageError(
+            f"the output {output} has the extension {suffix or '(none)'}, which is no format that can be written",
+            hint=f"use one of {' '.join(OUTPUT_SUFFIXES)}, or say --format",
+        )
+    return OUTPUT_SUFFIXES[suffix]
+
+
+def _beside(source: Path, suffix: str) -> Path:
+    path = source if source.name not in {"", ".", ".."} else source.resolve()
+    stem = path.stem if suffix else path.name
+    return path.with_name(f"{stem}-cutout{suffix}")
+
+
+def _target(source: _Source, root: Path | None, output: str | None, output_format: OutputFormat) -> Path | None:
+    suffix = f".{output_format.value}"
+    if root is not None:
+        return root / source.below.with_name(source.below.stem + suffix)
+    if output == STDIO or (output is None and source.path is None):
+        return None
+    if output is not None:
+        return Path(output)
+    assert source.path is not None  # noqa: S101 - standard input was dealt with above
+    return _beside(source.path, suffix)
+
+
+def _walk(folder: Path, root: Path, *, recursive: bool) -> tuple[list[_Source], list[Path]]:
+    """The pictures of a folder, sorted, and its other files. Output folders inside it are left out."""
+    found: list[_Source] = []
+    ignored: list[Path] = []
+    away = os.path.realpath(root)
+
+    def fail(error: OSError) -> None:
+        raise UsageError(f"the folder {error.filename} cannot be read: {error.strerror}") from error
+
+    for current, folders, files in os.walk(folder, onerror=fail):
+        here = Path(current)
+        folders[:] = sorted(name for name in folders if os.path.realpath(here / name) != away) if recursive else []
+        for name in sorted(files):
+            path = here / name
+            if is_part(name):
+                continue
+            if _wanted(path):
+                found.append(_Source(path=path, below=path.relative_to(folder)))
+            else:
+                ignored.append(path)
+    return found, ignored
+
+
+def _wanted(path: Path) -> bool:
+    """Taken when the content is a picture's, or when the name says so: then it must be done or fail loudly.
+
+    Hidden files (`.DS_Store`, `._photo.jpg`) are only taken for their content.
+    """
+    if path.suffix.lower() in _PICTURE_NAMES and not path.name.startswith("."):
+        return True
+    try:
+        if not path.is_file():  # a pipe would block
+            return False
+        with path.open("rb") as file:
+            return sniff(file.read(HEAD)) is not None
+    except OSError:
+        return False
+
+
+def _key(path: Path) -> str:
+    """Equal for two names of one file, also where upper and lower case are the same to the file system."""
+    text = os.path.normcase(os.path.realpath(path))
+    return text.casefold() if sys.platform == "darwin" else text
+
+
+def _same(one: Path, other: Path) -> bool:
+    return _key(one) == _key(other)
+
+
+def _without_collisions(jobs: list[Job], rule: OnCollision) -> list[Job]:
+    """Two jobs never share an output: refused, or told apart by a suffix that depends on the source alone."""
+    for resolve in (None, _by_extension, _by_hash):
+        groups: dict[str, list[int]] = defaultdict(list)
+        for number, job in enumerate(jobs):
+            if job.target is not None:
+                groups[_key(job.target)].append(number)
+        colliding = [group for group in groups.values() if len(group) > 1]
+        if not colliding:
+            return jobs
+        if rule is OnCollision.REFUSE:
+            first, second = (jobs[number] for number in colliding[0][:2])
+            more = f" ({len(colliding) - 1} more such outputs)" if len(colliding) > 1 else ""
+            raise UsageError(
+                f"{first.source_name} and {second.source_name} would both become {first.target_name}{more}",
+                hint="--on-collision suffix tells them apart by name",
+            )
+        if resolve is None:
+            continue
+        for number in (number for group in colliding for number in group):
+            jobs[number] = resolve(jobs[number])
+    return _without_collisions(jobs, OnCollision.REFUSE)
+
+
+def _by_extension(job: Job) -> Job:
+    return _suffixed(job, job.source.suffix.lower().removeprefix(".") if job.source else "stdin")
+
+
+def _by_hash(job: Job) -> Job:
+    return _suffixed(job, hashlib.sha256(os.fsencode(os.path.realpath(job.source_name))).hexdigest()[:8])
+
+
+def _suffixed(job: Job, suffix: str) -> Job:
+    assert job.target is not None  # noqa: S101 - only files collide
+    return replace(job, target=job.target.with_name(f"{job.target.stem}-{suffix}{job.target.suffix}"))
+
+
+def _check_targets(jobs: list[Job], rule: Existing) -> None:
+    sources = {_key(job.source): job for job in jobs if job.source is not None}
+    for job in jobs:
+        if job.target is None:
+            continue
+        if (owner := sources.get(_key(job.target))) is not None:
+            raise UsageError(
+                f"the output {job.target} of {job.source_name} is the input {owner.source_name}",
+                hint="inputs are never overwritten: choose another output",
+            )
+        if rule is Existing.FAIL and job.target.exists():
+            raise UsageError(
+                f"the output {job.target} exists already", hint="--existing skip or overwrite says what to do with it"
+            )

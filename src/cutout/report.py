@@ -1,0 +1,126 @@
+"""What became of one file, and of a run: counts, JSON, exit code."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+from cutout.errors import ExitCode
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from cutout.errors import CutoutError
+    from cutout.files import Job
+
+__all__ = ["Outcome", "Report", "Status"]
+
+
+class Status(StrEnum):
+    """How one file ended."""
+
+    DONE = "done"
+    SKIPPED = "skipped"
+    """The output was there already."""
+    FAILED = "failed"
+    PLANNED = "planned"
+    """Nothing was done: `--dry-run`."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Outcome:
+    """What became of one file.
+
+    Attributes:
+        job: The file.
+        status: How it ended.
+        error: Why it failed.
+        warnings: Things a user should know about a file that did not fail.
+        size: (width, height) of the output.
+        ms: Milliseconds by stage.
+    """
+
+    job: Job
+    status: Status
+    error: CutoutError | None = None
+    warnings: tuple[str, ...] = ()
+    size: tuple[int, int] | None = None
+    ms: Mapping[str, float] = field(default_factory=dict)
+
+    def as_json(self) -> dict[str, Any]:
+        """One line of `--json`."""
+        line: dict[str, Any] = {
+            "event": "file",
+            "input": self.job.source_name,
+            "output": self.job.target_name,
+            "status": self.status.value,
+        }
+        if self.error is not None:
+            line["error"] = {"kind": self.error.kind, "message": self.error.message, "hint": self.error.hint}
+        if self.warnings:
+            line["warnings"] = list(self.warnings)
+        if self.size is not None:
+            line["width"], line["height"] = self.size
+        if self.ms:
+            line["ms"] = dict(self.ms)
+        return line
+
+
+class Report:
+    """Counts of a run and the exit code that follows from them."""
+
+    def __init__(self, *, total: int, ignored: int = 0) -> None:
+        self.total = total
+        self.ignored = ignored
+        self.interrupted = False
+        self.counts: Counter[Status] = Counter()
+        self.failures: list[Outcome] = []
+
+    def add(self, outcome: Outcome) -> None:
+        """Count one file; a failure is kept, to be named again at the end."""
+        self.counts[outcome.status] += 1
+        if outcome.status is Status.FAILED:
+            self.failures.append(outcome)
+
+    @property
+    def finished(self) -> int:
+        """Files that have an outcome."""
+        return self.counts.total()
+
+    @property
+    def exit_code(self) -> ExitCode:
+        """0, 1 when a file failed, 130 when the run was interrupted."""
+        if self.interrupted:
+            return ExitCode.INTERRUPTED
+        return ExitCode.SOME_FAILED if self.failures else ExitCode.OK
+
+    def as_json(self, *, seconds: float, model: str, device: str) -> dict[str, Any]:
+        """The closing line of `--json`."""
+        return {
+            "event": "summary",
+            "total": self.total,
+            **{status.value: self.counts[status] for status in (Status.DONE, Status.SKIPPED, Status.FAILED)},
+            "ignored": self.ignored,
+            "not_started": self.total - self.finished,
+            "interrupted": self.interrupted,
+            "model": model,
+            "device": device,
+            "seconds": round(seconds, 3),
+            "exit_code": int(self.exit_code),
+        }
+
+    def summary(self, *, seconds: float) -> str:
+        """One line for people."""
+        parts = [f"{self.counts[Status.DONE]} done"]
+        parts += [
+            f"{self.counts[status]} {word}"
+            for status, word in ((Status.SKIPPED, "skipped (output exists)"), (Status.FAILED, "failed"))
+            if self.counts[status]
+        ]
+        if self.ignored:
+            parts.append(f"{self.ignored} ignored (no pictures)")
+        if self.interrupted:
+            parts.append(f"interrupted, {self.total - self.finished} left: run the same command again")
+        return f"{', '.join(parts)} in {seconds:.1f} s"

@@ -1,0 +1,128 @@
+"""Pixels to model input, model output to mask: pure functions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image
+
+from cutout.errors import ModelError
+from cutout.models import Activation
+from cutout.options import Fit
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from cutout.models import ModelSpec
+
+__all__ = ["Placement", "input_size", "to_input", "to_mask"]
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where the picture lies inside the model's input, in input pixels: left, top, width, height."""
+
+    left: int
+    top: int
+    width: int
+    height: int
+
+
+def input_size(spec: ModelSpec, picture: tuple[int, int]) -> tuple[int, int]:
+    """The model's input as (height, width) for a picture of (width, height)."""
+    if spec.size is not None:
+        return spec.size
+    width, height = picture
+    scale = spec.long_side / max(width, height)
+    return _round_to(height * scale, spec.multiple), _round_to(width * scale, spec.multiple)
+
+
+def _round_to(value: float, multiple: int) -> int:
+    return max(1, round(value / multiple)) * multiple
+
+
+def to_input(
+    rgb: Image.Image, spec: ModelSpec, size: tuple[int, int], fit: Fit
+) -> tuple[npt.NDArray[np.float32], Placement]:
+    """A picture as the network wants it.
+
+    Args:
+        rgb: Mode RGB, any size.
+        spec: Gives divisor, mean and std.
+        size: (height, width) of the input.
+        fit: Stretched, or scaled with its aspect ratio kept and centred on zeros (which is the mean colour).
+
+    Returns:
+        float32 of shape (1, 3, height, width), contiguous, and where the picture lies in it.
+    """
+    height, width = size
+    place = Placement(0, 0, width, height)
+    if fit is Fit.PAD:
+        scale = min(width / rgb.width, height / rgb.height)
+        inner_width = min(width, max(1, round(rgb.width * scale)))
+        inner_height = min(height, max(1, round(rgb.height * scale)))
+        place = Placement((width - inner_width) // 2, (height - inner_height) // 2, inner_width, inner_height)
+    small = rgb
+    if rgb.size != (place.width, place.height):
+        small = rgb.resize((place.width, place.height), Image.Resampling.LANCZOS)
+    pixels = np.asarray(small, dtype=np.float32)
+    divisor = spec.divisor if spec.divisor is not None else max(float(pixels.max()), 1e-6)
+    std = np.asarray(spec.std, np.float32)
+    normal = (pixels * (1 / (divisor * std)).astype(np.float32) - np.asarray(spec.mean, np.float32) / std).transpose(
+        2, 0, 1
+    )
+    if fit is not Fit.PAD:
+        return np.ascontiguousarray(normal)[None], place
+    batch = np.zeros((1, 3, height, width), np.float32)
+    batch[0, :, place.top : place.top + place.height, place.left : place.left + place.width] = normal
+    return batch, place
+
+
+def to_mask(
+    output: npt.NDArray[np.floating], spec: ModelSpec, place: Placement, *, rescale: bool, wanted: str = "all"
+) -> Image.Image:
+    """The network's output as a mask at the network's resolution, padding cropped.
+
+    Args:
+        output: (1, C, H, W) or (1, H, W) or (H, W).
+        spec: Gives the activation and the class names.
+        place: What `to_input` gave.
+        rescale: Stretch so that the extremes become 0 and 255, as rembg does.
+        wanted: For class models: one class name, or `all` for their union.
+
+    Returns:
+        Mode L. Values are truncated, not rounded, as rembg does: masks of both tools agree.
+
+    Raises:
+        ModelError: The output is not a mask (shape, or values that are no numbers).
+    """
+    planes = np.asarray(output, np.float32)
+    while planes.ndim > 3:
+        planes = planes[0]
+    if planes.ndim == 2:
+        planes = planes[None]
+    if planes.ndim != 3:
+        raise ModelError(f"the model {spec.name} gave an output of shape {output.shape}, which is no mask")
+    planes = planes[:, place.top : place.top + place.height, place.left : place.left + place.width]
+    mask = _activate(planes, spec, wanted)
+    low, high = float(mask.min()), float(mask.max())
+    if not (np.isfinite(low) and np.isfinite(high)):
+        raise ModelError(f"the model {spec.name} gave values that are no numbers")
+    if rescale and high - low > 1e-6:  # a flat mask has nothing to stretch
+        mask = (mask - low) / (high - low)
+    return Image.fromarray((np.clip(mask, 0.0, 1.0) * 255).astype(np.uint8))
+
+
+def _activate(planes: npt.NDArray[np.float32], spec: ModelSpec, wanted: str) -> npt.NDArray[np.float32]:
+    match spec.activation:
+        case Activation.SIGMOID:
+            with np.errstate(over="ignore"):  # exp of a large negative logit overflows to the right answer, 0
+                return np.asarray(1 / (1 + np.exp(-planes[0])), np.float32)
+        case Activation.ARGMAX:
+            winner = planes.argmax(axis=0)
+            chosen = winner > 0 if wanted == "all" else winner == 1 + spec.classes.index(wanted)
+            return np.asarray(chosen, np.float32)
+        case Activation.NONE:
+            return np.asarray(planes[0])

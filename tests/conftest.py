@@ -1,0 +1,103 @@
+"""Fixtures: no test sees the user's models or settings, and none touches the network."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cutout.pipeline import Remover
+
+ROOT = Path(__file__).parent.parent
+EXAMPLES = ROOT / "examples"
+_HOMES = ("HOME", "CUTOUT_HOME", "U2NET_HOME", "REMBG_HOME", "XDG_DATA_HOME")
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty home, and none of the variables that the program listens to."""
+    folder = tmp_path_factory.mktemp("home")
+    for name in list(os.environ):
+        if name.startswith("CUTOUT_") and name != "CUTOUT_TEST_WEIGHTS":
+            monkeypatch.delenv(name)
+    monkeypatch.delenv("ONNXRUNTIME_EXECUTION_PROVIDERS", raising=False)
+    for name in _HOMES:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(folder))
+    monkeypatch.setenv("CUTOUT_HOME", str(folder / "cutout"))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def examples() -> Path:
+    """The pictures that ship with the project: astronaut.jpg, chelsea.jpg, coffee.jpg."""
+    return EXAMPLES
+
+
+@pytest.fixture(scope="session")
+def weights() -> Path:
+    """A folder of further real models (u2net.onnx, silueta.onnx, isnet.onnx, ...), named by CUTOUT_TEST_WEIGHTS."""
+    folder = os.environ.get("CUTOUT_TEST_WEIGHTS")
+    if not folder:
+        pytest.skip("CUTOUT_TEST_WEIGHTS names no folder of further real models")
+    return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def remover() -> Remover:
+    """The embedded model on the CPU, opened once."""
+    return Remover(device="cpu")
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a run of the command left behind."""
+
+    code: int
+    out: bytes
+    err: str
+
+    @property
+    def lines(self) -> list[dict[str, Any]]:
+        """The JSON lines on standard output."""
+        return [json.loads(line) for line in self.out.decode().splitlines()]
+
+
+class Cutout:
+    """Runs the command as a user does, in a process of its own."""
+
+    command = (sys.executable, "-m", "cutout")
+
+    def __call__(self, *args: str | Path, stdin: bytes = b"", cwd: Path | None = None, **environ: str) -> Run:
+        done = subprocess.run(
+            [*self.command, *map(str, args)],
+            input=stdin,
+            capture_output=True,
+            cwd=cwd,
+            env={**os.environ, **environ},
+            timeout=300,
+            check=False,
+        )
+        return Run(done.returncode, done.stdout, done.stderr.decode())
+
+    def start(self, *args: str | Path, **environ: str) -> subprocess.Popen[bytes]:
+        """Start it and let it run."""
+        return subprocess.Popen(
+            [*self.command, *map(str, args)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env={**os.environ, **environ},
+        )
+
+
+@pytest.fixture
+def cutout(home: Path) -> Cutout:
+    """The command."""
+    return Cutout()
