@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -9,18 +10,18 @@ from typing import TYPE_CHECKING, Any, overload
 
 from cutout import codec
 from cutout.batch import Encoding, process
-from cutout.errors import UsageError
-from cutout.files import Job, plan
+from cutout.errors import PictureError, UsageError
+from cutout.files import STDIO, plan
 from cutout.models import DEFAULT_MODEL
 from cutout.options import OutputFormat, RemoveOptions
 from cutout.pipeline import Remover
 
 if TYPE_CHECKING:
-    import os
-
     import numpy as np
     import numpy.typing as npt
     from PIL import Image
+
+    from cutout.files import Job
 
 __all__ = ["remove"]
 
@@ -38,7 +39,7 @@ def remove(data: Image.Image, **settings: Any) -> Image.Image: ...
 def remove(data: npt.NDArray[Any], **settings: Any) -> npt.NDArray[np.uint8]: ...
 
 
-def remove(  # noqa: C901 - one branch per kind of data
+def remove(
     data: Any,
     *,
     output: str | os.PathLike[str] | None = None,
@@ -78,15 +79,17 @@ def remove(  # noqa: C901 - one branch per kind of data
     from PIL import Image
 
     wanted = _options(options or RemoveOptions(), changes)
-    is_path = isinstance(data, str) or hasattr(data, "__fspath__")
-    if output is not None and not is_path:
-        raise UsageError("`output` goes with a path; other kinds of data are returned")
+    path = Path(data) if isinstance(data, str) or hasattr(data, "__fspath__") else None
+    if output is not None and (path is None or force_return_bytes):
+        raise UsageError("`output` goes with a path; other results are returned")
+    if session is not None and not isinstance(session, Remover):
+        raise UsageError(f"session is a {type(session).__name__}, but it must be a cutout.Remover")
+    job = None if path is None else _job(path, output)
     remover = session or _remover(model, device)
-    if is_path and not force_return_bytes:
-        job = plan([str(data)], None if output is None else str(output)).jobs[0]
+    if job is not None and not force_return_bytes:
         return _file(job, remover, wanted)
-    if is_path:
-        picture = codec.decode(Path(data).read_bytes(), max_size=wanted.max_size)
+    if path is not None:
+        picture = codec.decode(_read(path), max_size=wanted.max_size)
     elif isinstance(data, bytes | bytearray | memoryview):
         picture = codec.decode(bytes(data), max_size=wanted.max_size)
     elif isinstance(data, Image.Image):
@@ -99,13 +102,16 @@ def remove(  # noqa: C901 - one branch per kind of data
         )
     cutout = remover.cut(picture, wanted)
     if force_return_bytes or isinstance(data, bytes | bytearray | memoryview):
-        return codec.encode(cutout.image, OutputFormat.PNG, cutout.metadata)
+        return codec.encode(cutout.rgb, cutout.alpha, OutputFormat.PNG, cutout.metadata)
+    image = cutout.image
     if isinstance(data, Image.Image):
-        for key, value in (("icc_profile", cutout.metadata.icc), ("dpi", cutout.metadata.dpi)):
-            if value is not None:
-                cutout.image.info[key] = value
-        return cutout.image
-    return np.asarray(cutout.image)
+        icc = None if image.mode == "L" else cutout.metadata.icc  # it describes colours
+        # nothing else of the input's holds: the EXIF block would turn the picture once more
+        image.info = {
+            key: value for key, value in (("icc_profile", icc), ("dpi", cutout.metadata.dpi)) if value is not None
+        }
+        return image
+    return np.array(image)
 
 
 _REMBG_WORDS = {
@@ -136,6 +142,25 @@ def _remover(model: str | Path, device: str | None) -> Remover:
         if key not in _removers:
             _removers[key] = Remover(model, device=device)
         return _removers[key]
+
+
+def _job(path: Path, output: str | os.PathLike[str] | None) -> Job:
+    if path.is_dir():
+        raise UsageError(f"{path} is a folder", hint="give one picture; the command `cutout remove` takes folders")
+    if output is not None and str(output) == STDIO:
+        raise UsageError("`output` must be a file or a folder", hint="force_return_bytes=True returns the picture")
+    # the one name that means something else to `plan`, and no pattern: a file of that very name is meant
+    name = f"./{path}" if str(path) == STDIO else str(path)
+    if not os.path.lexists(name):
+        raise UsageError(f"the input {path} does not exist")
+    return plan([name], None if output is None else str(output)).jobs[0]
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise PictureError(f"{path} cannot be read: {error.strerror or error}") from error
 
 
 def _file(job: Job, remover: Remover, options: RemoveOptions) -> Path:

@@ -8,15 +8,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cutout import codec
-from cutout.errors import CutoutError, PictureError
-from cutout.files import write_atomic
-from cutout.options import Existing, OutputFormat, RemoveOptions
-from cutout.report import Outcome, Status
+from cutout.errors import CutoutError, OutputError, PictureError
+from cutout.files import is_there, write_atomic
+from cutout.options import Existing, OutputFormat, PngLevel, RemoveOptions
+from cutout.report import BugError, Outcome, Status
 from cutout.stages import Stages
 
 if TYPE_CHECKING:
     import threading
     from collections.abc import Callable, Iterable, Iterator
+    from typing import Any
 
     from cutout.files import Job
     from cutout.pipeline import Remover
@@ -33,45 +34,66 @@ class Encoding:
     Attributes:
         quality: 0–100 for JPEG, WebP and AVIF; None takes a good one.
         lossless: WebP and AVIF without loss.
+        png_level: How hard a PNG is compressed.
+        keep_hidden: Keep colours that cannot be seen exactly as they were.
+        threads: Cores that encode one picture.
         max_pixels: Larger inputs are refused.
     """
 
     quality: int | None = None
     lossless: bool = False
+    png_level: PngLevel = PngLevel.FAST
+    keep_hidden: bool = False
+    threads: int = 1
     max_pixels: int = codec.DEFAULT_MAX_PIXELS
 
 
 def process(job: Job, remover: Remover, options: RemoveOptions, encoding: Encoding) -> Outcome:
-    """Do one file. Everything that can go wrong with it becomes its outcome; nothing is raised.
+    """Do one file. Everything that can go wrong with it becomes its outcome, a bug of ours too; nothing is raised.
 
     Another file's result never depends on this one, and no unfinished output ever has the final name.
+
+    Raises:
+        BrokenPipeError: Whoever read standard output has gone: there is nobody to tell.
     """
     stages = Stages()
     try:
-        if job.existing is Existing.SKIP and job.target is not None and job.target.exists():
+        if job.target is not None and is_there(job.target) and job.existing is Existing.SKIP:
             return Outcome(job=job, status=Status.SKIPPED)
         with stages.time("load"):
-            data = _load(job)
+            data = _load(job, encoding)
         with stages.time("decode"):
             picture = codec.decode(data, max_size=options.max_size, max_pixels=encoding.max_pixels)
         del data
         cutout = remover.cut(picture, _for_format(options, job.output_format), stages)
         with stages.time("encode"):
             encoded = codec.encode(
-                cutout.image, job.output_format, cutout.metadata, quality=encoding.quality, lossless=encoding.lossless
+                cutout.rgb,
+                cutout.alpha,
+                job.output_format,
+                cutout.metadata,
+                quality=encoding.quality,
+                lossless=encoding.lossless,
+                png_level=encoding.png_level,
+                keep_hidden=encoding.keep_hidden,
+                threads=encoding.threads,
             )
         with stages.time("write"):
             written = _store(job, encoded)
+        if not written and job.existing is Existing.FAIL:
+            raise OutputError(f"{job.target} has come to exist since the run was planned", hint="see --existing")
         if not written:
             return Outcome(job=job, status=Status.SKIPPED)
-        return Outcome(
-            job=job, status=Status.DONE, warnings=cutout.warnings, size=cutout.image.size, ms=stages.rounded()
-        )
+        return Outcome(job=job, status=Status.DONE, warnings=cutout.warnings, size=cutout.size, ms=stages.rounded())
     except CutoutError as error:
         return Outcome(job=job, status=Status.FAILED, error=error, ms=stages.rounded())
     except MemoryError:
         scarce = PictureError("there is not enough memory for this picture", hint="try --jobs 1 or --max-size")
         return Outcome(job=job, status=Status.FAILED, error=scarce)
+    except BrokenPipeError:
+        raise
+    except Exception as error:  # noqa: BLE001 - the last resort: one picture never stops the others
+        return Outcome(job=job, status=Status.FAILED, error=BugError.of(error), ms=stages.rounded())
 
 
 def run(
@@ -101,14 +123,25 @@ def run(
                 yield future.result()
 
 
-def _load(job: Job) -> bytes:
+def _load(job: Job, encoding: Encoding) -> bytes:
     try:
-        return sys.stdin.buffer.read() if job.source is None else job.source.read_bytes()
+        if job.source is None:
+            return _read_stdin()
+        # no format needs more a pixel, and one file of many gigabytes must not take the memory of all the others
+        if (size := job.source.stat().st_size) > encoding.max_pixels * _MOST_BYTES_PER_PIXEL + _HEADER:
+            raise PictureError(
+                f"the file has {size / 1e9:.1f} GB, more than a picture of {encoding.max_pixels / 1e6:.0f} megapixels",
+                hint="if it is what it should be, raise --max-pixels",
+            )
+        return job.source.read_bytes()
     except OSError as error:
         raise PictureError(
             f"the file cannot be read: {error.strerror or error}", hint=_READ_HINTS.get(type(error))
         ) from error
 
+
+_MOST_BYTES_PER_PIXEL = 8  # four channels of 16 bits, not compressed
+_HEADER = 64 << 20  # metadata, previews
 
 _READ_HINTS: dict[type[OSError], str] = {
     PermissionError: "change its permissions, or run as a user who may read it",
@@ -120,9 +153,34 @@ _READ_HINTS: dict[type[OSError], str] = {
 def _store(job: Job, data: bytes) -> bool:
     if job.target is not None:
         return write_atomic(job.target, data, replace_existing=job.existing is Existing.OVERWRITE)
-    sys.stdout.buffer.write(data)
-    sys.stdout.buffer.flush()
+    emit(data)
     return True
+
+
+def emit(data: bytes) -> None:
+    """Write to standard output at once.
+
+    Raises:
+        OutputError: It cannot be written.
+        BrokenPipeError: Its reader has gone.
+    """
+    stdout: Any = sys.stdout  # None where the caller closed it
+    if stdout is None:
+        raise OutputError("standard output cannot be written: it is closed")
+    try:
+        stdout.buffer.write(data)
+        stdout.buffer.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise OutputError(f"standard output cannot be written: {error.strerror or error}") from error
+
+
+def _read_stdin() -> bytes:
+    stdin: Any = sys.stdin  # None where the caller closed it
+    if stdin is None:
+        raise PictureError("standard input cannot be read: it is closed")
+    return bytes(stdin.buffer.read())
 
 
 def _for_format(options: RemoveOptions, output_format: OutputFormat) -> RemoveOptions:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import math
+import threading
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +13,8 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from cutout.errors import CutoutError, OutputError, PictureError
-from cutout.options import OutputFormat
+from cutout.options import OutputFormat, PngLevel
+from cutout.png import encode_png
 from cutout.sniff import HEAD, sniff
 
 if TYPE_CHECKING:
@@ -22,8 +25,9 @@ __all__ = ["DEFAULT_MAX_PIXELS", "Metadata", "Picture", "decode", "encode", "fro
 DEFAULT_MAX_PIXELS = 256_000_000
 """A picture of more pixels is refused: 256 megapixels take about 1 GB while they are worked on."""
 
-# Formats with a signature of their own, and none that runs another program (EPS) or is only guessed at (TGA).
-_FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "GIF", "TIFF", "BMP", "DIB", "AVIF", "HEIF", "JPEG2000", "PPM", "QOI", "ICO")
+# Formats with a signature of their own, and none that runs another program (EPS) or is only guessed at (TGA). Pillow
+# must know every one of them: HEIF joins when its decoder is registered, and MPO is a kind of JPEG to it.
+_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "TIFF", "BMP", "DIB", "AVIF", "JPEG2000", "PPM", "QOI", "ICO")
 _WEBP_SIDE = 16383
 _ORIENTATION = 0x0112
 
@@ -76,8 +80,16 @@ def decode(data: bytes, *, max_size: int | None = None, max_pixels: int = DEFAUL
     if kind == "HEIF":
         _register_heif()
     try:
-        with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
-            return _read(image, max_size, max_pixels)
+        with (
+            contextlib.nullcontext() if kind == "ICO" else _pillows_limit,  # an icon can hold a bomb unseen
+            Image.open(io.BytesIO(data), formats=("HEIF",) if kind == "HEIF" else _FORMATS) as image,
+        ):
+            _check_size(image, max_pixels)
+            if max_size is not None:
+                image.draft(None, (max_size, max_size))
+            picture = _read(image, max_size)
+            picture.rgb.info = {}  # what still holds is in the metadata; encoders would take the rest from here
+            return picture
     except CutoutError:
         raise
     except UnidentifiedImageError as error:
@@ -100,7 +112,7 @@ def from_image(image: Image.Image, *, max_size: int | None = None) -> Picture:
         PictureError: It has no pixels or cannot be loaded.
     """
     try:
-        return _read(image, max_size, None)
+        return _read(image, max_size)
     except CutoutError:
         raise
     except Exception as error:  # the same boundary as in `decode`, for an image opened lazily by the caller
@@ -122,60 +134,93 @@ def from_array(array: npt.NDArray[Any], *, max_size: int | None = None) -> Pictu
         array = array[:, :, 0]
     if array.size == 0 or array.ndim not in {2, 3} or (array.ndim == 3 and array.shape[2] not in {2, 3, 4}):
         raise PictureError(f"an array of shape {array.shape} is no picture", hint="(H, W), (H, W, 3) and (H, W, 4) are")
-    if array.dtype == np.uint16:
+    if np.issubdtype(array.dtype, np.uint16):  # of either byte order
         array = _narrow(array)
     elif array.dtype == np.bool_:
         array = array.astype(np.uint8) * 255
     elif np.issubdtype(array.dtype, np.floating):
-        array = (np.clip(np.nan_to_num(array), 0, 1) * 255 + 0.5).astype(np.uint8)
+        array = np.nan_to_num(array)
+        if array.max() > 2:  # more than scaling with a sharp filter overshoots
+            raise PictureError(f"an array of {array.dtype} up to {array.max():g} is no picture", hint=_ARRAYS)
+        array = (np.clip(array, 0, 1) * 255 + 0.5).astype(np.uint8)
     elif array.dtype != np.uint8:
-        raise PictureError(f"an array of {array.dtype} is no picture", hint="uint8, uint16, or floats from 0 to 1 are")
+        raise PictureError(f"an array of {array.dtype} is no picture", hint=_ARRAYS)
     return from_image(Image.fromarray(np.ascontiguousarray(array)), max_size=max_size)
 
 
+_ARRAYS = "uint8, uint16, bool, or floats from 0 to 1 are"
+
+
 def encode(
-    image: Image.Image,
+    rgb: Image.Image | None,
+    alpha: Image.Image | None,
     output_format: OutputFormat,
     metadata: Metadata = Metadata(),
     *,
     quality: int | None = None,
     lossless: bool = False,
+    png_level: PngLevel = PngLevel.FAST,
+    keep_hidden: bool = False,
+    threads: int = 1,
 ) -> bytes:
     """A finished picture as the bytes of a file.
 
     Args:
-        image: Mode RGBA, RGB or L; JPEG takes RGB and L.
+        rgb: Mode RGB; None writes `alpha` as a grey picture.
+        alpha: Mode L, same size; None writes an opaque picture. JPEG takes one of the two alone.
         output_format: The format.
         metadata: Kept where the format can hold it.
         quality: 0–100 for JPEG, WebP and AVIF; None takes a good one.
         lossless: WebP and AVIF without loss.
+        png_level: How hard a PNG is compressed.
+        keep_hidden: Keep colours that cannot be seen exactly as they were.
+        threads: Cores that work on this picture.
 
     Raises:
         OutputError: The format cannot hold this picture.
     """
-    if output_format is OutputFormat.WEBP and max(image.size) > _WEBP_SIDE:
-        raise OutputError(
-            f"WebP holds at most {_WEBP_SIDE} pixels a side, this picture has {image.width}×{image.height}",
-            hint="write PNG instead, or use --max-size",
-        )
-    settings = _settings(output_format, quality, lossless=lossless)
-    if metadata.icc and image.mode != "L":
-        settings["icc_profile"] = metadata.icc
-    if metadata.dpi:
-        settings["dpi"] = metadata.dpi
-    buffer = io.BytesIO()
     try:
+        if output_format is OutputFormat.PNG:
+            icc = metadata.icc if rgb is not None else None
+            return encode_png(
+                rgb, alpha, icc=icc, dpi=metadata.dpi, level=png_level, keep_hidden=keep_hidden, threads=threads
+            )
+        image = _assemble(rgb, alpha, keep_hidden=keep_hidden)
+        if output_format is OutputFormat.WEBP and max(image.size) > _WEBP_SIDE:
+            raise OutputError(
+                f"WebP holds at most {_WEBP_SIDE} pixels a side, this picture has {image.width}×{image.height}",
+                hint="write PNG instead, or use --max-size",
+            )
+        settings = _settings(output_format, quality, lossless=lossless)
+        if metadata.icc and rgb is not None:
+            settings["icc_profile"] = metadata.icc
+        if metadata.dpi:
+            settings["dpi"] = metadata.dpi
+        buffer = io.BytesIO()
         image.save(buffer, **settings)
+    except (CutoutError, MemoryError):
+        raise
     except Exception as error:  # encoders raise many kinds for sizes and values they cannot hold
         raise OutputError(f"the picture cannot be written as {output_format.value}: {error}") from error
     return buffer.getvalue()
 
 
+def _assemble(rgb: Image.Image | None, alpha: Image.Image | None, *, keep_hidden: bool) -> Image.Image:
+    """One image of the planes; colours under alpha 0 become black, which compresses, unless they are to be kept."""
+    if rgb is None or alpha is None:
+        only = alpha if rgb is None else rgb
+        assert only is not None  # noqa: S101 - one of the two is a picture
+        return only
+    image = rgb.convert("RGBA")
+    image.putalpha(alpha)
+    if not keep_hidden:
+        image.paste((0, 0, 0, 0), (0, 0), alpha.point([255] + [0] * 255))
+    return image
+
+
 def _settings(output_format: OutputFormat, quality: int | None, *, lossless: bool) -> dict[str, Any]:
     """What Pillow's encoder of this format is told."""
     match output_format:
-        case OutputFormat.PNG:
-            return {"format": "PNG", "compress_level": 6}
         case OutputFormat.JPEG:
             return {"format": "JPEG", "quality": 92 if quality is None else quality, "optimize": True}
         case OutputFormat.WEBP:
@@ -186,25 +231,55 @@ def _settings(output_format: OutputFormat, quality: int | None, *, lossless: boo
             if lossless:
                 return {"format": "AVIF", "quality": 100, "subsampling": "4:4:4"}
             return {"format": "AVIF", "quality": 80 if quality is None else quality}
+        case OutputFormat.PNG:
+            raise AssertionError("PNG has an encoder of its own")
 
 
-def _read(image: Image.Image, max_size: int | None, max_pixels: int | None) -> Picture:
+class _Lifted:
+    """Pillow's own limit of pixels, out of the way while anybody decodes: it lies below ours.
+
+    It is a variable of Pillow's module and the calling program's to set, so it is put back.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._users = 0
+        self._limit: int | None = None
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if self._users == 0:
+                self._limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+            self._users += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._users -= 1
+            if self._users == 0:
+                Image.MAX_IMAGE_PIXELS = self._limit
+
+
+_pillows_limit = _Lifted()
+
+
+def _check_size(image: Image.Image, max_pixels: int) -> None:
     width, height = image.size
-    if width < 1 or height < 1:
-        raise PictureError(f"the picture has no pixels ({width}×{height})")
-    if max_pixels is not None and width * height > max_pixels:
+    if width * height > max_pixels:
         raise PictureError(
             f"the picture has {width}×{height} = {width * height / 1e6:.0f} megapixels, "
             f"more than the limit of {max_pixels / 1e6:.0f}",
             hint="if it is what it should be, raise --max-pixels",
         )
+
+
+def _read(image: Image.Image, max_size: int | None) -> Picture:
+    if min(image.size) < 1:
+        raise PictureError(f"the picture has no pixels ({image.width}×{image.height})")
     notes: list[str] = []
     if (frames := getattr(image, "n_frames", 1)) > 1 and image.format != "MPO":  # MPO: a phone's extra views
         notes.append(f"only the first of {frames} frames was taken")
-    if max_size is not None:
-        image.draft(None, (max_size, max_size))
     image.load()
-    orientation = image.getexif().get(_ORIENTATION, 1)
+    orientation = _orientation(image)
     metadata = Metadata(icc=image.info.get("icc_profile") or None, dpi=_dpi(image.info.get("dpi")))
     rgb, alpha, metadata = _to_rgb(image, metadata)
     if max_size is not None and max(rgb.size) > max_size:
@@ -212,6 +287,14 @@ def _read(image: Image.Image, max_size: int | None, max_pixels: int | None) -> P
     if orientation != 1:
         rgb, alpha = _upright(rgb, orientation), None if alpha is None else _upright(alpha, orientation)
     return Picture(rgb=rgb, alpha=alpha, metadata=metadata, notes=tuple(notes))
+
+
+def _orientation(image: Image.Image) -> int:
+    """How the pixels lie, 1–8; a broken EXIF block says nothing about a picture that is whole."""
+    try:
+        return int(image.getexif().get(_ORIENTATION, 1))
+    except Exception:  # noqa: BLE001 - its parser raises whatever the block leads it into
+        return 1
 
 
 def _limit(image: Image.Image, max_size: int) -> Image.Image:
@@ -244,18 +327,15 @@ def _to_rgb(image: Image.Image, metadata: Metadata) -> tuple[Image.Image, Image.
         return _opaque(image.convert("RGB"), image.getchannel("A"), metadata)
     if image.mode in {"I;16", "I;16L", "I;16B", "I;16N", "I", "F"}:
         return _grey(image).convert("RGB"), None, replace(metadata, icc=None)
-    if image.mode in {"CMYK", "LAB", "L", "1", "LA", "La"}:
-        alpha = image.convert("LA").getchannel("A") if _transparent(image) else None
-        rgb = _managed(image.convert("L") if image.mode in {"1", "LA", "La"} else image, metadata.icc)
-        return _opaque(rgb, alpha, replace(metadata, icc=None))
-    if _transparent(image):
+    if image.mode in {"1", "L", "LA", "La"}:
+        grey, alpha = image.convert("LA").split()
+        return _opaque(_managed(grey, metadata.icc), alpha, replace(metadata, icc=None))
+    if image.mode in {"CMYK", "LAB"}:
+        return _managed(image, metadata.icc), None, replace(metadata, icc=None)
+    if image.has_transparency_data:
         full = image.convert("RGBA")
         return _opaque(full.convert("RGB"), full.getchannel("A"), metadata)
     return image.convert("RGB"), None, _rgb_profile(metadata)
-
-
-def _transparent(image: Image.Image) -> bool:
-    return image.mode in {"LA", "La", "PA", "RGBa"} or "transparency" in image.info
 
 
 def _opaque(

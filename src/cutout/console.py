@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import time
@@ -14,10 +15,16 @@ if TYPE_CHECKING:
     from cutout.errors import CutoutError
     from cutout.report import Outcome
 
-__all__ = ["Console", "Progress"]
+__all__ = ["Console", "Progress", "printable"]
 
 _SPARSE_SECONDS = 30.0
 _SPARSE_FILES = 20  # shorter runs need no lines in between
+_CONTROL = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0))} | {0x0A: "\\n", 0x09: "\\t"}
+
+
+def printable(text: str) -> str:
+    """A text that may hold any file name, so that it neither commands the terminal nor breaks the line."""
+    return text.translate(_CONTROL).encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 class Console:
@@ -31,31 +38,37 @@ class Console:
     def __init__(self, *, quiet: bool = False, verbose: bool = False) -> None:
         self.quiet = quiet
         self.verbose = verbose
-        self.terminal = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+        self._stream: Any = sys.stderr  # None where the caller closed it
+        self.terminal = self._stream is not None and self._stream.isatty() and os.environ.get("TERM") != "dumb"
         self.color = self.terminal and not os.environ.get("NO_COLOR")
         self.live: Any = None  # rich's console while a bar is drawn, so that lines go above it
 
     def say(self, text: str) -> None:
         """A line worth telling."""
         if not self.quiet:
-            self._write(text)
+            self._write(printable(text))
 
     def detail(self, text: str) -> None:
         """A line for `--verbose`."""
         if self.verbose and not self.quiet:
-            self._write(text)
+            self._write(printable(text))
 
     def warn(self, text: str) -> None:
         """Something a user should know, though the work goes on."""
         if not self.quiet:
-            self._write(f"{self._paint('warning:', '33')} {text}")
+            self._write(f"{self._paint('warning:', '33')} {printable(text)}")
 
     def error(self, error: CutoutError, *, subject: str = "") -> None:
         """What failed, and what to do next; shown even when quiet."""
         where = f"{subject}: " if subject and subject not in error.message else ""
-        self._write(f"{self._paint('error:', '31;1')} {where}{error.message}")
+        self._write(f"{self._paint('error:', '31;1')} {printable(where + error.message)}")
         if error.hint:
-            self._write(f"  {self._paint('try:', '36')} {error.hint}")
+            self._write(f"  {self._paint('try:', '36')} {printable(error.hint)}")
+        if self.verbose and error.__cause__ is not None:
+            import traceback
+
+            for line in "".join(traceback.format_exception(error.__cause__)).splitlines():
+                self._write(printable(line))
 
     def outcome(self, outcome: Outcome) -> None:
         """A file's failure, warnings and, when verbose, stage times."""
@@ -67,24 +80,27 @@ class Console:
             times = "  ".join(f"{stage} {ms:.1f}" for stage, ms in outcome.ms.items())
             self.detail(f"{outcome.job.source_name} → {outcome.job.target_name}  [ms] {times}")
 
+    def leave(self) -> None:
+        """Give the terminal back as it was, for an end that unwinds nothing."""
+        if self.live is not None:
+            self.live.show_cursor()
+
     def _paint(self, text: str, code: str) -> str:
         return f"\x1b[{code}m{text}\x1b[0m" if self.color else text
 
     def _write(self, text: str) -> None:
-        # a name that is no valid text must not break the message about it
-        text = text.encode("utf-8", "backslashreplace").decode("utf-8")
         if self.live is not None:
             from rich.text import Text
 
             self.live.print(Text.from_ansi(text), soft_wrap=True)
             return
-        try:
-            sys.stderr.write(text + "\n")
-            sys.stderr.flush()
-        except UnicodeEncodeError:  # a terminal without the arrow
-            sys.stderr.write(text.encode("ascii", "backslashreplace").decode("ascii") + "\n")
-        except OSError:  # nobody listens: the exit code still tells
+        if self._stream is None:
             return
+        encoding = self._stream.encoding or "utf-8"
+        text = text.encode(encoding, "backslashreplace").decode(encoding)  # a terminal without the arrow
+        with contextlib.suppress(OSError):  # nobody listens: the exit code still tells
+            self._stream.write(text + "\n")
+            self._stream.flush()
 
 
 class Progress:
@@ -93,7 +109,7 @@ class Progress:
     def __init__(self, console: Console, total: int) -> None:
         self._console = console
         self._total = total
-        self._done = 0
+        self._done = self._skipped = 0
         self._start = self._told = time.monotonic()
         self._bar: Any = None
         self._task: Any = None
@@ -113,17 +129,18 @@ class Progress:
         if self._bar is not None:
             self._bar.stop()
 
-    def step(self) -> None:
-        """One file is finished."""
+    def step(self, *, skipped: bool = False) -> None:
+        """One file is finished; a skipped one took no time and says nothing of the speed."""
         self._done += 1
+        self._skipped += skipped
         now = time.monotonic()
-        rate = self._done / max(now - self._start, 1e-9)
+        rate = (self._done - self._skipped) / max(now - self._start, 1e-9)
         if self._bar is not None:
             self._bar.update(self._task, advance=1, rate=f"{rate:.1f} pictures/s")
         elif self._tenth() or now - self._told > _SPARSE_SECONDS:
             self._told = now
-            left = (self._total - self._done) / rate
-            self._console.say(f"{self._done}/{self._total}  {rate:.1f} pictures/s  {left:.0f} s left")
+            left = f"  {rate:.1f} pictures/s  {(self._total - self._done) / rate:.0f} s left" if rate else ""
+            self._console.say(f"{self._done}/{self._total}{left}")
 
     def _tenth(self) -> bool:
         """Whether this file passed a tenth of a long way."""

@@ -70,13 +70,16 @@ class Diagnosis:
 def examine() -> Diagnosis:
     """Look at the runtime, try every provider it offers on the embedded model, and say what to do."""
     here = machine()
-    checks = tuple(_check(provider, here) for provider in PROVIDERS if _worth_showing(provider, here))
+    checks = tuple(_check(provider) for provider in PROVIDERS if _worth_showing(provider, here))
     advice = [f"{check.device}: {check.reason} — {check.hint}" for check in checks if not check.works]
     if here.clash:
         advice = [" — ".join(why_not(PROVIDERS[0], here))]
-    if not here.available and not here.clash:
-        advice = [" — ".join(why_not(PROVIDERS[-1], here))]
-    return Diagnosis(facts=_facts(here), checks=checks, advice=tuple(dict.fromkeys(advice)))
+    try:
+        asked = [str(device) for device in request_device(None, os.environ).devices] or ["auto"]
+    except CutoutError as error:
+        asked = []
+        advice.append(f"{error.message} — {error.hint}" if error.hint else error.message)
+    return Diagnosis(facts={**_facts(here), "device_asked": asked}, checks=checks, advice=tuple(advice))
 
 
 def _worth_showing(provider: Provider, here: Machine) -> bool:
@@ -84,7 +87,7 @@ def _worth_showing(provider: Provider, here: Machine) -> bool:
     return provider.device == "cpu" or (provider.name in here.available and provider.device != "tensorrt")
 
 
-def _check(provider: Provider, here: Machine) -> ProviderCheck:
+def _check(provider: Provider) -> ProviderCheck:
     import numpy as np
 
     spec = MODELS[DEFAULT_MODEL]
@@ -97,12 +100,11 @@ def _check(provider: Provider, here: Machine) -> ProviderCheck:
         session.run(batch)
         return ProviderCheck(device=provider.device, works=True, ms=round((time.perf_counter() - start) * 1e3, 1))
     except CutoutError as error:
-        reason, hint = why_not(provider, here) if error.kind == "device" else (error.message, error.hint or "")
-        return ProviderCheck(device=provider.device, works=False, reason=reason, hint=hint)
+        reason = error.message.removeprefix(f"device {provider.device} cannot be used: ")
+        return ProviderCheck(device=provider.device, works=False, reason=reason, hint=error.hint or "")
 
 
 def _facts(here: Machine) -> dict[str, Any]:
-    asked = request_device(None, os.environ)
     models = {spec.name: str(found.path) for spec in MODELS.values() if (found := locate(spec)).path is not None}
     return {
         "cutout": __version__,
@@ -111,7 +113,6 @@ def _facts(here: Machine) -> dict[str, Any]:
         "processors": {"usable": usable_cpus(), "machine": os.cpu_count(), "container_quota": cgroup_quota()},
         "runtime_packages": dict(here.packages),
         "runtime_providers": list(here.available),
-        "device_asked": [str(device) for device in asked.devices] or ["auto"],
         "model_folder": str(data_home() / "models"),
         "models": models,
         "offline": offline(),

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import re
 import shutil
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cutout.errors import ModelError
-from cutout.store import Found, State, locate, model_home, offline, verify
+from cutout.store import model_home, offline, require, verify
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
+
+    import requests
 
     from cutout.models import ModelSpec
 
 __all__ = ["pull"]
 
 _ATTEMPTS = 5
-_CHUNK = 1 << 20
+_CHUNK = 1 << 16  # a chunk that the connection does not live to finish is lost
 _TIMEOUT = (10.0, 60.0)  # seconds to connect, seconds between bytes
 
 
@@ -40,7 +44,7 @@ def pull(
         spec: The model.
         force: Download even when a good copy is there.
         progress: Draw a bar on standard error.
-        say: Called with a line worth telling, such as that another process is downloading.
+        say: Called with a line worth telling: another process is downloading, or a broken transfer is tried again.
         pause: Seconds before the first retry; doubled for each further one.
 
     Raises:
@@ -69,85 +73,129 @@ def pull(
             waited = True
             lock.acquire()
         try:
-            if waited and verify(target, spec):
+            # the other process may have brought it, or may have failed or been killed
+            if (waited or not force) and _is_good(target, spec):
                 return target
-            _retrieve(spec, target, progress=progress, pause=pause)
+            _retrieve(spec, target, progress=progress, say=say, pause=pause)
         finally:
             lock.release()
     except OSError as error:
+        full = error.errno in {errno.ENOSPC, errno.EDQUOT}
         raise ModelError(
             f"{spec.name} cannot be stored in {target.parent}: {error.strerror or error}",
-            hint="free some space there, or point CUTOUT_HOME at another folder",
+            hint="free some space there, or point CUTOUT_HOME at another folder"
+            if full
+            else "point CUTOUT_HOME at a folder that can be written to",
         ) from error
-    verify(target, spec, again=True)
+    if not verify(target, spec, again=True):
+        raise ModelError(
+            f"the model file {target} changed while it was written", hint=f"run cutout models pull {spec.name} again"
+        )
     return target
 
 
 def _good_copy(spec: ModelSpec) -> Path | None:
-    match locate(spec):
-        case Found(path=Path() as path, state=State.VERIFIED | State.UNVERIFIED) if verify(path, spec):
-            return path
-    return None
+    try:
+        return require(spec)
+    except ModelError:  # missing or corrupt everywhere
+        return None
 
 
-def _retrieve(spec: ModelSpec, target: Path, *, progress: bool, pause: float) -> None:
+def _is_good(path: Path, spec: ModelSpec) -> bool:
+    try:
+        return path.is_file() and verify(path, spec)
+    except ModelError:  # unreadable: to be replaced
+        return False
+
+
+def _retrieve(spec: ModelSpec, target: Path, *, progress: bool, say: Callable[[str], None], pause: float) -> None:
     import pooch
 
-    mirror = os.environ.get("CUTOUT_MODEL_MIRROR", "").rstrip("/")
+    mirror = os.environ.get("CUTOUT_MODEL_MIRROR", "").strip().rstrip("/")
     url = f"{mirror}/{spec.file}" if mirror else spec.url
-    pooch.get_logger().setLevel("ERROR")
-    transfer = _Transfer(target.with_name(f".{spec.file}.part"), spec, progress=progress, pause=pause)
-    for attempt in ("continued", "fresh"):
+    pooch.get_logger().setLevel("CRITICAL")  # what it has to say is said here
+    transfer = _Transfer(target.with_name(f".{spec.file}.part"), spec, url=url, progress=progress, say=say, pause=pause)
+    # Pooch works in a folder of its own: it leaves temporary names behind when it is killed, and it would take a good
+    # file under the final name for the answer, so that `force` had no effect.
+    scratch = target.with_name(f".{spec.file}.new")
+    _clear(scratch, spec, transfer.part)
+    try:
         try:
-            pooch.retrieve(
-                url, f"sha256:{spec.sha256}", fname=target.name, path=str(target.parent), downloader=transfer
-            )
-        except ValueError as error:
-            # Wrong content: a part left by an older file can be the cause, so a continued transfer starts afresh once.
-            if attempt == "continued" and transfer.resumed:
-                continue
-            raise ModelError(
-                f"what {url} sent is not {spec.name}: its hash differs, and it was not kept",
-                hint="a proxy or mirror may have changed it; try again or set CUTOUT_MODEL_MIRROR",
-            ) from error
+            _checked(transfer, scratch)
+        except ValueError:
+            if not transfer.resumed:
+                raise
+            _checked(transfer, scratch)  # the kept part was of another file: once more, from the start
+        (scratch / spec.file).replace(target)
+    except ValueError as error:
+        raise transfer.refused("its hash differs") from error
+    finally:
+        _clear(scratch, spec, transfer.part)
+
+
+def _checked(transfer: _Transfer, scratch: Path) -> None:
+    """Download into the folder; a ValueError tells that the hash is wrong, and then nothing is kept."""
+    import pooch
+
+    spec = transfer.spec
+    pooch.retrieve(transfer.url, f"sha256:{spec.sha256}", fname=spec.file, path=str(scratch), downloader=transfer)
+
+
+def _clear(scratch: Path, spec: ModelSpec, part: Path) -> None:
+    """Remove what a killed process left, but for a whole file: it was killed while it computed the hash."""
+    if not scratch.is_dir():
         return
+    for left in scratch.iterdir():
+        if left.stat().st_size == spec.bytes:
+            left.replace(part)
+    shutil.rmtree(scratch, ignore_errors=True)
 
 
 class _Transfer:
     """A pooch downloader that keeps what has arrived and continues there."""
 
-    def __init__(self, part: Path, spec: ModelSpec, *, progress: bool, pause: float) -> None:
+    def __init__(
+        self, part: Path, spec: ModelSpec, *, url: str, progress: bool, say: Callable[[str], None], pause: float
+    ) -> None:
         self.part = part
         self.spec = spec
+        self.url = url
+        self.shown = re.sub(r"//[^/@]*@", "//", url)  # a mirror's password is not for logs
         self.progress = progress
+        self.say = say
         self.pause = pause
         self.resumed = False
 
-    def __call__(self, url: str, output_file: str, _pooch: object) -> None:
+    def __call__(self, _url: str, output_file: str, _pooch: object) -> None:
         import requests
 
-        last: Exception | None = None
-        for attempt in range(_ATTEMPTS):
-            if attempt:
-                time.sleep(self.pause * 2 ** (attempt - 1))
+        for attempt in range(1, _ATTEMPTS + 1):
             try:
-                self._fetch(url)
-            except requests.HTTPError as error:
-                status = error.response.status_code
-                if status < 500 and status != 429:
-                    raise ModelError(
-                        f"{self.spec.name} cannot be downloaded: {url} answered {status}", hint=self._hint()
-                    ) from error
-                last = error
+                self._fetch()
             except requests.RequestException as error:
-                last = error
+                cause = _cause(error)
+                if _hopeless(error):
+                    raise ModelError(
+                        f"{self.spec.name} cannot be downloaded: {self.shown} {cause}", hint=self._hint()
+                    ) from error
+                if attempt == _ATTEMPTS:
+                    raise ModelError(
+                        f"{self.spec.name} cannot be downloaded: {self.shown} {cause}",
+                        hint=self._hint() + "; what has arrived is kept and continued by the next try",
+                    ) from error
+                wait = self.pause * 2 ** (attempt - 1)
+                self.say(f"{self.shown} {cause}: trying again in {wait:.0f} s ({attempt} of {_ATTEMPTS} tries)")
+                time.sleep(wait)
             else:
                 self.part.replace(output_file)
                 return
-        raise ModelError(
-            f"{self.spec.name} cannot be downloaded from {url}: {_cause(last)}",
-            hint=self._hint() + "; what has arrived is kept and continued by the next try",
-        ) from last
+
+    def refused(self, why: str) -> ModelError:
+        """What was sent is something else."""
+        return ModelError(
+            f"what {self.shown} sent is not {self.spec.name}: {why}, and it was not kept",
+            hint="a proxy or mirror may have changed it; try again or set CUTOUT_MODEL_MIRROR",
+        )
 
     def _hint(self) -> str:
         return (
@@ -155,58 +203,83 @@ class _Transfer:
             f"or copy that file into {self.part.parent}"
         )
 
-    def _fetch(self, url: str) -> None:
+    def _fetch(self, *, resume: bool = True) -> None:
+        import requests
+
+        have = self.part.stat().st_size if resume and self.part.exists() else 0
+        total = self.spec.bytes
+        if have > total:
+            have = 0
+        self.resumed = have > 0
+        if have == total:  # killed before the hash was computed
+            return
+        headers = {"Range": f"bytes={have}-"} if have else {}
+        headers["Accept-Encoding"] = "identity"  # the hash is of the file, and ranges count its bytes
+        with requests.get(self.url, headers=headers, stream=True, timeout=_TIMEOUT) as response:
+            status = response.status_code
+            starts = response.headers.get("Content-Range", "").startswith(f"bytes {have}-")
+            if have and (status == 416 or (status == 206 and not starts)):
+                self._fetch(resume=False)  # it cannot continue there
+                return
+            response.raise_for_status()
+            if status != 206:  # it sends everything again
+                have = 0
+                self.resumed = False
+            length = response.headers.get("Content-Length", "")
+            plain = "Content-Encoding" not in response.headers
+            if plain and length.isdecimal() and have + int(length) != total:
+                # told before it is written over what we have: the sign-in page of a hotel must not cost a gigabyte
+                raise self.refused(f"it has {have + int(length)} bytes instead of {total}")
+            self._write(response, have)
+
+    def _write(self, response: requests.Response, have: int) -> None:
         import requests
         from tqdm import tqdm
 
-        have = self.part.stat().st_size if self.part.exists() else 0
-        if self.spec.bytes and have > self.spec.bytes:
-            have = 0
-        headers = {"Range": f"bytes={have}-"} if have else {}
-        headers["Accept-Encoding"] = "identity"  # the hash is of the file, and ranges count its bytes
-        with requests.get(url, headers=headers, stream=True, timeout=_TIMEOUT) as response:
-            if response.status_code == 416:  # nothing left to send: whole already, or of no use
-                if have != self.spec.bytes:
-                    self.part.unlink(missing_ok=True)
-                    raise requests.ConnectionError("the kept part does not fit, starting afresh")
-                return
-            response.raise_for_status()
-            if response.status_code != 206 or not response.headers.get("Content-Range", "").startswith(
-                f"bytes {have}-"
-            ):
-                have = 0  # the server sends everything again
-            self.resumed = self.resumed or have > 0
-            total = have + int(response.headers.get("Content-Length", 0)) or self.spec.bytes
-            if (free := shutil.disk_usage(self.part.parent).free) < total - have:
-                raise ModelError(
-                    f"{self.spec.name} needs {(total - have) / 1e6:.0f} MB in {self.part.parent}, "
-                    f"but {free / 1e6:.0f} MB are free",
-                    hint="free some space there, or point CUTOUT_HOME at another folder",
-                )
-            with (
-                self.part.open("ab" if have else "wb") as file,
-                tqdm(
-                    total=total, initial=have, unit="B", unit_scale=True, desc=self.spec.file, disable=not self.progress
-                ) as bar,
-            ):
-                for chunk in response.iter_content(_CHUNK):
-                    file.write(chunk)
-                    bar.update(len(chunk))
-                arrived = file.tell()
+        total, folder = self.spec.bytes, self.part.parent
+        if (free := shutil.disk_usage(folder).free) < total - have:
+            raise ModelError(
+                f"{self.spec.name} needs {(total - have) / 1e6:.0f} MB in {folder}, but {free / 1e6:.0f} MB are free",
+                hint="free some space there, or point CUTOUT_HOME at another folder",
+            )
+        with (
+            self.part.open("ab" if have else "wb") as file,
+            tqdm(
+                total=total, initial=have, unit="B", unit_scale=True, desc=self.spec.file, disable=not self.progress
+            ) as bar,
+        ):
+            for chunk in response.iter_content(_CHUNK):
+                file.write(chunk)
+                bar.update(len(chunk))
+            arrived = file.tell()
         if arrived < total:
             raise requests.ConnectionError(f"the connection ended after {arrived} of {total} bytes")
 
 
-def _cause(error: Exception | None) -> str:
-    """The innermost reason of a nest of network errors, in few words."""
+def _hopeless(error: requests.RequestException) -> bool:
+    """Whether trying again is of no use: the address is wrong, or the server will not have it."""
+    if error.response is not None:
+        return error.response.status_code < 500 and error.response.status_code not in {408, 429}
+    return isinstance(error, ValueError)  # no address at all; requests marks these so
+
+
+def _cause(error: requests.RequestException) -> str:
+    """The innermost reason of a nest of network errors, as what the address did, in few words."""
+    if error.response is not None:
+        return f"answered {error.response.status_code}"
     text = str(error)
     for sign, words in (
-        ("Name or service not known", "the host name is not known"),
-        ("Temporary failure in name resolution", "the host name cannot be resolved"),
-        ("Connection refused", "the connection was refused"),
-        ("timed out", "it did not answer in time"),
-        ("Read timed out", "it stopped sending"),
+        ("Failed to resolve", "has a host name that cannot be resolved"),
+        ("Name or service not known", "has a host name that cannot be resolved"),
+        ("name resolution", "has a host name that cannot be resolved"),
+        ("refused", "refused the connection"),
+        ("CERTIFICATE_VERIFY_FAILED", "has a certificate that is not trusted"),
+        ("Read timed out", "stopped sending"),
+        ("timed out", "did not answer in time"),
+        ("Connection broken", "broke the connection off"),
+        ("Connection aborted", "broke the connection off"),
+        ("unreachable", "cannot be reached"),
     ):
         if sign in text:
             return words
-    return text
+    return f"failed ({text})"

@@ -7,12 +7,14 @@ import errno
 import glob
 import hashlib
 import os
+import re
 import secrets
+import stat
 import sys
 from collections import defaultdict
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cutout.errors import OutputError, UsageError
 from cutout.options import OUTPUT_SUFFIXES, Existing, OnCollision, OutputFormat
@@ -21,7 +23,13 @@ from cutout.sniff import HEAD, sniff
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-__all__ = ["STDIO", "Job", "Plan", "plan", "sweep", "write_atomic"]
+fcntl: Any
+try:
+    import fcntl
+except ImportError:  # Windows: an open file cannot be removed there, which protects it as well as a lock
+    fcntl = None
+
+__all__ = ["STDIO", "Job", "Plan", "is_there", "plan", "sweep", "write_atomic"]
 
 STDIO = "-"
 """The name of standard input and standard output on the command line."""
@@ -30,7 +38,14 @@ _PICTURE_NAMES = frozenset(
     {".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".avif", ".heic", ".heif", ".tif", ".tiff"}
     | {".bmp", ".dib", ".gif", ".jp2", ".j2k", ".ppm", ".pgm", ".pbm", ".qoi"}
 )
+# TIFF by their first bytes, but what a decoder finds in them is a thumbnail
+_CAMERA_RAW_NAMES = frozenset(
+    {".3fr", ".arw", ".cr2", ".dng", ".erf", ".fff", ".iiq", ".kdc", ".mef", ".mos"}
+    | {".nef", ".nrw", ".pef", ".rwl", ".sr2", ".srf", ".srw"}
+)
+_STANDARD_OUTPUT = frozenset({"/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"})
 _PART = ".cutout-part"
+_PART_NAME = re.compile(r"\..*\.[0-9a-f]{8}" + re.escape(_PART), re.DOTALL)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -59,12 +74,14 @@ class Plan:
 
     Attributes:
         jobs: In the order they will be started; those whose output exists already are among them.
-        ignored: Files of the input folders that are no pictures.
+        ignored: Files of the input folders that are no pictures, and links to folders, which are not followed.
+        unreadable: Folders below the input folders that cannot be read; they count as failed, the others are done.
         batch: More than one explicit file was asked for.
     """
 
     jobs: tuple[Job, ...]
     ignored: tuple[Path, ...] = ()
+    unreadable: tuple[Job, ...] = ()
     batch: bool = False
 
 
@@ -98,9 +115,12 @@ def plan(
         UsageError: An input does not exist, two outputs collide, an output is an input, or an output exists and
             `existing` is `fail`.
     """
+    if output == "":
+        raise UsageError("the output has an empty name", hint="leave -o out, or name a file or a folder")
+    if output in _STANDARD_OUTPUT:  # written through a temporary file, the device would become one
+        output = STDIO
     names = list(_expand(inputs))
-    folders = [Path(name) for name in names if name != STDIO and Path(name).is_dir()]
-    batch = len(names) > 1 or bool(folders)
+    batch = len(names) > 1 or any(_is_folder(name) for name in names)
     _check_standard(names, output, batch=batch)
     into_folder = output is not None and output != STDIO and _means_folder(output, batch=batch)
     if not into_folder and output_format is None and output is not None and output != STDIO:
@@ -108,17 +128,21 @@ def plan(
     chosen = output_format or OutputFormat.PNG
     jobs: list[Job] = []
     ignored: list[Path] = []
+    unreadable: list[Job] = []
     for name in names:
         root = Path(output) if into_folder and output is not None else None
-        if name != STDIO and Path(name).is_dir():
+        if _is_folder(name):
             root = root or _beside(Path(name), "")
             if _same(root, Path(name)):
                 raise UsageError(
                     f"the output folder {root} is the input folder",
                     hint="give another folder, so that results are never taken for inputs",
                 )
-            found, other = _walk(Path(name), root, recursive=recursive)
+            found, other, locked = _walk(Path(name), root, recursive=recursive)
             ignored += other
+            unreadable += [
+                Job(source=path, target=root / path.relative_to(name), output_format=chosen) for path in locked
+            ]
         else:
             path = None if name == STDIO else Path(name)
             found = [_Source(path=path, below=Path("stdin" if path is None else path.name))]
@@ -128,14 +152,34 @@ def plan(
     jobs = _without_collisions(jobs, on_collision)
     rule = existing or (Existing.SKIP if batch else Existing.OVERWRITE)
     _check_targets(jobs, rule)
-    return Plan(jobs=tuple(replace(job, existing=rule) for job in jobs), ignored=tuple(ignored), batch=batch)
+    return Plan(
+        jobs=tuple(replace(job, existing=rule) for job in jobs),
+        ignored=tuple(ignored),
+        unreadable=tuple(unreadable),
+        batch=batch,
+    )
+
+
+def is_there(target: Path) -> bool:
+    """Whether an output exists already; one that cannot be looked at counts as missing: writing it will tell.
+
+    Raises:
+        OutputError: What bears the name is no file: a result would destroy it, or never get the name.
+    """
+    status = _status(target)
+    if status is None:
+        return False
+    if stat.S_ISREG(status.st_mode):
+        return True
+    what = "a folder of that name is in the way" if stat.S_ISDIR(status.st_mode) else "it is a device or a pipe"
+    raise OutputError(f"{target} cannot be written: {what}", hint="choose another output; -o - is standard output")
 
 
 def write_atomic(target: Path, data: bytes, *, replace_existing: bool = True) -> bool:
-    """Write a file so that its name appears with all of its content or not at all.
+    """Write a file so that its name appears with all of its content or not at all, also when the power fails.
 
-    A temporary file in the same folder is written, flushed and renamed. It is locked while it is written, so that
-    `sweep` can tell what a killed run left behind.
+    A temporary file in the same folder is written, flushed to the disk and renamed. It is locked until it has its
+    name, so that `sweep` can tell what a killed run left behind. A link of that name is replaced, never followed.
 
     Args:
         target: The final name; its folder is made when missing.
@@ -150,11 +194,16 @@ def write_atomic(target: Path, data: bytes, *, replace_existing: bool = True) ->
     """
     part: Path | None = None
     try:
+        if is_there(target) and not replace_existing:
+            return False
         target.parent.mkdir(parents=True, exist_ok=True)
         part, descriptor = _open_part(target)
         with os.fdopen(descriptor, "wb") as file:
             file.write(data)
             file.flush()
+            os.fsync(descriptor)
+            if fcntl is None:
+                file.close()  # Windows renames no open file
             if not replace_existing:
                 return _link(part, target)
             part.replace(target)
@@ -172,11 +221,15 @@ def sweep(folders: set[Path]) -> None:
     """Remove temporary files that killed runs left in these output folders; those still written to are locked."""
     for folder in folders:
         try:
-            parts = [Path(entry) for entry in os.scandir(folder) if entry.name.endswith(_PART)]
+            with os.scandir(folder) as entries:
+                parts = [Path(entry) for entry in entries if is_part(entry.name) and entry.is_file()]
         except OSError:
             continue
         for part in parts:
             with contextlib.suppress(OSError):
+                if fcntl is None:
+                    part.unlink()  # refused while it is open
+                    continue
                 descriptor = os.open(part, os.O_RDWR)
                 try:
                     if _lock(descriptor):
@@ -187,7 +240,7 @@ def sweep(folders: set[Path]) -> None:
 
 def is_part(name: str) -> bool:
     """Whether a file name is that of an unfinished output."""
-    return name.endswith(_PART)
+    return _PART_NAME.fullmatch(name) is not None
 
 
 def _open_part(target: Path) -> tuple[Path, int]:
@@ -195,20 +248,19 @@ def _open_part(target: Path) -> tuple[Path, int]:
         stem = os.fsdecode(os.fsencode(target.name)[:200])  # room for the suffix within the usual 255 bytes
         part = target.with_name(f".{stem}.{secrets.token_hex(4)}{_PART}")
         descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
-        if _lock(descriptor) and os.fstat(descriptor).st_nlink > 0:
+        if _lock(descriptor) is not False and os.fstat(descriptor).st_nlink > 0:
             return part, descriptor
         os.close(descriptor)  # a sweep took it between the two calls: once more
 
 
-def _lock(descriptor: int) -> bool:
-    try:
-        import fcntl
-    except ImportError:  # Windows: an open file cannot be removed there, which protects it as well
-        return True
+def _lock(descriptor: int) -> bool | None:
+    """Whether the file is ours now; None where nobody can tell: such a file system must not stop a write."""
+    if fcntl is None:
+        return None
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
-        return error.errno not in {errno.EAGAIN, errno.EACCES}  # a file system without locks must not stop the write
+        return False if error.errno in {errno.EAGAIN, errno.EACCES} else None
     return True
 
 
@@ -216,13 +268,24 @@ def _link(part: Path, target: Path) -> bool:
     """Give the file its name unless the name is taken, in one step where the file system can."""
     try:
         os.link(part, target)
-    except FileExistsError:
-        return False
-    except OSError:  # no hard links here: the next best
-        if target.exists():
+    except OSError:  # the name is taken, maybe by a link to nowhere, or there are no hard links here
+        if is_there(target):
             return False
         part.replace(target)
     return True
+
+
+def _status(path: Path) -> os.stat_result | None:
+    """What lies behind a name, links followed; None where there is nothing or nothing may be seen."""
+    try:
+        return path.stat()
+    except (OSError, ValueError):
+        return None
+
+
+def _is_folder(name: str) -> bool:
+    status = None if name == STDIO else _status(Path(name))
+    return status is not None and stat.S_ISDIR(status.st_mode)
 
 
 def _cannot_write(target: Path, error: OSError) -> OutputError:
@@ -250,7 +313,7 @@ def _expand(inputs: Sequence[str]) -> Iterator[str]:
         if not matches:
             what = "matches nothing" if glob.has_magic(name) else "does not exist"
             raise UsageError(f"the input {name} {what}", hint="check the path; names with spaces need quotes")
-        yield from matches
+        yield from (match for match in matches if not is_part(os.path.basename(match)))  # noqa: PTH119 - plain text
 
 
 def _check_standard(names: list[str], output: str | None, *, batch: bool) -> None:
@@ -262,13 +325,17 @@ def _check_standard(names: list[str], output: str | None, *, batch: bool) -> Non
 
 def _means_folder(output: str, *, batch: bool) -> bool:
     path = Path(output)
-    if path.is_dir() or output.endswith(("/", os.sep)):
+    if _is_folder(output) or output.endswith(("/", os.sep)):
         return True
+    exists = _status(path) is not None
     if batch:
-        if path.exists():
-            raise UsageError(f"the output {output} is a file, but several pictures go into a folder")
+        if exists or path.suffix.lower() in OUTPUT_SUFFIXES:
+            raise UsageError(
+                f"the output {output} is a file, but several pictures go into a folder",
+                hint="give a folder; a slash at the end makes any name one",
+            )
         return True
-    return not path.suffix and not path.exists()
+    return not path.suffix and not exists
 
 
 def _format_of(output: str) -> OutputFormat:
@@ -283,6 +350,8 @@ def _format_of(output: str) -> OutputFormat:
 
 def _beside(source: Path, suffix: str) -> Path:
     path = source if source.name not in {"", ".", ".."} else source.resolve()
+    if not path.name:
+        raise UsageError(f"nothing lies beside {path}", hint="name the output folder: -o FOLDER")
     stem = path.stem if suffix else path.name
     return path.with_name(f"{stem}-cutout{suffix}")
 
@@ -299,18 +368,26 @@ def _target(source: _Source, root: Path | None, output: str | None, output_forma
     return _beside(source.path, suffix)
 
 
-def _walk(folder: Path, root: Path, *, recursive: bool) -> tuple[list[_Source], list[Path]]:
-    """The pictures of a folder, sorted, and its other files. Output folders inside it are left out."""
+def _walk(folder: Path, root: Path, *, recursive: bool) -> tuple[list[_Source], list[Path], list[Path]]:
+    """The pictures of a folder, sorted, its other files, and folders in it that cannot be read.
+
+    The output folder is left out where it lies inside. Links to folders are not followed, so no walk goes in circles.
+    """
     found: list[_Source] = []
     ignored: list[Path] = []
+    locked: list[Path] = []
     away = os.path.realpath(root)
 
     def fail(error: OSError) -> None:
-        raise UsageError(f"the folder {error.filename} cannot be read: {error.strerror}") from error
+        path = Path(error.filename)
+        if path == folder:
+            raise UsageError(f"the folder {folder} cannot be read: {error.strerror}") from error
+        locked.append(path)
 
     for current, folders, files in os.walk(folder, onerror=fail):
         here = Path(current)
         folders[:] = sorted(name for name in folders if os.path.realpath(here / name) != away) if recursive else []
+        ignored += [here / name for name in folders if (here / name).is_symlink()]
         for name in sorted(files):
             path = here / name
             if is_part(name):
@@ -319,23 +396,26 @@ def _walk(folder: Path, root: Path, *, recursive: bool) -> tuple[list[_Source], 
                 found.append(_Source(path=path, below=path.relative_to(folder)))
             else:
                 ignored.append(path)
-    return found, ignored
+    return found, ignored, locked
 
 
 def _wanted(path: Path) -> bool:
     """Taken when the content is a picture's, or when the name says so: then it must be done or fail loudly.
 
-    Hidden files (`.DS_Store`, `._photo.jpg`) are only taken for their content.
+    Hidden files (`.DS_Store`, `._photo.jpg`) are only taken for their content. Devices and pipes never are: reading
+    them may not end.
     """
+    status = _status(path)
+    if status is not None and not stat.S_ISREG(status.st_mode):
+        return False
     if path.suffix.lower() in _PICTURE_NAMES and not path.name.startswith("."):
         return True
     try:
-        if not path.is_file():  # a pipe would block
-            return False
         with path.open("rb") as file:
-            return sniff(file.read(HEAD)) is not None
+            kind = sniff(file.read(HEAD))
     except OSError:
         return False
+    return kind is not None and not (kind == "TIFF" and path.suffix.lower() in _CAMERA_RAW_NAMES)
 
 
 def _key(path: Path) -> str:
@@ -361,9 +441,10 @@ def _without_collisions(jobs: list[Job], rule: OnCollision) -> list[Job]:
         if rule is OnCollision.REFUSE:
             first, second = (jobs[number] for number in colliding[0][:2])
             more = f" ({len(colliding) - 1} more such outputs)" if len(colliding) > 1 else ""
+            twice = first.source is not None and second.source is not None and _same(first.source, second.source)
             raise UsageError(
                 f"{first.source_name} and {second.source_name} would both become {first.target_name}{more}",
-                hint="--on-collision suffix tells them apart by name",
+                hint="they are one file: name it once" if twice else "--on-collision suffix tells them apart by name",
             )
         if resolve is None:
             continue
@@ -387,15 +468,29 @@ def _suffixed(job: Job, suffix: str) -> Job:
 
 def _check_targets(jobs: list[Job], rule: Existing) -> None:
     sources = {_key(job.source): job for job in jobs if job.source is not None}
+    files: dict[tuple[int, int], Job] | None = None
     for job in jobs:
         if job.target is None:
             continue
-        if (owner := sources.get(_key(job.target))) is not None:
+        owner = sources.get(_key(job.target))
+        status = _status(job.target)
+        if owner is None and status is not None:
+            if files is None:  # most runs find no output there and need not ask
+                files = {(seen.st_dev, seen.st_ino): owner for owner, seen in _source_files(jobs)}
+            owner = files.get((status.st_dev, status.st_ino))
+        if owner is not None:
             raise UsageError(
                 f"the output {job.target} of {job.source_name} is the input {owner.source_name}",
                 hint="inputs are never overwritten: choose another output",
             )
-        if rule is Existing.FAIL and job.target.exists():
+        if rule is Existing.FAIL and status is not None:
             raise UsageError(
                 f"the output {job.target} exists already", hint="--existing skip or overwrite says what to do with it"
             )
+
+
+def _source_files(jobs: list[Job]) -> Iterator[tuple[Job, os.stat_result]]:
+    """The files behind the inputs: a hard link is one file under two names."""
+    for job in jobs:
+        if job.source is not None and (status := _status(job.source)) is not None:
+            yield job, status

@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
     from cutout.options import RemoveOptions
 
-__all__ = ["EmptyTrimapError", "check_available", "refine", "trimap"]
+__all__ = ["UnsolvableError", "check_available", "refine", "trimap"]
 
 
-class EmptyTrimapError(CutoutError):
-    """The trimap has no sure foreground or no sure background, so there is nothing to solve."""
+class UnsolvableError(CutoutError):
+    """The trimap has no sure foreground or no sure background, or the solver found no solution."""
 
-    kind = "trimap"
+    kind = "matting"
 
 
 def check_available() -> None:
@@ -68,7 +68,7 @@ def refine(rgb: Image.Image, mask: Image.Image, options: RemoveOptions) -> tuple
     """The refined alpha (mode L) and the estimated foreground colours (mode RGB).
 
     Raises:
-        EmptyTrimapError: Nothing is sure; the caller keeps the plain mask.
+        UnsolvableError: The caller keeps the plain mask.
     """
     known = trimap(
         mask,
@@ -78,12 +78,15 @@ def refine(rgb: Image.Image, mask: Image.Image, options: RemoveOptions) -> tuple
     )
     if not (known == 255).any() or not (known == 0).any():
         missing = "foreground" if not (known == 255).any() else "background"
-        raise EmptyTrimapError(f"the trimap has no sure {missing}")
+        raise UnsolvableError(f"the trimap has no sure {missing}")
     from pymatting import estimate_alpha_cf, estimate_foreground_ml
 
     colors = np.asarray(rgb) / 255.0
-    alpha = estimate_alpha_cf(colors, known / 255.0)
-    foreground = estimate_foreground_ml(colors, alpha)
+    try:
+        alpha = estimate_alpha_cf(colors, known / 255.0)
+        foreground = estimate_foreground_ml(colors, alpha)
+    except ValueError as error:  # no convergence, or a picture too small for its windows
+        raise UnsolvableError(f"the solver failed: {error}") from error
     return _picture(alpha), _picture(foreground)
 
 

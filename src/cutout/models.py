@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
@@ -290,7 +291,7 @@ def custom_spec(path: Path, config: dict[str, Any] | None = None) -> ModelSpec:
     for key, value in config.items():
         try:
             columns[key] = _CONFIG_COLUMNS[key](value)
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, OverflowError) as error:
             raise ModelError(f"the model configuration of {path} has an unfit value for {key}: {value!r}") from error
     return replace(spec, **columns)
 
@@ -304,9 +305,37 @@ def _size(value: Any) -> tuple[int, int] | None:
     return int(height), int(width)
 
 
+def _count(value: Any) -> int:
+    if int(value) < 1:
+        raise ValueError(value)
+    return int(value)
+
+
+def _divisor(value: Any) -> float | None:
+    if value == "max":
+        return None
+    if not 0 < float(value) < math.inf:
+        raise ValueError(value)
+    return float(value)
+
+
 def _triple(value: Any) -> Triple:
     first, second, third = (float(item) for item in value)
+    if not all(map(math.isfinite, (first, second, third))):
+        raise ValueError(value)
     return first, second, third
+
+
+def _std(value: Any) -> Triple:
+    if 0.0 in (triple := _triple(value)):
+        raise ValueError(value)
+    return triple
+
+
+def _names(value: Any) -> tuple[str, ...]:
+    if isinstance(value, str):
+        raise TypeError(value)
+    return tuple(str(item) for item in value)
 
 
 def _bool(value: Any) -> bool:
@@ -317,17 +346,17 @@ def _bool(value: Any) -> bool:
 
 _CONFIG_COLUMNS: dict[str, Callable[[Any], Any]] = {
     "size": _size,
-    "long_side": int,
-    "multiple": int,
-    "divisor": lambda value: None if value == "max" else float(value),
+    "long_side": _count,
+    "multiple": _count,
+    "divisor": _divisor,
     "mean": _triple,
-    "std": _triple,
+    "std": _std,
     "fit": Fit,
     "output": int,
     "activation": Activation,
     "rescale": _bool,
-    "classes": lambda value: tuple(str(item) for item in value),
+    "classes": _names,
     "licence": str,
     "non_commercial": _bool,
-    "sha256": str,
+    "sha256": lambda value: str(value).lower(),
 }

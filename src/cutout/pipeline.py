@@ -36,14 +36,34 @@ class Cutout:
     """A finished picture.
 
     Attributes:
-        image: RGBA with straight alpha; RGB over an opaque background; L where the mask alone was asked for.
+        rgb: Mode RGB; None where the mask alone was asked for.
+        alpha: Mode L, straight; None over an opaque background.
         metadata: Profile and resolution for the encoder.
         warnings: Things a user should know about this picture.
     """
 
-    image: Image.Image
+    rgb: Image.Image | None
+    alpha: Image.Image | None
     metadata: Metadata
     warnings: tuple[str, ...] = ()
+
+    @property
+    def image(self) -> Image.Image:
+        """One image: RGBA with straight alpha, RGB over an opaque background, L where the mask alone was asked for."""
+        if self.rgb is None or self.alpha is None:
+            return self._any
+        return matte.cut(self.rgb, self.alpha)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height."""
+        return self._any.size
+
+    @property
+    def _any(self) -> Image.Image:
+        only = self.rgb if self.rgb is not None else self.alpha
+        assert only is not None  # noqa: S101 - one of the two is a picture
+        return only
 
 
 class Remover:
@@ -82,6 +102,7 @@ class Remover:
         threads = max(1, usable_cpus() // max(1, jobs))
         extra = dict(model_options or {})
         if str(model).startswith(PREFIX):
+            _refuse_config(model_config)
             name = str(model).removeprefix(PREFIX)
             self.session: Session = open_rembg(name, request, threads=threads, model_options=extra, warn=warn)
         else:
@@ -132,15 +153,16 @@ class Remover:
             if options.matting:
                 try:
                     alpha, rgb = matting.refine(rgb, alpha, options)
-                except matting.EmptyTrimapError as empty:
-                    warnings.append(f"matting was left out: {empty.message}")
+                except matting.UnsolvableError as unsolvable:
+                    warnings.append(f"matting was left out: {unsolvable.message}")
             if options.threshold is not None:
                 alpha = matte.binary(alpha, options.threshold)
             if picture.alpha is not None:
                 alpha = matte.multiply(alpha, picture.alpha)
             if not alpha.getbbox():
                 warnings.append("nothing was found: the cut-out is empty")
-            return Cutout(image=_finish(rgb, alpha, options), metadata=picture.metadata, warnings=tuple(warnings))
+            colors, transparency = _finish(rgb, alpha, options)
+            return Cutout(rgb=colors, alpha=transparency, metadata=picture.metadata, warnings=tuple(warnings))
 
 
 def resolve_model(model: str | Path, config: Mapping[str, Any] | Path | None = None) -> ModelSpec:
@@ -153,9 +175,13 @@ def resolve_model(model: str | Path, config: Mapping[str, Any] | Path | None = N
     text = str(model)
     if isinstance(model, Path) or text.lower().endswith(".onnx") or "/" in text or "\\" in text:
         return custom_spec(Path(text).expanduser(), _read_config(config))
-    if config is not None:
-        raise UsageError("--model-config describes an .onnx file, but --model names a model of the registry")
+    _refuse_config(config)
     return find_spec(text)
+
+
+def _refuse_config(config: Mapping[str, Any] | Path | None) -> None:
+    if config is not None:
+        raise UsageError("--model-config describes an .onnx file, but --model names no file")
 
 
 def _read_config(config: Mapping[str, Any] | Path | None) -> dict[str, Any]:
@@ -173,23 +199,35 @@ def _read_config(config: Mapping[str, Any] | Path | None) -> dict[str, Any]:
 
 
 def _check(options: RemoveOptions) -> None:
+    """What would otherwise fail at every picture fails before the first one."""
     if options.matting:
         matting.check_available()
-
-
-def _finish(rgb: Image.Image, alpha: Image.Image, options: RemoveOptions) -> Image.Image:
-    if options.mask:
-        return alpha
     if (path := options.background_picture) is not None:
-        return matte.compose(rgb, alpha, matte.cover(_background(path, path.stat().st_mtime_ns), rgb.size))
-    if (color := options.background_color) is not None:
-        return matte.compose(rgb, alpha, color)
-    return matte.cut(rgb, alpha)
+        _background(path)
+
+
+def _finish(
+    rgb: Image.Image, alpha: Image.Image, options: RemoveOptions
+) -> tuple[Image.Image | None, Image.Image | None]:
+    """Colours and alpha of the result, either of them None where there is none."""
+    if options.mask:
+        return None, alpha
+    background: Image.Image | tuple[int, int, int, int] | None = options.background_color
+    if (path := options.background_picture) is not None:
+        background = matte.cover(_background(path), rgb.size)
+    if background is None:
+        return rgb, alpha
+    image = matte.compose(rgb, alpha, background)
+    return (image, None) if image.mode == "RGB" else (image.convert("RGB"), image.getchannel("A"))
+
+
+def _background(path: Path) -> Image.Image:
+    try:
+        return _decoded(path, path.stat().st_mtime_ns)
+    except (OSError, PictureError) as error:
+        raise UsageError(f"the background picture {path} cannot be used: {error}") from error
 
 
 @lru_cache(maxsize=4)
-def _background(path: Path, _changed: int) -> Image.Image:
-    try:
-        return codec.decode(path.read_bytes()).rgb
-    except (OSError, PictureError) as error:
-        raise UsageError(f"the background picture {path} cannot be used: {error}") from error
+def _decoded(path: Path, _changed: int) -> Image.Image:
+    return codec.decode(path.read_bytes()).rgb

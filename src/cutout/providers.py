@@ -171,7 +171,7 @@ def request_device(asked: str | None, environ: Mapping[str, str]) -> DeviceReque
         raise UsageError(f"ONNXRUNTIME_EXECUTION_PROVIDERS is not a list of providers: {listed!r}") from error
     return DeviceRequest(
         devices=devices,
-        strict=all(device.provider is not CPU for device in devices),
+        strict=bool(devices) and all(device.provider is not CPU for device in devices),
         origin="ONNXRUNTIME_EXECUTION_PROVIDERS",
     )
 
@@ -193,14 +193,20 @@ def choose(request: DeviceRequest, machine: Machine) -> list[Device]:
     return offered
 
 
-def unusable(device: Device, request: DeviceRequest, machine: Machine) -> DeviceError:
-    """The error for a device that was asked for and cannot be used."""
-    reason, hint = why_not(device.provider, machine)
+def unusable(device: Device, request: DeviceRequest, machine: Machine, said: str = "") -> DeviceError:
+    """The error for a device that was asked for and cannot be used; `said` is what the runtime said, if anything."""
+    reason, hint = why_not(device.provider, machine, said)
     return DeviceError(f"{request.origin} {device} cannot be used: {reason}", hint=hint)
 
 
-def why_not(provider: Provider, machine: Machine) -> tuple[str, str]:
-    """Why a provider cannot be used, and what to do: (reason, hint)."""
+def why_not(provider: Provider, machine: Machine, said: str = "") -> tuple[str, str]:
+    """Why a provider cannot be used, and what to do: (reason, hint).
+
+    Args:
+        provider: It was asked for, or would have been taken.
+        machine: What the runtime says of itself.
+        said: What the runtime said when it refused to open a model on it, if anything.
+    """
     install = f'pip install "cutout-cli[{provider.extra}]"' if provider.extra else ""
     if not machine.packages and not machine.available:
         return "ONNX Runtime is not installed", install or 'pip install "cutout-cli[cpu]"'
@@ -216,7 +222,12 @@ def why_not(provider: Provider, machine: Machine) -> tuple[str, str]:
         return f"{have} was built without {provider.name}", hint
     if error := machine.load_errors.get(provider.name):
         return f"its library does not load: {error}", _library_hint(provider, install)
-    return "the runtime refused it without giving a reason (no such device, or its driver is missing)", "cutout doctor"
+    if said:
+        return f"the runtime refused it: {said}", "see `cutout doctor`"
+    return (
+        "the runtime refused it without giving a reason (no such device, or its driver is missing)",
+        "see `cutout doctor`",
+    )
 
 
 def _library_hint(provider: Provider, install: str) -> str:

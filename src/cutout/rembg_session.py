@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import warnings
 from typing import TYPE_CHECKING, Any
 
-from cutout.errors import CutoutError, ModelError, UsageError
+from cutout.errors import CutoutError, DeviceError, ModelError, UsageError
 from cutout.models import ModelSpec
-from cutout.providers import CPU, PROVIDERS, choose, unusable
-from cutout.session import machine
+from cutout.providers import CPU
+from cutout.session import prepare, quiet
 from cutout.store import offline
 
 if TYPE_CHECKING:
@@ -87,8 +88,8 @@ def open_rembg(
         DeviceError: The asked-for device cannot be used.
         ModelError: The model is missing and cannot be fetched.
     """
+    here = prepare(request)
     try:
-        import onnxruntime
         import rembg
         from rembg.sessions import sessions
     except (ImportError, SystemExit) as error:  # rembg exits where it finds no runtime
@@ -98,26 +99,26 @@ def open_rembg(
     if name not in sessions:
         raise UsageError(f"rembg has no session {name!r}", hint=f"known: {', '.join(sorted(sessions))}")
     if not getattr(sessions[name], "is_local", lambda: True)():
+        if offline():
+            raise ModelError(f"CUTOUT_OFFLINE is set, and {PREFIX}{name} is a service on another machine")
         warn(f"{PREFIX}{name} sends every picture to a service on another machine")
-    here = machine()
-    devices = choose(request, here)
-    settings = onnxruntime.SessionOptions()
-    settings.intra_op_num_threads = threads
     options = dict(model_options or {})
+    # a name alone where that says enough: rembg's own messages cannot take the longer form
+    providers = [device.provider.name if device.index is None else device.entry for device in here.devices]
     try:
-        with _network_allowed():
-            inner = rembg.new_session(
-                name, sess_opts=settings, providers=[device.provider.name for device in devices], **options
-            )
+        with quiet(), warnings.catch_warnings(), _network_allowed():
+            warnings.simplefilter("ignore", RuntimeWarning)  # its fallback to the CPU is told in our own words
+            inner = rembg.new_session(name, sess_opts=here.settings(threads), providers=providers, **options)
     except CutoutError:
         raise
     except Exception as error:  # rembg and what it calls raise anything
         raise ModelError(f"{PREFIX}{name} cannot be opened: {error}") from error
-    running = getattr(getattr(inner, "inner_session", None), "get_providers", lambda: [CPU.name])()
-    used = next((provider for provider in PROVIDERS if running and provider.name == running[0]), CPU)
-    if request.strict and used is not devices[0].provider:
-        raise unusable(devices[0], request, here)
-    return RembgSession(inner, name, used.device, options)
+    opened = getattr(inner, "inner_session", None)
+    if opened is None:  # several sessions, or a service: it chooses its device itself and does not tell
+        if request.strict and here.devices[0].provider is not CPU:
+            raise DeviceError(f"{PREFIX}{name} cannot be told to run on {here.devices[0]}", hint="leave out --device")
+        return RembgSession(inner, name, CPU.device, options)
+    return RembgSession(inner, name, str(here.settle(opened.get_providers(), "", warn)), options)
 
 
 @contextlib.contextmanager

@@ -7,15 +7,33 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
-from cutout.errors import ExitCode
+from cutout.errors import CutoutError, ExitCode
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from cutout.errors import CutoutError
     from cutout.files import Job
 
-__all__ = ["Outcome", "Report", "Status"]
+__all__ = ["BugError", "Outcome", "Report", "Status"]
+
+
+class BugError(CutoutError):
+    """An exception that nobody expected; the exception itself is its `__cause__`."""
+
+    exit_code = ExitCode.BUG
+    kind = "bug"
+
+    @classmethod
+    def of(cls, error: Exception) -> BugError:
+        """The exception as a message for people."""
+        from cutout import __version__
+
+        bug = cls(
+            f"this is a bug of cutout {__version__}: {type(error).__name__}: {error}",
+            hint="please report it with the output of the same command and --verbose",
+        )
+        bug.__cause__ = error
+        return bug
 
 
 class Status(StrEnum):
@@ -91,9 +109,11 @@ class Report:
 
     @property
     def exit_code(self) -> ExitCode:
-        """0, 1 when a file failed, 130 when the run was interrupted."""
+        """0, 1 when a file failed, 70 when one failed by a bug of ours, 130 when the run was interrupted."""
         if self.interrupted:
             return ExitCode.INTERRUPTED
+        if any(isinstance(outcome.error, BugError) for outcome in self.failures):
+            return ExitCode.BUG
         return ExitCode.SOME_FAILED if self.failures else ExitCode.OK
 
     def as_json(self, *, seconds: float, model: str, device: str) -> dict[str, Any]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import io
+import threading
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -14,7 +16,7 @@ from cutout.providers import CPU, PROVIDERS, Device, DeviceRequest, Machine, Pro
 from cutout.tensor import input_size, to_input, to_mask
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator, Sequence
 
     from PIL import Image
 
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
     from cutout.options import Fit
     from cutout.stages import Stages
 
-__all__ = ["OnnxSession", "Session", "machine", "open_session"]
+__all__ = ["OnnxSession", "Prepared", "Session", "machine", "open_session", "prepare", "quiet"]
 
 _PACKAGES = (
     "onnxruntime",
@@ -34,6 +36,8 @@ _PACKAGES = (
     "onnxruntime-qnn",
 )
 _TYPES = {"tensor(float)": "float32", "tensor(float16)": "float16"}
+_FILE_FAULTS = frozenset({"InvalidGraph", "InvalidProtobuf", "NoModel", "NoSuchFile"})
+"""The runtime's exceptions that no other device would help against."""
 
 
 class Session(Protocol):
@@ -135,53 +139,97 @@ def open_session(
         UsageError: An unknown model option.
     """
     wanted_class = _wanted_class(spec, dict(model_options or {}))
-    runtime = _runtime()
-    here = machine()
-    devices = choose(request, here)
-    if here.clash:
-        reason, hint = why_not(CPU, here)
-        warn(f"{reason}; to mend it: {hint}")
-    if any(device.provider.device in {"cuda", "tensorrt"} for device in devices):
-        _preload(runtime)
-        here = machine()
-    inner = _open(path, devices, request, here, _settings(runtime, threads))
-    used = _device_of(inner, devices)
-    if used.provider is not devices[0].provider:
-        error = unusable(devices[0], request, here)
-        if request.strict:
-            raise error
-        reason, hint = why_not(devices[0].provider, here)
-        warn(f"{devices[0]} is installed but cannot be used, running on {used}: {reason} ({hint})")
+    here = prepare(request)
+    inner, said = _open(path, here, here.settings(threads))
+    used = here.settle(inner.get_providers(), said, warn)
     spec = _check_signature(inner, spec, path)
     return OnnxSession(inner, spec, str(used), wanted_class)
 
 
-def _settings(runtime: Any, threads: int) -> Any:
-    settings = runtime.SessionOptions()
-    settings.intra_op_num_threads = threads
-    settings.inter_op_num_threads = 1
-    settings.log_severity_level = 4  # what it would print is told in our own words
-    return settings
-
-
-def _open(path: Path, devices: list[Device], request: DeviceRequest, here: Machine, settings: Any) -> Any:
-    try:
-        with _runtime_quiet():
-            return _runtime().InferenceSession(
+def _open(path: Path, here: Prepared, settings: Any) -> tuple[Any, str]:
+    """The runtime's session on the first device that takes it, and what the runtime said of those that did not."""
+    said = ""
+    left = here.devices
+    while True:
+        try:
+            return here.runtime.InferenceSession(
                 str(path),
                 sess_options=settings,
-                providers=[device.entry for device in devices],
+                providers=[device.entry for device in left],
                 enable_fallback=0,  # a fallback is ours to choose and to tell
-            )
-    except Exception as error:  # the runtime's exceptions share no base
-        if devices[0].provider is not CPU:
-            if request.strict:
-                raise unusable(devices[0], request, here) from error
-            return _open(path, devices[1:], request, here, settings)
-        raise ModelError(
-            f"the model file {path} cannot be opened: {_first_line(error)}",
-            hint="it is no ONNX model, or needs a newer onnxruntime",
-        ) from error
+            ), said
+        except Exception as error:  # the runtime's exceptions share no base
+            said = said or _first_line(error)
+            if left[0].provider is CPU or type(error).__name__ in _FILE_FAULTS:
+                raise ModelError(
+                    f"the model file {path} cannot be opened: {_first_line(error)}",
+                    hint="it is no ONNX model, or needs a newer onnxruntime",
+                ) from error
+            left = left[1:]
+            if not left:
+                raise unusable(here.devices[0], here.request, here.machine, said) from error
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Prepared:
+    """A runtime that is ready to open models.
+
+    Attributes:
+        runtime: The module.
+        machine: What it offers.
+        request: What was asked for.
+        devices: What to open a model with, best first.
+    """
+
+    runtime: Any
+    machine: Machine
+    request: DeviceRequest
+    devices: list[Device]
+
+    def settings(self, threads: int) -> Any:
+        """Session options: so many threads of one inference on the CPU, and no output of the runtime's own."""
+        settings = self.runtime.SessionOptions()
+        settings.intra_op_num_threads = threads
+        settings.inter_op_num_threads = 1
+        settings.log_severity_level = 4  # what it would print is told in our own words
+        return settings
+
+    def settle(self, running: Sequence[str], said: str, warn: Callable[[str], None]) -> Device:
+        """The device that really runs, which need not be the one that was asked for.
+
+        Args:
+            running: The providers that the opened session reports, in order.
+            said: What the runtime said when it refused a device, if anything.
+            warn: Called with one line when an accelerator is there but not used, or packages clash.
+
+        Raises:
+            DeviceError: The request is strict, and something else runs.
+        """
+        asked = self.devices[0]
+        used = next((device for device in self.devices if device.provider.name == running[0]), Device(CPU))
+        if used not in self.devices:
+            raise unusable(asked, self.request, self.machine, said)
+        reason, hint = why_not(asked.provider, self.machine, said)
+        if used.provider is not asked.provider:
+            warn(f"{asked} is installed but cannot be used, running on {used}: {reason} (to mend it: {hint})")
+        elif self.machine.clash:
+            warn(f"{reason} (to mend it: {hint})")
+        return used
+
+
+def prepare(request: DeviceRequest) -> Prepared:
+    """Load the runtime, and what the chosen devices need beside it.
+
+    Raises:
+        DeviceError: No runtime, or a strict request for something it does not offer.
+    """
+    runtime = _runtime()
+    here = machine()
+    devices = choose(request, here)
+    if any(device.provider.device in {"cuda", "tensorrt"} for device in devices):
+        _preload(runtime)
+        here = machine()
+    return Prepared(runtime=runtime, machine=here, request=request, devices=devices)
 
 
 def _runtime() -> Any:
@@ -203,17 +251,20 @@ def _runtime() -> Any:
     return onnxruntime
 
 
+_quiet_lock = threading.Lock()  # two redirections that overlap would leave standard output gone for good
+
+
 @contextlib.contextmanager
-def _runtime_quiet() -> Any:
+def quiet() -> Iterator[None]:
     """Keep what the runtime's Python part prints off standard output, which carries pictures."""
-    with contextlib.redirect_stdout(io.StringIO()):
+    with _quiet_lock, contextlib.redirect_stdout(io.StringIO()):
         yield
 
 
 def _preload(runtime: Any) -> None:
     """Load CUDA and cuDNN from their wheels, so that no system CUDA is needed."""
     if hasattr(runtime, "preload_dlls"):
-        with _runtime_quiet(), contextlib.suppress(Exception):  # what fails shows in `_load_error`
+        with quiet(), contextlib.suppress(Exception):  # what fails shows in `_load_error`
             runtime.preload_dlls()
 
 
@@ -237,12 +288,6 @@ def _load_error(runtime: Any, provider: Provider) -> str:
     return ""
 
 
-def _device_of(inner: Any, devices: list[Device]) -> Device:
-    """What the session says it uses, which need not be what it was asked to use."""
-    first = inner.get_providers()[0]
-    return next((device for device in devices if device.provider.name == first), Device(CPU))
-
-
 def _check_signature(inner: Any, spec: ModelSpec, path: Path) -> ModelSpec:
     """The file's inputs and outputs must fit its description; a user's own file may tell its size itself.
 
@@ -250,13 +295,14 @@ def _check_signature(inner: Any, spec: ModelSpec, path: Path) -> ModelSpec:
         ModelError: They do not.
     """
     inputs, outputs = inner.get_inputs(), inner.get_outputs()
-    source = inputs[0]
     what = f"the model file {path} does not fit {spec.name}"
-    if len(inputs) != 1 or len(source.shape) != 4 or source.type not in _TYPES:
+    if len(inputs) != 1 or len((source := inputs[0]).shape) != 4 or source.type not in _TYPES:
         raise ModelError(f"{what}: it wants {[(entry.name, entry.shape, entry.type) for entry in inputs]}")
     if not -len(outputs) <= spec.output < len(outputs):
         raise ModelError(f"{what}: it has {len(outputs)} outputs, number {spec.output} is not among them")
-    channels, height, width = source.shape[1:]
+    batch, channels, height, width = source.shape
+    if isinstance(batch, int) and batch != 1:
+        raise ModelError(f"{what}: it wants {batch} pictures at once")
     if isinstance(channels, int) and channels != 3:
         raise ModelError(f"{what}: it wants pictures of {channels} channels")
     fixed = (height, width) if isinstance(height, int) and isinstance(width, int) else None

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import stat
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -52,7 +54,7 @@ class Found:
 def data_home() -> Path:
     """Folder of everything this program keeps: `$CUTOUT_HOME`, or the system's place for user data."""
     if home := os.environ.get("CUTOUT_HOME"):
-        return Path(home).expanduser()
+        return _expanded(home)
     import platformdirs
 
     return platformdirs.user_data_path("cutout", appauthor=False)
@@ -88,14 +90,19 @@ def _rembg_homes() -> Iterator[tuple[Path, bool]]:
     """Folders of rembg's models and whether files may lie in them directly."""
     environ = os.environ
     if home := environ.get("U2NET_HOME"):
-        yield Path(home).expanduser(), True
+        yield _expanded(home), True
     if home := environ.get("REMBG_HOME"):
-        yield Path(home).expanduser(), False
+        yield _expanded(home), False
     if data := environ.get("XDG_DATA_HOME"):
-        yield Path(data).expanduser() / ".u2net", True
-        yield Path(data).expanduser() / "rembg", False
-    yield Path("~/.u2net").expanduser(), True
-    yield Path("~/.rembg").expanduser(), False
+        yield _expanded(data) / ".u2net", True
+        yield _expanded(data) / "rembg", False
+    yield _expanded("~/.u2net"), True
+    yield _expanded("~/.rembg"), False
+
+
+def _expanded(path: str) -> Path:
+    """The path with its `~` replaced; left as it is for a user who has no home, as in many containers."""
+    return Path(os.path.expanduser(path))  # noqa: PTH111 - `Path.expanduser` raises for such a user
 
 
 def locate(spec: ModelSpec) -> Found:
@@ -118,23 +125,32 @@ def locate(spec: ModelSpec) -> Found:
 def require(spec: ModelSpec) -> Path:
     """The path of a file whose hash is known to be right; the hash is computed once per file, then remembered.
 
+    A file that is corrupt or cannot be read is passed over when another place holds a good one.
+
     Raises:
-        ModelError: The file is missing or corrupt; the hint is the command that mends it.
+        ModelError: The file is missing, corrupt or cannot be read; the hint is the command that mends it.
     """
     bad: list[Path] = []
+    unreadable: ModelError | None = None
     for path in candidates(spec):
-        if not path.is_file():
+        if _size(path) is None:
             continue
-        if verify(path, spec):
-            return path
-        bad.append(path)
+        try:
+            if verify(path, spec):
+                return path
+        except ModelError as error:
+            unreadable = unreadable or error
+        else:
+            bad.append(path)
+    if unreadable is not None and not bad:
+        raise unreadable
     if spec.path is not None:
         raise ModelError(
             f"the model file {spec.path} "
             + ("has another hash than its configuration says" if bad else "does not exist"),
             hint="check the path given to --model",
         )
-    pull = f"cutout models pull {spec.name}"
+    pull = _pull_command(spec)
     if bad:
         raise ModelError(
             f"the model file {bad[0]} is corrupt: its size or hash is not that of {spec.name}",
@@ -164,12 +180,17 @@ def verify(path: Path, spec: ModelSpec, *, again: bool = False) -> bool:
             return True
         if not again and _remembered(path) == spec.sha256:
             return True
+        before = _fingerprint(path)  # taken first: what is written while we read must not pass for verified
         actual = sha256(path)
     except OSError as error:
-        raise ModelError(f"the model file {path} cannot be read: {error.strerror or error}") from error
-    if actual == spec.sha256:
-        _remember(path, actual)
+        hint = "make it readable" if spec.path else f"make it readable, or fetch another copy: {_pull_command(spec)}"
+        raise ModelError(f"the model file {path} cannot be read: {error.strerror or error}", hint=hint) from error
+    _remember(path, actual, before)  # a wrong hash too: `locate` then knows the file is corrupt
     return actual == spec.sha256
+
+
+def _pull_command(spec: ModelSpec) -> str:
+    return f"cutout models pull {spec.name}"
 
 
 def sha256(path: Path) -> str:
@@ -179,18 +200,24 @@ def sha256(path: Path) -> str:
 
 
 def _quick_state(path: Path, spec: ModelSpec) -> State:
-    try:
-        size = path.stat().st_size
-    except OSError:
+    size = _size(path)
+    if size is None:
         return State.MISSING
     if spec.bytes and size != spec.bytes:
         return State.CORRUPT
-    remembered = _remembered(path)
-    if not spec.sha256:
-        return State.UNVERIFIED
+    remembered = _remembered(path) if spec.sha256 else None
     if remembered is None:
         return State.UNVERIFIED
     return State.VERIFIED if remembered == spec.sha256 else State.CORRUPT
+
+
+def _size(path: Path) -> int | None:
+    """The size of a file; None where there is none, or where we may not look (`Path.is_file` raises there)."""
+    try:
+        found = path.stat()
+    except (OSError, ValueError):
+        return None
+    return found.st_size if stat.S_ISREG(found.st_mode) else None
 
 
 def _stamp_file(path: Path) -> Path:
@@ -200,8 +227,8 @@ def _stamp_file(path: Path) -> Path:
 
 def _fingerprint(path: Path) -> list[int]:
     """Changes whenever the file's content may have changed."""
-    stat = path.stat()
-    return [stat.st_size, stat.st_mtime_ns, stat.st_ino]
+    found = path.stat()
+    return [found.st_size, found.st_mtime_ns, found.st_ino]
 
 
 def _remembered(path: Path) -> str | None:
@@ -213,13 +240,14 @@ def _remembered(path: Path) -> str | None:
         return None
 
 
-def _remember(path: Path, digest: str) -> None:
+def _remember(path: Path, digest: str, fingerprint: list[int]) -> None:
     """Best effort: where nothing can be written, the hash is computed again next time."""
     stamp = _stamp_file(path)
+    part = stamp.with_suffix(f".{os.getpid()}.part")
     try:
         stamp.parent.mkdir(parents=True, exist_ok=True)
-        part = stamp.with_suffix(f".{os.getpid()}.part")
-        part.write_text(json.dumps({"path": str(path), "sha256": digest, "fingerprint": _fingerprint(path)}))
+        part.write_text(json.dumps({"path": str(path), "sha256": digest, "fingerprint": fingerprint}))
         part.replace(stamp)
     except OSError:
-        return
+        with suppress(OSError):
+            part.unlink(missing_ok=True)

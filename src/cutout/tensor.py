@@ -22,12 +22,22 @@ __all__ = ["Placement", "input_size", "to_input", "to_mask"]
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """Where the picture lies inside the model's input, in input pixels: left, top, width, height."""
+    """Where the picture lies inside the model's input, in input pixels."""
 
     left: int
     top: int
     width: int
     height: int
+    size: tuple[int, int]
+    """(height, width) of the whole input."""
+
+    def crop(self, planes: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """The picture's part of an output (C, H, W), which need not be as large as the input."""
+        down, across = planes.shape[1] / self.size[0], planes.shape[2] / self.size[1]
+        top, left = round(self.top * down), round(self.left * across)
+        bottom = max(top + 1, round((self.top + self.height) * down))
+        right = max(left + 1, round((self.left + self.width) * across))
+        return planes[:, top:bottom, left:right]
 
 
 def input_size(spec: ModelSpec, picture: tuple[int, int]) -> tuple[int, int]:
@@ -58,12 +68,12 @@ def to_input(
         float32 of shape (1, 3, height, width), contiguous, and where the picture lies in it.
     """
     height, width = size
-    place = Placement(0, 0, width, height)
+    place = Placement(0, 0, width, height, size)
     if fit is Fit.PAD:
         scale = min(width / rgb.width, height / rgb.height)
         inner_width = min(width, max(1, round(rgb.width * scale)))
         inner_height = min(height, max(1, round(rgb.height * scale)))
-        place = Placement((width - inner_width) // 2, (height - inner_height) // 2, inner_width, inner_height)
+        place = Placement((width - inner_width) // 2, (height - inner_height) // 2, inner_width, inner_height, size)
     small = rgb
     if rgb.size != (place.width, place.height):
         small = rgb.resize((place.width, place.height), Image.Resampling.LANCZOS)
@@ -103,12 +113,12 @@ def to_mask(
         planes = planes[0]
     if planes.ndim == 2:
         planes = planes[None]
-    if planes.ndim != 3:
+    if planes.ndim != 3 or planes.size == 0:
         raise ModelError(f"the model {spec.name} gave an output of shape {output.shape}, which is no mask")
-    planes = planes[:, place.top : place.top + place.height, place.left : place.left + place.width]
+    planes = place.crop(planes)
     mask = _activate(planes, spec, wanted)
     low, high = float(mask.min()), float(mask.max())
-    if not (np.isfinite(low) and np.isfinite(high)):
+    if not (np.isfinite(low) and np.isfinite(high)) or np.isnan(planes).any():
         raise ModelError(f"the model {spec.name} gave values that are no numbers")
     if rescale and high - low > 1e-6:  # a flat mask has nothing to stretch
         mask = (mask - low) / (high - low)

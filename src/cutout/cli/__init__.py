@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -45,37 +45,37 @@ def _root(
 
 def main() -> None:
     """Run the command line; the one place that turns errors into exit codes."""
-    verbose = bool(os.environ.get("CUTOUT_VERBOSE")) or not {"-v", "--verbose"}.isdisjoint(sys.argv)
+    asked = os.environ.get("CUTOUT_VERBOSE", "").strip().lower() not in {"", "0", "false", "no", "n", "f", "off"}
+    verbose = asked or not {"-v", "--verbose"}.isdisjoint(sys.argv)
     console = Console(verbose=verbose)
     try:
         app()
     except CutoutError as error:
         console.error(error)
-        if verbose and error.__cause__ is not None:
-            _trace()
         code = error.exit_code
     except KeyboardInterrupt:
         console.say("interrupted")
         code = ExitCode.INTERRUPTED
-    except BrokenPipeError:
-        # whoever read our standard output has gone; what is buffered must not complain again at exit
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:  # whoever read our standard output has gone
         code = ExitCode.SOME_FAILED
     except Exception as error:  # noqa: BLE001 - the last resort: a bug is told as one
-        bug = CutoutError(
-            f"this is a bug of cutout {__version__}: {type(error).__name__}: {error}",
-            hint="please report it with the output of the same command and --verbose",
-        )
+        from cutout.report import BugError
+
+        bug = BugError.of(error)
         console.error(bug)
-        if verbose:
-            _trace()
-        code = ExitCode.BUG
+        code = bug.exit_code
     else:
         code = ExitCode.OK
+    finally:
+        _flush()
     sys.exit(code)
 
 
-def _trace() -> None:
-    import traceback
-
-    traceback.print_exc()
+def _flush() -> None:
+    """What standard output still holds and cannot take must not change the exit code when the interpreter ends."""
+    stdout: Any = sys.stdout  # None where the caller closed it
+    try:
+        if stdout is not None:
+            stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stdout.fileno())

@@ -29,7 +29,7 @@ _Json = Annotated[bool, option("--json", text="One JSON line per model.")]
 @app.command("list")
 def list_models(as_json: _Json = False) -> None:
     """Show every model: licence, size, where it is on disk."""
-    from cutout.store import locate
+    from cutout.store import State, locate
 
     rows = [(spec, locate(spec)) for spec in MODELS.values()]
     if as_json:
@@ -43,11 +43,13 @@ def list_models(as_json: _Json = False) -> None:
     for spec, found in rows:
         licence = f"{spec.licence} (non-commercial)" if spec.non_commercial else spec.licence
         names = ", ".join((spec.name, *spec.aliases))
-        place = "in this package" if spec.embedded else found.state.value
+        there = found.state in {State.VERIFIED, State.UNVERIFIED}
+        place = "in this package" if spec.embedded and there else found.state.value
         table.add_row(names, f"{spec.bytes / 1e6:.1f}", licence, place, spec.about)
-    console = RichConsole(highlight=False)
+    # what stands in brackets or between colons in a path is no markup
+    console = RichConsole(highlight=False, markup=False, emoji=False)
     if not console.is_terminal:
-        console = RichConsole(highlight=False, width=200)
+        console = RichConsole(highlight=False, markup=False, emoji=False, width=200)
     console.print(table)
     for spec, found in rows:
         if found.path is not None and not spec.embedded:
@@ -103,9 +105,16 @@ def verify(
                 typer.echo(f"{spec.name}: {'good' if good else 'CORRUPT'}  {path}")
     if bad:
         spec, path = bad[0]
-        raise ModelError(
-            f"the model file {path} is corrupt", hint=f"fetch a good one: cutout models pull {spec.name} --force"
-        )
+        more = f" (and {len(bad) - 1} more)" if len(bad) > 1 else ""
+        raise ModelError(f"the model file {path} is corrupt{more}", hint=_mend(spec, path))
+
+
+def _mend(spec: ModelSpec, path: Path) -> str:
+    """What replaces a corrupt file: a download goes to our own folder only."""
+    from cutout.store import model_home
+
+    pull = f"cutout models pull {spec.name}"
+    return f"fetch a good one: {pull}" if path == model_home() / spec.file else f"delete that file, then {pull}"
 
 
 @app.command("path", no_args_is_help=True)

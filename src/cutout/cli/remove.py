@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -14,17 +15,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cutout.cli.options import option, pairs
-from cutout.console import Console, Progress
-from cutout.errors import ExitCode, UsageError
+from cutout.console import Console, Progress, printable
+from cutout.cpus import usable_cpus
+from cutout.errors import ExitCode, OutputError, PictureError, UsageError
 from cutout.models import DEFAULT_MODEL
-from cutout.options import Existing, Fit, OnCollision, OutputFormat, RemoveOptions
+from cutout.options import Existing, Fit, OnCollision, OutputFormat, PngLevel, RemoveOptions
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from cutout.batch import Encoding
     from cutout.files import Job, Plan
-    from cutout.report import Report
+    from cutout.report import Outcome, Report
 
 __all__ = ["remove"]
 
@@ -74,6 +74,13 @@ def remove(
         option("--quality", text="Quality of jpg, webp and avif.", min=0, max=100, metavar="N", panel=_FILES),
     ] = None,
     lossless: Annotated[bool, option("--lossless", text="webp and avif without loss.", panel=_FILES)] = False,
+    png_level: Annotated[
+        PngLevel, option("--png-level", text="How hard PNGs are compressed: fastest, fast or small.", panel=_FILES)
+    ] = PngLevel.FAST,
+    keep_hidden: Annotated[
+        bool,
+        option("--keep-hidden", text="Keep colours that cannot be seen exactly; files become larger.", panel=_FILES),
+    ] = False,
     dry_run: Annotated[bool, option("--dry-run", text="Print the plan and do nothing.", panel=_FILES)] = False,
     model: Annotated[
         str,
@@ -225,9 +232,17 @@ def remove(
     )
     _check_standard_output(todo, as_json=as_json)
     if dry_run:
-        _print_plan(todo, as_json=as_json)
+        _print_plan(todo, console, as_json=as_json)
         return
-    encoding = Encoding(quality=quality, lossless=lossless, max_pixels=max_pixels)
+    workers = _workers(jobs, todo)
+    encoding = Encoding(
+        quality=quality,
+        lossless=lossless,
+        png_level=png_level,
+        keep_hidden=keep_hidden,
+        threads=max(1, usable_cpus() // workers),
+        max_pixels=max_pixels,
+    )
     settings = {
         "model": model,
         "device": device,
@@ -237,7 +252,7 @@ def remove(
     }
     if pull:
         _pull(model, console)
-    report = _run(todo, options, encoding, settings, console, jobs=jobs, as_json=as_json)
+    report = _run(todo, options, encoding, settings, console, workers=workers, as_json=as_json)
     if report.exit_code is not ExitCode.OK:
         raise typer.Exit(int(report.exit_code))
 
@@ -248,35 +263,60 @@ def _check_standard_output(todo: Plan, *, as_json: bool) -> None:
             raise UsageError(
                 "--json and the picture cannot both go to standard output", hint="write the picture to a file"
             )
-        if sys.stdout.isatty():
+        if _prints_to_terminal():
             raise UsageError(
                 "standard output is a terminal, not a place for a picture", hint="redirect it, or use -o FILE"
             )
 
 
-def _print_plan(todo: Plan, *, as_json: bool) -> None:
+def _prints_to_terminal() -> bool:
+    stdout: Any = sys.stdout  # None where the caller closed it
+    return stdout is not None and stdout.isatty()
+
+
+def _print_plan(todo: Plan, console: Console, *, as_json: bool) -> None:
+    from cutout.batch import emit
     from cutout.report import Outcome, Status
 
+    terminal = _prints_to_terminal()
+    for outcome in _unreadable(todo):
+        console.outcome(outcome)
     for job in todo.jobs:
         status = Status.SKIPPED if _is_there(job) else Status.PLANNED
         if as_json:
             _emit(Outcome(job=job, status=status).as_json())
         else:
             note = "  (exists, skipped)" if status is Status.SKIPPED else ""
-            typer.echo(f"{job.source_name} -> {job.target_name}{note}")
+            line = f"{job.source_name} -> {job.target_name}{note}"
+            emit(os.fsencode(printable(line) if terminal else line) + b"\n")
     if as_json:
         _emit({"event": "plan", "total": len(todo.jobs), "ignored": len(todo.ignored)})
 
 
 def _is_there(job: Job) -> bool:
-    return job.existing is Existing.SKIP and job.target is not None and job.target.exists()
+    """Whether the job has nothing left to do."""
+    from cutout.files import is_there
+
+    try:
+        return job.existing is Existing.SKIP and job.target is not None and is_there(job.target)
+    except OutputError:  # something is in the way: doing the job will tell
+        return False
 
 
 def _emit(line: dict[str, Any]) -> None:
-    sys.stdout.write(
-        json.dumps(line, ensure_ascii=False).encode("utf-8", "surrogateescape").decode("utf-8", "replace") + "\n"
-    )
-    sys.stdout.flush()
+    """One JSON line, as UTF-8 whatever the terminal speaks; bytes of a name that are no text become U+FFFD."""
+    from cutout.batch import emit
+
+    text = json.dumps(line, ensure_ascii=False).encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    emit(text.encode() + b"\n")
+
+
+def _unreadable(todo: Plan) -> list[Outcome]:
+    """Folders that could not be walked, as failures like any other."""
+    from cutout.report import Outcome, Status
+
+    error = PictureError("the folder cannot be read, nor any picture in it", hint="change its permissions")
+    return [Outcome(job=job, status=Status.FAILED, error=error) for job in todo.unreadable]
 
 
 def _pull(model: str, console: Console) -> None:
@@ -295,7 +335,7 @@ def _run(
     settings: dict[str, Any],
     console: Console,
     *,
-    jobs: int,
+    workers: int,
     as_json: bool,
 ) -> Report:
     from cutout.batch import process, run
@@ -303,21 +343,23 @@ def _run(
     from cutout.report import Outcome, Report, Status
 
     start = time.monotonic()
-    report = Report(total=len(todo.jobs), ignored=len(todo.ignored))
+    report = Report(total=len(todo.jobs) + len(todo.unreadable), ignored=len(todo.ignored))
     for path in todo.ignored:
         console.detail(f"{path}: ignored, no picture")
     sweep({job.target.parent for job in todo.jobs if job.target is not None})
     waiting: list[Job] = []
     used_model = used_device = ""
-    with Progress(console, len(todo.jobs)) as progress:
+    with Progress(console, report.total) as progress, _Interrupt(console) as stop:
 
         def tell(outcome: Outcome) -> None:
             report.add(outcome)
             console.outcome(outcome)
             if as_json:
                 _emit(outcome.as_json())
-            progress.step()
+            progress.step(skipped=outcome.status is Status.SKIPPED)
 
+        for outcome in _unreadable(todo):
+            tell(outcome)
         for job in todo.jobs:
             if _is_there(job):
                 tell(Outcome(job=job, status=Status.SKIPPED))
@@ -326,15 +368,13 @@ def _run(
         if waiting:  # a run with nothing left to do opens no model
             from cutout.pipeline import Remover
 
-            workers = _workers(jobs, waiting)
             remover = Remover(options=options, jobs=workers, **settings)
             used_model, used_device = remover.model, remover.device
             console.detail(f"{used_model} on {used_device}, {workers} at a time")
-            with _Interrupt(console) as stop:
-                for outcome in run(
-                    waiting, lambda job: process(job, remover, options, encoding), workers=workers, stop=stop
-                ):
-                    tell(outcome)
+            for outcome in run(
+                waiting, lambda job: process(job, remover, options, encoding), workers=workers, stop=stop
+            ):
+                tell(outcome)
             report.interrupted = stop.is_set() and report.finished < report.total
     seconds = time.monotonic() - start
     if as_json:
@@ -343,16 +383,15 @@ def _run(
     return report
 
 
-def _workers(jobs: int, waiting: Sequence[Job]) -> int:
-    from cutout.cpus import usable_cpus
-
-    return max(1, min(jobs or usable_cpus(), len(waiting)))
+def _workers(jobs: int, todo: Plan) -> int:
+    """Pictures side by side; by the whole plan, so that a resumed run computes exactly as the first one did."""
+    return max(1, min(jobs or usable_cpus(), len(todo.jobs)))
 
 
 def _close(report: Report, todo: Plan, console: Console, seconds: float, used: str) -> None:
     from cutout.report import Status
 
-    if not todo.jobs:
+    if not report.total:
         console.warn("there is no picture among the inputs")
     elif todo.batch or report.interrupted:
         console.say(report.summary(seconds=seconds) + used)
@@ -387,7 +426,11 @@ class _Interrupt:
             signal.signal(number, handler)
 
     def _handle(self, _number: int, _frame: object) -> None:
+        # a signal may arrive in the middle of a write to the same stream, which refuses a second one
         if self._stop.is_set():
+            with contextlib.suppress(RuntimeError):
+                self._console.leave()
             os._exit(int(ExitCode.INTERRUPTED))  # safe: unfinished outputs have no final name
         self._stop.set()
-        self._console.say("interrupted: finishing what was started; once more to stop at once")
+        with contextlib.suppress(RuntimeError):
+            self._console.say("interrupted: finishing what was started; once more to stop at once")

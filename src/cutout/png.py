@@ -1,0 +1,207 @@
+"""A PNG encoder for cut-outs: strips that stay in the cache, filtered by numpy, deflated by zlib-ng or igzip.
+
+Pillow's encoder takes two thirds of the time of a 12-megapixel cut-out; this one takes a tenth of that. The format is
+W3C's Portable Network Graphics (Third Edition); every row uses filter 2 (Up), which numpy does at the speed of memory.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cutout.options import PngLevel
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import numpy.typing as npt
+    from PIL import Image
+
+    Rows = Callable[[int, int], npt.NDArray[np.uint8]]
+
+__all__ = ["backend", "encode_png"]
+
+_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_STRIP_BYTES = 1 << 18
+"""Filtered bytes that are worked on at once: all buffers of a strip fit the second-level cache."""
+_SEGMENT_BYTES = 12 << 20
+"""Filtered bytes of one deflate segment. Segments are independent, so several cores can work on one picture; where
+they lie depends on the picture alone, so that the same picture always gives the same file."""
+_UP = 2
+_ADLER = 65521
+_COLOR_TYPE = {1: 0, 3: 2, 4: 6}  # bytes a pixel: grey, RGB, RGBA
+
+
+def encode_png(
+    rgb: Image.Image | None,
+    alpha: Image.Image | None,
+    *,
+    icc: bytes | None = None,
+    dpi: tuple[float, float] | None = None,
+    level: PngLevel = PngLevel.FAST,
+    keep_hidden: bool = False,
+    threads: int = 1,
+) -> bytes:
+    """A PNG file, 8 bits a channel.
+
+    Args:
+        rgb: Mode RGB, or None for a grey picture.
+        alpha: Mode L: beside `rgb` the transparency, alone the grey picture; None is opaque.
+        icc: ICC profile.
+        dpi: Dots per inch, horizontal and vertical.
+        level: How hard it is compressed.
+        keep_hidden: Keep colours exactly where they cannot be seen; otherwise they are simplified so that they
+            compress (see `_visible`).
+        threads: Cores that work on this picture.
+    """
+    source = rgb if rgb is not None else alpha
+    assert source is not None  # noqa: S101 - one of the two is a picture
+    width, height = source.size
+    rows, depth = _row_source(rgb, alpha, keep_hidden=keep_hidden)
+    stride = width * depth + 1
+    step = max(1, _SEGMENT_BYTES // stride)
+    bounds = [(top, min(top + step, height)) for top in range(0, height, step)]
+
+    def segment(bound: tuple[int, int]) -> _Segment:
+        return _deflate(rows, bound, stride, level, last=bound[1] == height)
+
+    if threads > 1 and len(bounds) > 1:
+        with ThreadPoolExecutor(min(threads, len(bounds))) as pool:
+            segments = list(pool.map(segment, bounds))
+    else:
+        segments = [segment(bound) for bound in bounds]
+    checksum = 1
+    for part in segments:
+        checksum = _adler_combine(checksum, part.adler, part.length)
+    parts = [b"\x78\x01", *(piece for part in segments for piece in part.pieces), struct.pack(">I", checksum)]
+    header = struct.pack(">IIBBBBB", width, height, 8, _COLOR_TYPE[depth], 0, 0, 0)
+    chunks = [_SIGNATURE, *_chunk(b"IHDR", [header])]
+    if icc:
+        chunks += _chunk(b"iCCP", [b"ICC profile\0\0", zlib.compress(icc, 6)])
+    if dpi:
+        chunks += _chunk(b"pHYs", [struct.pack(">IIB", *(round(value / 0.0254) for value in dpi), 1)])
+    chunks += _chunk(b"IDAT", parts)
+    chunks += _chunk(b"IEND", [])
+    return b"".join(chunks)
+
+
+def backend(level: PngLevel = PngLevel.FAST) -> str:
+    """Which library deflates, and its level; Python's own `zlib` where the fast ones have no wheel."""
+    library, number = _library(level)
+    return f"{library.__name__.partition('.')[0]} {number}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Segment:
+    pieces: list[bytes]
+    adler: int
+    length: int
+
+
+def _row_source(rgb: Image.Image | None, alpha: Image.Image | None, *, keep_hidden: bool) -> tuple[Rows, int]:
+    """A function that gives rows top..bottom as uint8 (rows, width × bytes a pixel), and the bytes a pixel."""
+    if rgb is None or alpha is None:
+        only = alpha if rgb is None else rgb
+        assert only is not None  # noqa: S101
+        depth = 1 if rgb is None else 3
+
+        def plain(top: int, bottom: int) -> npt.NDArray[np.uint8]:
+            data = only.crop((0, top, only.width, bottom)).tobytes()
+            return np.frombuffer(data, np.uint8).reshape(bottom - top, only.width * depth)
+
+        return plain, depth
+    keep, put = _visible(exact=keep_hidden)
+
+    def straight(top: int, bottom: int) -> npt.NDArray[np.uint8]:
+        box = (0, top, rgb.width, bottom)
+        transparency = alpha.crop(box)
+        low, high = transparency.getextrema()
+        if high == 0 and not keep_hidden:
+            return np.zeros((bottom - top, rgb.width * 4), np.uint8)
+        pixels = np.frombuffer(rgb.crop(box).tobytes("raw", "RGBX"), "<u4")
+        if low == 255:
+            pixels = pixels | put[255]
+        else:
+            index = np.frombuffer(transparency.tobytes(), np.uint8)
+            pixels = pixels & keep[index]
+            pixels |= put[index]
+        return pixels.view(np.uint8).reshape(bottom - top, rgb.width * 4)
+
+    return straight, 4
+
+
+@lru_cache(maxsize=2)
+def _visible(*, exact: bool) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.uint32]]:
+    """Per alpha: the bits of a pixel that are kept, and the bits that are put in (alpha, and the middle of the rest).
+
+    Under alpha 0 nothing of a colour can be seen. Under a faint alpha a of b bits, an error e in the colour changes a
+    composite by e × a/255: keeping the upper b − 1 bits, and putting the middle of what is dropped, stays below one
+    level of 255. From alpha 128 on the colour is exact.
+    """
+    keep = np.full(256, 0x00FFFFFF, np.uint32)
+    put = np.arange(256, dtype=np.uint32) << np.uint32(24)
+    if not exact:
+        keep[0] = 0
+        for alpha in range(1, 128):
+            dropped = 9 - alpha.bit_length()
+            keep[alpha] = ((0xFF << dropped) & 0xFF) * 0x010101
+            put[alpha] |= (1 << (dropped - 1)) * 0x010101
+    return keep, put
+
+
+def _deflate(rows: Rows, bound: tuple[int, int], stride: int, level: PngLevel, *, last: bool) -> _Segment:
+    """Filter and compress the rows of one segment as a raw deflate stream that the next one can follow."""
+    library, number = _library(level)
+    compressor = library.compressobj(number, library.DEFLATED, -15)
+    first, end = bound
+    above = rows(first - 1, first)[0] if first else np.zeros(stride - 1, np.uint8)
+    count = max(1, _STRIP_BYTES // stride)
+    pieces: list[bytes] = []
+    adler, length = 1, 0
+    for top in range(first, end, count):
+        bottom = min(top + count, end)
+        pixels = rows(top, bottom)
+        filtered = np.empty((bottom - top, stride), np.uint8)
+        filtered[:, 0] = _UP
+        np.subtract(pixels[0], above, out=filtered[0, 1:])
+        np.subtract(pixels[1:], pixels[:-1], out=filtered[1:, 1:])
+        above = pixels[-1]
+        adler = library.adler32(filtered, adler)
+        length += filtered.nbytes
+        pieces.append(compressor.compress(filtered))
+    pieces.append(compressor.flush(library.Z_FINISH if last else library.Z_FULL_FLUSH))
+    return _Segment(pieces, adler, length)
+
+
+@lru_cache(maxsize=3)
+def _library(level: PngLevel) -> tuple[Any, int]:
+    """The module that deflates at a level, all with the interface of `zlib`, and the number it is told."""
+    try:
+        if level is PngLevel.FASTEST:
+            from isal import isal_zlib
+
+            return isal_zlib, 2
+        from zlib_ng import zlib_ng
+    except ImportError:
+        return zlib, 9 if level is PngLevel.SMALL else 1
+    return zlib_ng, 9 if level is PngLevel.SMALL else 3
+
+
+def _adler_combine(first: int, second: int, length: int) -> int:
+    """The Adler-32 of two byte strings joined, from each one's own (the arithmetic is zlib's `adler32_combine`)."""
+    low = (first & 0xFFFF) + (second & 0xFFFF) - 1
+    high = (first >> 16) + (second >> 16) + length * ((first & 0xFFFF) - 1)
+    return (high % _ADLER) << 16 | low % _ADLER
+
+
+def _chunk(name: bytes, parts: list[bytes]) -> list[bytes]:
+    crc = zlib.crc32(name)
+    for part in parts:
+        crc = zlib.crc32(part, crc)
+    return [struct.pack(">I", sum(map(len, parts))), name, *parts, struct.pack(">I", crc)]

@@ -1,0 +1,179 @@
+"""Our PNG encoder: what it writes is a correct PNG, and holds what was to be seen."""
+
+from __future__ import annotations
+
+import io
+import shutil
+import subprocess
+import sys
+import zlib
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageCms
+
+from cutout import png
+from cutout.codec import Metadata, encode
+from cutout.options import OutputFormat, PngLevel
+from cutout.png import encode_png
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+LEVELS = list(PngLevel)
+
+
+def noise(width: int, height: int, channels: int, seed: int = 0) -> Image.Image:
+    shape = (height, width) if channels == 1 else (height, width, channels)
+    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, shape, np.uint8))
+
+
+def photo(examples: Path) -> tuple[Image.Image, Image.Image]:
+    with Image.open(examples / "chelsea.jpg") as image:
+        rgb = image.convert("RGB")
+    across = np.clip(np.linspace(-60, 320, rgb.width), 0, 255).astype(np.uint8)
+    return rgb, Image.fromarray(np.tile(across, (rgb.height, 1)))
+
+
+def reopen(data: bytes) -> Image.Image:
+    image = Image.open(io.BytesIO(data))
+    image.load()
+    return image
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    width=st.integers(1, 70),
+    height=st.integers(1, 70),
+    kind=st.sampled_from(["L", "RGB", "RGBA"]),
+    level=st.sampled_from(LEVELS),
+    seed=st.integers(0, 99),
+)
+def test_any_size_and_mode_comes_back_as_it_was(width: int, height: int, kind: str, level: PngLevel, seed: int) -> None:
+    rgb = None if kind == "L" else noise(width, height, 3, seed)
+    alpha = None if kind == "RGB" else noise(width, height, 1, seed + 1)
+    image = reopen(encode_png(rgb, alpha, level=level, keep_hidden=True))
+    assert image.mode == kind
+    expected = rgb if alpha is None else alpha
+    if rgb is not None and alpha is not None:
+        expected = rgb.convert("RGBA")
+        expected.putalpha(alpha)
+    assert expected is not None
+    assert np.array_equal(np.asarray(image), np.asarray(expected))
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 5000), (5000, 1), (1201, 997)])
+def test_segments_and_strips_of_every_shape_join(size: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Segments so small that there are many, worked on by one thread or several: one and the same correct file."""
+    monkeypatch.setattr(png, "_SEGMENT_BYTES", 100_000)
+    monkeypatch.setattr(png, "_STRIP_BYTES", 7_000)
+    rgb, alpha = noise(*size, 3), noise(*size, 1)
+    one = encode_png(rgb, alpha, keep_hidden=True)
+    assert encode_png(rgb, alpha, keep_hidden=True, threads=4) == one
+    assert np.array_equal(np.asarray(reopen(one))[..., :3], np.asarray(rgb))
+    stream = b"".join(data for name, data in chunks(one) if name == b"IDAT")
+    assert len(zlib.decompress(stream)) == size[1] * (4 * size[0] + 1)  # checks the Adler-32 as well
+
+
+def chunks(data: bytes) -> list[tuple[bytes, bytes]]:
+    found, at = [], 8
+    while at < len(data):
+        length = int.from_bytes(data[at : at + 4], "big")
+        found.append((data[at + 4 : at + 8], data[at + 8 : at + 8 + length]))
+        at += length + 12
+    return found
+
+
+def test_what_can_be_seen_is_kept_and_what_cannot_is_simplified(examples: Path) -> None:
+    rgb, alpha = photo(examples)
+    result = np.asarray(reopen(encode_png(rgb, alpha))).astype(int)
+    colors, transparency = np.asarray(rgb).astype(int), np.asarray(alpha).astype(int)
+    assert np.array_equal(result[..., 3], transparency)
+    assert np.array_equal(result[transparency >= 128][:, :3], colors[transparency >= 128])
+    assert not result[transparency == 0].any()
+    error = np.abs(result[..., :3] - colors) * transparency[..., None] / 255
+    assert error.max() < 1
+    exact = np.asarray(reopen(encode_png(rgb, alpha, keep_hidden=True)))
+    assert np.array_equal(exact[..., :3], np.asarray(rgb))
+
+
+def test_simplified_colours_make_the_file_smaller(examples: Path) -> None:
+    rgb, alpha = photo(examples)
+    assert len(encode_png(rgb, alpha)) < 0.9 * len(encode_png(rgb, alpha, keep_hidden=True))
+
+
+def test_levels_are_ordered_by_size(examples: Path) -> None:
+    rgb, alpha = photo(examples)
+    fastest, fast, small = (len(encode_png(rgb, alpha, level=level)) for level in LEVELS)
+    assert small < fast < fastest
+
+
+def test_the_default_level_is_about_as_small_as_pillow(examples: Path) -> None:
+    rgb, alpha = photo(examples)
+    ours = encode_png(rgb, alpha)
+    buffer = io.BytesIO()
+    reopen(ours).save(buffer, "PNG")
+    assert len(ours) < 1.05 * len(buffer.getvalue())
+
+
+def test_profile_and_resolution_are_kept() -> None:
+    icc = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    image = reopen(encode(noise(9, 9, 3), noise(9, 9, 1), OutputFormat.PNG, Metadata(icc=icc, dpi=(300, 150))))
+    assert image.info["icc_profile"] == icc
+    assert image.info["dpi"] == pytest.approx((300, 150), abs=0.02)  # PNG counts whole pixels per metre
+
+
+def test_a_grey_picture_gets_no_rgb_profile() -> None:
+    icc = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    image = reopen(encode(None, noise(9, 9, 1), OutputFormat.PNG, Metadata(icc=icc)))
+    assert image.mode == "L"
+    assert "icc_profile" not in image.info
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_without_the_fast_libraries_zlib_does_it(level: PngLevel, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("isal", "zlib_ng"):
+        monkeypatch.setitem(sys.modules, name, None)
+    png._library.cache_clear()
+    try:
+        assert png.backend(level).startswith("zlib ")
+        rgb, alpha = noise(50, 40, 3), noise(50, 40, 1)
+        image = reopen(encode_png(rgb, alpha, level=level, keep_hidden=True))
+        assert np.array_equal(np.asarray(image)[..., :3], np.asarray(rgb))
+    finally:
+        png._library.cache_clear()
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("kind", ["L", "RGB", "RGBA"])
+@pytest.mark.parametrize("tool", ["pngcheck", "pngtopam"])
+def test_other_readers_agree(tool: str, kind: str, level: PngLevel, examples: Path, tmp_path: Path) -> None:
+    """`pngcheck` finds no fault, and libpng (through netpbm) reads the same pixels."""
+    if shutil.which(tool) is None:
+        pytest.skip(f"{tool} is not installed (Debian: pngcheck, netpbm)")
+    rgb, alpha = photo(examples)
+    icc = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    path = tmp_path / "a.png"
+    path.write_bytes(
+        encode_png(
+            None if kind == "L" else rgb,
+            None if kind == "RGB" else alpha,
+            icc=None if kind == "L" else icc,
+            dpi=(72, 72),
+            level=level,
+        )
+    )
+    if tool == "pngcheck":
+        done = subprocess.run(["pngcheck", "-v", path], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout
+        assert "No errors detected" in done.stdout
+        return
+    command = ["pngtopam", *(["-alphapam"] if kind == "RGBA" else []), str(path)]
+    pam = subprocess.run(command, capture_output=True, check=True).stdout
+    with Image.open(path) as image:
+        expected = np.asarray(image).tobytes()
+    assert pam.endswith(expected)
+    assert len(pam) - len(expected) < 200  # nothing but a header before the pixels
