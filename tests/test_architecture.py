@@ -18,16 +18,16 @@ SOURCE = Path(package.__file__).parent
 # Level by level from the bottom; a module may import those of the rows above its own, and none of its own row.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors",),
-    ("cpus", "options", "sniff", "stages"),
+    ("cpus", "graph", "options", "sniff", "stages"),
     ("matte", "matting", "models", "png", "providers"),
     ("codec", "files", "store", "tensor"),
     ("download", "report", "session"),
     ("rembg_session",),
     ("doctor", "pipeline"),
     ("batch",),
-    ("api", "console"),
+    ("api", "bench", "console"),
     ("cli.options",),
-    ("cli.doctor", "cli.models"),
+    ("cli.bench", "cli.doctor", "cli.models"),
     ("cli.remove",),
     ("cli",),
     ("", "__main__"),  # the package itself: its public names
@@ -123,7 +123,7 @@ def test_each_optional_package_is_imported_by_one_module() -> None:
     assert importers("pillow_heif") == {"codec"}
     assert importers("requests", "tqdm") == {"download"}
     assert importers("rich") <= {"console", "cli.models"}
-    assert importers("typer") == {"cli", "cli.doctor", "cli.models", "cli.options", "cli.remove"}
+    assert importers("typer") == {"cli", "cli.bench", "cli.doctor", "cli.models", "cli.options", "cli.remove"}
 
 
 def test_only_the_codec_opens_pictures() -> None:

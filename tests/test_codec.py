@@ -112,6 +112,9 @@ FORMATS: dict[str, dict[str, Any]] = {
     "QOI": {},
     "ICO": {"sizes": [SIZE]},
 }
+Image.init()
+if "QOI" not in Image.SAVE:  # older Pillows only read it
+    del FORMATS["QOI"]
 
 
 @functools.cache
@@ -119,7 +122,7 @@ def sample(kind: str) -> bytes:
     return saved(quarters(), kind, **FORMATS[kind])
 
 
-@pytest.mark.parametrize("kind", set(FORMATS) - {"DIB"})
+@pytest.mark.parametrize("kind", sorted(set(FORMATS) - {"DIB"}))
 def test_every_promised_format_is_read(kind: str) -> None:
     picture = decode(sample(kind))
     assert is_whole(picture)
@@ -128,7 +131,7 @@ def test_every_promised_format_is_read(kind: str) -> None:
     assert picture.notes == ()
 
 
-@pytest.mark.parametrize("kind", ["WEBP", "TIFF", "AVIF", "JPEG2000", "QOI", "ICO", "PPM"])
+@pytest.mark.parametrize("kind", sorted({"WEBP", "TIFF", "AVIF", "JPEG2000", "QOI", "ICO", "PPM"} & set(FORMATS)))
 def test_formats_are_read_whether_or_not_the_heic_decoder_was_needed_before(
     kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -169,8 +172,10 @@ def test_pixels_are_upright_exactly_once(kind: str, orientation: int) -> None:
         stored = stored.transpose(INVERSE[orientation])
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = orientation
-    stored.info["exif"] = exif.tobytes()  # HEIC turns by a property of its own, which its encoder derives from this
-    picture = decode(saved(stored, kind, exif=exif, **FORMATS[kind]))
+    how = FORMATS[kind] | {"exif": exif}
+    if kind == "HEIF":  # what turns it is a property of its own, which its encoder derives from the image's block
+        stored.info["exif"] = how.pop("exif").tobytes()
+    picture = decode(saved(stored, kind, **how))
     assert difference(picture.rgb, quarters()) < LOSSY
     # and no encoder or viewer finds a reason to turn it once more
     assert picture.rgb.getexif().get(ExifTags.Base.Orientation, 1) == 1
@@ -194,7 +199,7 @@ GARBAGE_EXIF = {
     "no such byte order": b"Exif\x00\x00XX*\x00\x08\x00\x00\x00",
     "directory beyond the end": b"Exif\x00\x00II*\x00\xff\xff\xff\xff",
     "directory that is cut short": b"Exif\x00\x00II*\x00\x08\x00\x00\x00\xff\xff",
-    "value beyond the end": b"Exif\x00\x00MM\x00*\x00\x00\x00\x08\x00\x01\x01\x12\x00\x03\x00\x00\xff\xff\xff\xff\xff\xff",
+    "value beyond the end": b"Exif\x00\x00MM\x00*\x00\x00\x00\x08\x00\x01\x01\x12\x00\x03\x00\x00" + b"\xff" * 6,
     "no signature": b"\x00\x01\x02\x03" * 8,
     "noise": bytes(range(256)),
 }
@@ -216,8 +221,8 @@ def test_an_orientation_that_does_not_exist_turns_nothing(orientation: int) -> N
 
 
 def test_an_orientation_that_is_no_number_turns_nothing() -> None:
-    exif = Image.Exif()
-    exif[ExifTags.Base.Orientation] = "upright"
+    entry = struct.pack(">HHI4sI", ExifTags.Base.Orientation, 2, 4, b"six", 0)
+    exif = b"Exif\0\0MM\0*" + struct.pack(">IH", 8, 1) + entry
     assert difference(decode(saved(quarters(), "PNG", exif=exif)).rgb, quarters()) == 0
 
 
@@ -272,8 +277,7 @@ def test_palette_with_one_transparent_entry() -> None:
 
 def test_palette_with_graded_transparency() -> None:
     image = quarters().quantize(4)
-    entry = image.getpixel((0, 0))
-    assert isinstance(entry, int)
+    entry = int(np.asarray(image)[0, 0])
     shades = bytearray(b"\xff" * 4)
     shades[entry] = 99
     picture = decode(saved(image, "PNG", transparency=bytes(shades)))
@@ -308,7 +312,7 @@ def test_rgb_with_one_transparent_colour() -> None:
     assert difference(picture.rgb, quarters()) == 0
 
 
-@pytest.mark.parametrize("kind", ["PNG", "TIFF", "WEBP", "QOI"])
+@pytest.mark.parametrize("kind", sorted({"PNG", "TIFF", "WEBP", "QOI"} & set(FORMATS)))
 def test_alpha_is_kept_beside_untouched_colours(kind: str) -> None:
     image, alpha = quarters(), Image.linear_gradient("L").resize(SIZE)
     image.putalpha(alpha)
@@ -326,7 +330,9 @@ def test_an_alpha_that_hides_nothing_is_none() -> None:
 
 @pytest.mark.parametrize(("mode", "straight"), [("RGBa", "RGBA"), ("La", "LA")])
 def test_premultiplied_colours_are_made_straight(mode: str, straight: str) -> None:
-    picture = from_image(Image.new(straight, (4, 4), (200, 128) if straight == "LA" else (200, 100, 50, 128)).convert(mode))
+    picture = from_image(
+        Image.new(straight, (4, 4), (200, 128) if straight == "LA" else (200, 100, 50, 128)).convert(mode)
+    )
     assert picture.alpha is not None
     assert picture.alpha.getextrema() == (128, 128)
     assert pixel(picture) == pytest.approx((200, 200, 200) if straight == "LA" else (200, 100, 50), abs=2)
@@ -470,19 +476,21 @@ def profile(space: bytes, tags: dict[bytes, bytes], connection: bytes = b"XYZ ")
 WHITE_POINT = b"XYZ \0\0\0\0" + struct.pack(">3i", 0xF6D6, 0x10000, 0xD32D)
 LINEAR_GREY = profile(b"GRAY", {b"wtpt": WHITE_POINT, b"kTRC": b"curv\0\0\0\0" + struct.pack(">IH", 1, 0x100)})
 """Grey values are amounts of light: half of it is 188 in sRGB, not 128."""
-ALWAYS_MID_GREY = profile(
+RED_INK_FIRST = profile(
     b"CMYK",
     {
         b"wtpt": WHITE_POINT,
         b"A2B0": b"mft1\0\0\0\0\x04\x03\x02\0"
         + struct.pack(">9i", *(0x10000 if i in {0, 4, 8} else 0 for i in range(9)))
         + bytes(range(256)) * 4
-        + bytes((128, 128, 128)) * 16
+        + b"\xff\x80\x80"  # no ink: white
+        + b"\x00\x80\x80" * 7  # any but the first: black
+        + b"\x89\xd0\xc3" * 8  # the first: red
         + bytes(range(256)) * 3,
     },
     b"Lab ",
 )
-"""Every ink makes L* = 50, which is 119 in sRGB."""
+"""A printer whose first ink is red where all others have cyan."""
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF", "AVIF"])
@@ -508,8 +516,11 @@ def test_a_grey_profile_is_used_and_dropped(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", ["JPEG", "TIFF"])
 def test_a_cmyk_profile_is_used_and_dropped(kind: str) -> None:
-    picture = decode(saved(quarters().convert("CMYK"), kind, icc_profile=ALWAYS_MID_GREY))
-    assert np.abs(values(picture.rgb).astype(int) - 119).max() <= 3
+    data = saved(Image.new("CMYK", SIZE, (255, 0, 0, 0)), kind, icc_profile=RED_INK_FIRST)
+    picture = decode(data)
+    red, green, blue = pixel(picture)
+    assert red > 100
+    assert max(green, blue) < 40
     assert picture.metadata.icc is None
     assert "icc_profile" not in picture.rgb.info
 
@@ -538,6 +549,10 @@ def test_the_resolution_is_kept(kind: str) -> None:
     assert decode(saved(quarters(), kind, dpi=(300, 150))).metadata.dpi == pytest.approx((300, 150), abs=0.1)
 
 
+def test_a_tiff_that_says_nothing_of_its_resolution_has_none() -> None:
+    assert decode(saved(quarters(), "TIFF")).metadata.dpi is None
+
+
 @pytest.mark.parametrize("dpi", [(0, 0), (-1, -1), (float("nan"), 72), (1e9, 1e9), "many", None, 72, (1, 2, 3)])
 def test_a_resolution_that_makes_no_sense_is_left_out(dpi: object) -> None:
     image = quarters()
@@ -547,7 +562,7 @@ def test_a_resolution_that_makes_no_sense_is_left_out(dpi: object) -> None:
 
 def test_nothing_but_the_metadata_travels() -> None:
     """Encoders take what they find in `info`: a stale profile or comment there would be written."""
-    data = saved(quarters(), "JPEG", icc_profile=ALWAYS_MID_GREY, comment=b"secret place", dpi=(300, 300))
+    data = saved(quarters(), "JPEG", icc_profile=RED_INK_FIRST, comment=b"secret place", dpi=(300, 300))
     assert decode(data).rgb.info == {}
 
 
@@ -591,7 +606,7 @@ def test_a_reduced_jpeg_looks_like_the_scaled_whole(examples: Path) -> None:
     assert difference(small, whole.resize(small.size, Image.Resampling.LANCZOS)) < 3
 
 
-@pytest.mark.parametrize("kind", ["PNG", "GIF", "BMP", "QOI"])
+@pytest.mark.parametrize("kind", sorted({"PNG", "GIF", "BMP", "QOI"} & set(FORMATS)))
 def test_a_bomb_is_refused_by_its_header(kind: str) -> None:
     """60000×60000 pixels would take 10 GB."""
     data = bytearray(sample(kind))
@@ -659,11 +674,11 @@ def test_a_file_cut_short_anywhere_is_a_picture_or_a_picture_error(kind: str) ->
         assert is_whole(picture), cut
 
 
-@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "TIFF", "AVIF", "HEIF", "BMP", "QOI", "PPM", "JPEG2000"])
+@pytest.mark.parametrize("kind", sorted(set(FORMATS) - {"DIB", "GIF", "ICO"}))
 @pytest.mark.filterwarnings("ignore")
 def test_half_a_file_is_told_never_taken_for_a_picture(kind: str) -> None:
     data = saved(Image.effect_noise((64, 64), 80).convert("RGB"), kind)
-    with pytest.raises(PictureError, match="broken|cut short|known format"):
+    with pytest.raises(PictureError, match=r"broken|cut short|known format"):
         decode(data[: len(data) // 2])
 
 
@@ -772,6 +787,11 @@ def test_arrays_of_every_kind_are_the_same_picture(shape: tuple[int, ...], kind:
     assert np.array_equal(values(picture.rgb), np.broadcast_to(colors, (5, 7, 3)))
 
 
+def test_16_bits_are_rounded_to_8() -> None:
+    grey = np.array([[0, 128, 129, 65406, 65407, 65535]], np.uint16)
+    assert values(from_array(grey).rgb)[0, :, 0].tolist() == [0, 0, 1, 254, 255, 255]
+
+
 def test_truth_values_are_black_and_white() -> None:
     assert values(from_array(np.array([[True, False]])).rgb)[0, :, 0].tolist() == [255, 0]
 
@@ -782,7 +802,9 @@ def test_an_array_need_not_be_contiguous() -> None:
     assert np.array_equal(values(from_array(np.asfortranarray(whole)).rgb), whole)
 
 
-@pytest.mark.parametrize("bad", [np.zeros(5), np.zeros((0, 4)), np.zeros((3, 3, 5)), np.zeros((2, 3, 3, 3)), np.array(3)])
+@pytest.mark.parametrize(
+    "bad", [np.zeros(5), np.zeros((0, 4)), np.zeros((3, 3, 5)), np.zeros((2, 3, 3, 3)), np.array(3)]
+)
 def test_an_array_of_another_shape_is_refused(bad: npt.NDArray[Any]) -> None:
     with pytest.raises(PictureError, match="shape"):
         from_array(bad)
@@ -795,8 +817,9 @@ def test_an_array_of_another_type_is_refused(kind: str) -> None:
 
 
 def test_a_float_array_of_0_to_255_is_refused_rather_than_made_white() -> None:
-    with pytest.raises(PictureError, match="from 0 to 1"):
+    with pytest.raises(PictureError, match="up to 128") as caught:
         from_array(np.full((4, 4, 3), 128.0))
+    assert "floats from 0 to 1" in (caught.value.hint or "")
 
 
 def test_floats_a_little_beyond_their_range_are_clipped() -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from cutout import codec
 from cutout.errors import CutoutError, OutputError, PictureError
-from cutout.files import is_there, write_atomic
+from cutout.files import check_writable, is_there, write_atomic
 from cutout.options import Existing, OutputFormat, PngLevel, RemoveOptions
 from cutout.report import BugError, Outcome, Status
 from cutout.stages import Stages
@@ -58,8 +58,10 @@ def process(job: Job, remover: Remover, options: RemoveOptions, encoding: Encodi
     """
     stages = Stages()
     try:
-        if job.target is not None and is_there(job.target) and job.existing is Existing.SKIP:
-            return Outcome(job=job, status=Status.SKIPPED)
+        if job.target is not None:
+            if is_there(job.target) and job.existing is Existing.SKIP:
+                return Outcome(job=job, status=Status.SKIPPED)
+            check_writable(job.target)
         with stages.time("load"):
             data = _load(job, encoding)
         with stages.time("decode"):

@@ -321,10 +321,6 @@ def _upright(image: Image.Image, orientation: int) -> Image.Image:
 
 def _to_rgb(image: Image.Image, metadata: Metadata) -> tuple[Image.Image, Image.Image | None, Metadata]:
     """RGB, alpha, and the metadata that still holds: a profile of another colour space is converted away."""
-    if image.mode == "RGB" and "transparency" not in image.info:
-        return image, None, _rgb_profile(metadata)
-    if image.mode == "RGBA":
-        return _opaque(image.convert("RGB"), image.getchannel("A"), metadata)
     if image.mode in {"I;16", "I;16L", "I;16B", "I;16N", "I", "F"}:
         return _grey(image).convert("RGB"), None, replace(metadata, icc=None)
     if image.mode in {"1", "L", "LA", "La"}:
@@ -333,9 +329,9 @@ def _to_rgb(image: Image.Image, metadata: Metadata) -> tuple[Image.Image, Image.
     if image.mode in {"CMYK", "LAB"}:
         return _managed(image, metadata.icc), None, replace(metadata, icc=None)
     if image.has_transparency_data:
-        full = image.convert("RGBA")
+        full = image if image.mode == "RGBA" else image.convert("RGBA")
         return _opaque(full.convert("RGB"), full.getchannel("A"), metadata)
-    return image.convert("RGB"), None, _rgb_profile(metadata)
+    return image if image.mode == "RGB" else image.convert("RGB"), None, _rgb_profile(metadata)
 
 
 def _opaque(
@@ -394,7 +390,8 @@ def _dpi(value: object) -> tuple[float, float] | None:
         across, down = (float(part) for part in value)  # type: ignore[attr-defined]
     except (TypeError, ValueError, ZeroDivisionError):
         return None
-    usable = all(math.isfinite(part) and 1 <= part <= 1e5 for part in (across, down))
+    # 1 is what Pillow says of a TIFF that says nothing
+    usable = all(math.isfinite(part) and 1 < part <= 1e5 for part in (across, down))
     return (across, down) if usable else None
 
 

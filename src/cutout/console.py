@@ -60,7 +60,7 @@ class Console:
 
     def error(self, error: CutoutError, *, subject: str = "") -> None:
         """What failed, and what to do next; shown even when quiet."""
-        where = f"{subject}: " if subject and subject not in error.message else ""
+        where = f"{subject}: " if subject else ""
         self._write(f"{self._paint('error:', '31;1')} {printable(where + error.message)}")
         if error.hint:
             self._write(f"  {self._paint('try:', '36')} {printable(error.hint)}")

@@ -29,7 +29,7 @@ try:
 except ImportError:  # Windows: an open file cannot be removed there, which protects it as well as a lock
     fcntl = None
 
-__all__ = ["STDIO", "Job", "Plan", "is_there", "plan", "sweep", "write_atomic"]
+__all__ = ["STDIO", "Job", "Plan", "check_writable", "is_there", "plan", "sweep", "write_atomic"]
 
 STDIO = "-"
 """The name of standard input and standard output on the command line."""
@@ -43,7 +43,8 @@ _CAMERA_RAW_NAMES = frozenset(
     {".3fr", ".arw", ".cr2", ".dng", ".erf", ".fff", ".iiq", ".kdc", ".mef", ".mos"}
     | {".nef", ".nrw", ".pef", ".rwl", ".sr2", ".srf", ".srw"}
 )
-_STANDARD_OUTPUT = frozenset({"/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"})
+_STANDARD_INPUT = frozenset({STDIO, "/dev/stdin", "/dev/fd/0", "/proc/self/fd/0"})
+_STANDARD_OUTPUT = frozenset({STDIO, "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"})
 _PART = ".cutout-part"
 _PART_NAME = re.compile(r"\..*\.[0-9a-f]{8}" + re.escape(_PART), re.DOTALL)
 
@@ -100,6 +101,7 @@ def plan(
     recursive: bool = True,
     existing: Existing | None = None,
     on_collision: OnCollision = OnCollision.REFUSE,
+    keep: Sequence[Path] = (),
 ) -> Plan:
     """Decide which file becomes which, and refuse what could lose one, before any work is done.
 
@@ -110,6 +112,7 @@ def plan(
         recursive: Walk the folders below an input folder.
         existing: What to do with outputs that are there; None overwrites a single one and skips in a batch.
         on_collision: What to do when two inputs would write one output.
+        keep: Further files that no output may be, such as a background picture.
 
     Raises:
         UsageError: An input does not exist, two outputs collide, an output is an input, or an output exists and
@@ -151,7 +154,7 @@ def plan(
             jobs.append(Job(source=source.path, target=target, output_format=chosen))
     jobs = _without_collisions(jobs, on_collision)
     rule = existing or (Existing.SKIP if batch else Existing.OVERWRITE)
-    _check_targets(jobs, rule)
+    _check_targets(jobs, rule, keep)
     return Plan(
         jobs=tuple(replace(job, existing=rule) for job in jobs),
         ignored=tuple(ignored),
@@ -173,6 +176,23 @@ def is_there(target: Path) -> bool:
         return True
     what = "a folder of that name is in the way" if stat.S_ISDIR(status.st_mode) else "it is a device or a pipe"
     raise OutputError(f"{target} cannot be written: {what}", hint="choose another output; -o - is standard output")
+
+
+def check_writable(target: Path) -> None:
+    """Find out before the work whether its result could be written, as far as permissions tell.
+
+    Raises:
+        OutputError: The folder, or the one it would be made in, takes no files from this user.
+    """
+    folder = next((above for above in target.parents if os.path.lexists(above)), None)
+    if folder is None or os.access(folder, os.W_OK | os.X_OK):
+        return
+    try:  # the true reason, or none: some file systems answer the question wrongly
+        part, descriptor = _open_part(folder / target.name)
+        os.close(descriptor)
+        part.unlink()
+    except OSError as error:
+        raise _cannot_write(target, error) from error
 
 
 def write_atomic(target: Path, data: bytes, *, replace_existing: bool = True) -> bool:
@@ -306,7 +326,10 @@ def _cannot_write(target: Path, error: OSError) -> OutputError:
 
 def _expand(inputs: Sequence[str]) -> Iterator[str]:
     for name in inputs:
-        if name == STDIO or os.path.lexists(name):
+        if name in _STANDARD_INPUT:
+            yield STDIO
+            continue
+        if _exists(name):
             yield name
             continue
         matches = sorted(glob.glob(name, recursive=True)) if glob.has_magic(name) else []  # noqa: PTH207 - absolute patterns too
@@ -314,6 +337,17 @@ def _expand(inputs: Sequence[str]) -> Iterator[str]:
             what = "matches nothing" if glob.has_magic(name) else "does not exist"
             raise UsageError(f"the input {name} {what}", hint="check the path; names with spaces need quotes")
         yield from (match for match in matches if not is_part(os.path.basename(match)))  # noqa: PTH119 - plain text
+
+
+def _exists(name: str) -> bool:
+    """Whether anything bears the name, be it a link to nowhere."""
+    try:
+        os.lstat(name)
+    except PermissionError as error:
+        raise UsageError(f"the input {name} cannot be reached: permission denied", hint="check the folders") from error
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 def _check_standard(names: list[str], output: str | None, *, batch: bool) -> None:
@@ -466,31 +500,25 @@ def _suffixed(job: Job, suffix: str) -> Job:
     return replace(job, target=job.target.with_name(f"{job.target.stem}-{suffix}{job.target.suffix}"))
 
 
-def _check_targets(jobs: list[Job], rule: Existing) -> None:
-    sources = {_key(job.source): job for job in jobs if job.source is not None}
-    files: dict[tuple[int, int], Job] | None = None
+def _check_targets(jobs: list[Job], rule: Existing, keep: Sequence[Path]) -> None:
+    inputs = [*keep, *(job.source for job in jobs if job.source is not None)]
+    names = {_key(path): path for path in inputs}
+    files: dict[tuple[int, int], Path] | None = None
     for job in jobs:
         if job.target is None:
             continue
-        owner = sources.get(_key(job.target))
+        owner = names.get(_key(job.target))
         status = _status(job.target)
         if owner is None and status is not None:
             if files is None:  # most runs find no output there and need not ask
-                files = {(seen.st_dev, seen.st_ino): owner for owner, seen in _source_files(jobs)}
-            owner = files.get((status.st_dev, status.st_ino))
+                files = {(seen.st_dev, seen.st_ino): path for path in inputs if (seen := _status(path)) is not None}
+            owner = files.get((status.st_dev, status.st_ino))  # a hard link is one file under two names
         if owner is not None:
             raise UsageError(
-                f"the output {job.target} of {job.source_name} is the input {owner.source_name}",
+                f"the output {job.target} of {job.source_name} is the input {owner}",
                 hint="inputs are never overwritten: choose another output",
             )
         if rule is Existing.FAIL and status is not None:
             raise UsageError(
                 f"the output {job.target} exists already", hint="--existing skip or overwrite says what to do with it"
             )
-
-
-def _source_files(jobs: list[Job]) -> Iterator[tuple[Job, os.stat_result]]:
-    """The files behind the inputs: a hard link is one file under two names."""
-    for job in jobs:
-        if job.source is not None and (status := _status(job.source)) is not None:
-            yield job, status

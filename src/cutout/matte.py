@@ -2,15 +2,54 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from PIL import Image, ImageChops, ImageFilter, ImageOps
 
 __all__ = ["binary", "compose", "cover", "cut", "post_process", "upscale"]
 
 
+_REACH = 4
+"""Mask pixels around its content that Lanczos (a=3) can reach, and one for good measure."""
+
+
 def upscale(mask: Image.Image, size: tuple[int, int]) -> Image.Image:
-    """The mask (mode L) at the picture's size (width, height), by Lanczos as rembg does."""
-    return mask if mask.size == size else mask.resize(size, Image.Resampling.LANCZOS)
+    """The mask (mode L) at the picture's size (width, height), by Lanczos as rembg does.
+
+    Only the part of the picture that the mask's content reaches is computed; the rest is 0 anyway.
+    """
+    if mask.size == size:
+        return mask
+    content = mask.getbbox()
+    if content is None:
+        return Image.new("L", size)
+    across, down = size[0] / mask.width, size[1] / mask.height
+    if min(across, down) < 1:
+        return mask.resize(size, Image.Resampling.LANCZOS)
+    left, right = _reached(content[0], content[2], across, size[0])
+    top, bottom = _reached(content[1], content[3], down, size[1])
+    # Rows first, then columns: the order that Pillow chooses by itself depends on its version and on the sizes.
+    first, last = max(0, content[1] - 2 * _REACH), min(mask.height, content[3] + 2 * _REACH)
+    rows = mask.crop((0, first, mask.width, last))
+    rows = rows.resize(
+        (right - left, last - first), Image.Resampling.LANCZOS, box=(left / across, 0, right / across, last - first)
+    )
+    part = rows.resize(
+        (right - left, bottom - top),
+        Image.Resampling.LANCZOS,
+        box=(0, top / down - first, right - left, bottom / down - first),
+    )
+    if part.size == size:
+        return part
+    result = Image.new("L", size)
+    result.paste(part, (left, top))
+    return result
+
+
+def _reached(low: int, high: int, factor: float, size: int) -> tuple[int, int]:
+    """The pixels of the picture that mask pixels low..high reach."""
+    return max(0, math.floor((low - _REACH) * factor)), min(size, math.ceil((high + _REACH) * factor))
 
 
 def binary(mask: Image.Image, threshold: int) -> Image.Image:

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 __all__ = ["UnsolvableError", "check_available", "refine", "trimap"]
 
 
+_WINDOW = 3  # side of the windows over which the solver compares colours
+
+
 class UnsolvableError(CutoutError):
     """The trimap has no sure foreground or no sure background, or the solver found no solution."""
 
@@ -79,15 +82,22 @@ def refine(rgb: Image.Image, mask: Image.Image, options: RemoveOptions) -> tuple
     if not (known == 255).any() or not (known == 0).any():
         missing = "foreground" if not (known == 255).any() else "background"
         raise UnsolvableError(f"the trimap has no sure {missing}")
-    from pymatting import estimate_alpha_cf, estimate_foreground_ml
+    if min(rgb.size) < _WINDOW:
+        raise UnsolvableError("the picture is too small")
+    from pymatting import estimate_alpha_cf, estimate_foreground_ml, ichol
 
+    ichol.__globals__["print"] = _say_nothing  # it tells standard output, which carries pictures, that it tries again
     colors = np.asarray(rgb) / 255.0
     try:
         alpha = estimate_alpha_cf(colors, known / 255.0)
         foreground = estimate_foreground_ml(colors, alpha)
-    except ValueError as error:  # no convergence, or a picture too small for its windows
+    except ValueError as error:  # no convergence
         raise UnsolvableError(f"the solver failed: {error}") from error
     return _picture(alpha), _picture(foreground)
+
+
+def _say_nothing(*_: object) -> None:
+    """Instead of `print`."""
 
 
 def _picture(values: npt.NDArray[np.float64]) -> Image.Image:

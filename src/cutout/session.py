@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
+import tempfile
 import threading
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from cutout import graph
 from cutout.errors import CutoutError, DeviceError, ModelError, UsageError
 from cutout.models import Activation
 from cutout.providers import CPU, PROVIDERS, Device, DeviceRequest, Machine, Provider, choose, unusable, why_not
+from cutout.store import prepared_home
 from cutout.tensor import input_size, to_input, to_mask
 
 if TYPE_CHECKING:
@@ -140,7 +144,15 @@ def open_session(
     """
     wanted_class = _wanted_class(spec, dict(model_options or {}))
     here = prepare(request)
-    inner, said = _open(path, here, here.settings(threads))
+    faster = _prepared(path, spec, here)
+    try:
+        inner, said = _open(faster or path, here, here.settings(threads))
+    except ModelError:
+        if faster is None:
+            raise
+        with contextlib.suppress(OSError):  # whatever happened to the copy, the model itself may be good
+            faster.unlink()
+        inner, said = _open(path, here, here.settings(threads))
     used = here.settle(inner.get_providers(), said, warn)
     spec = _check_signature(inner, spec, path)
     return OnnxSession(inner, spec, str(used), wanted_class)
@@ -168,6 +180,41 @@ def _open(path: Path, here: Prepared, settings: Any) -> tuple[Any, str]:
             left = left[1:]
             if not left:
                 raise unusable(here.devices[0], here.request, here.machine, said) from error
+
+
+def _prepared(path: Path, spec: ModelSpec, here: Prepared) -> Path | None:
+    """A copy of the graph that is faster on a CPU, made once per model and runtime and kept; None where there is none.
+
+    An empty file says that there is nothing to gain. Two runs that make it at once each move a whole file into place.
+    """
+    if not spec.sha256 or here.devices[0].provider is not CPU:
+        return None
+    target = prepared_home() / f"{spec.sha256[:16]}-{here.runtime.__version__}-{graph.REVISION}.onnx"
+    if not target.exists():
+        # best effort: without a place to keep it, or with a graph that is not understood, the file serves as it is
+        with contextlib.suppress(OSError, graph.UnknownGraphError):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=target.parent, prefix=".making-") as folder:
+                folded, done = Path(folder) / "folded.onnx", Path(folder) / "done.onnx"
+                edited, count = graph.scale_resizes(_folded(path, folded, here))
+                done.write_bytes(edited if count else b"")
+                done.replace(target)
+    try:
+        return target if target.stat().st_size else None
+    except OSError:
+        return None
+
+
+def _folded(path: Path, target: Path, here: Prepared) -> bytes:
+    """The graph with its constants folded by the runtime."""
+    settings = here.settings(1)
+    settings.graph_optimization_level = here.runtime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    settings.optimized_model_filepath = str(target)
+    try:
+        here.runtime.InferenceSession(str(path), sess_options=settings, providers=[CPU.name])
+    except Exception as error:  # the runtime's exceptions share no base; opening the model itself will tell
+        raise graph.UnknownGraphError(_first_line(error)) from error
+    return target.read_bytes()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -233,6 +280,8 @@ def prepare(request: DeviceRequest) -> Prepared:
 
 
 def _runtime() -> Any:
+    # From 1.29 on the runtime reports usage to its maker over the network unless this is set before it is imported.
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     try:
         import onnxruntime
     except ImportError as error:
@@ -248,6 +297,7 @@ def _runtime() -> Any:
             hint='pip uninstall -y onnxruntime onnxruntime-gpu && pip install "cutout-cli[cpu]"',
         )
     onnxruntime.set_default_logger_severity(4)
+    onnxruntime.disable_telemetry_events()  # somebody else may have imported it before us
     return onnxruntime
 
 

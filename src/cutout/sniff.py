@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
+
 __all__ = ["HEAD", "sniff"]
 
 HEAD = 32
 """Bytes from the start of a file that `sniff` wants."""
 
 _HEIF_BRANDS = {b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1"}
+_PORTABLE = re.compile(rb"P[1-6]\s+(#|\d+\s+(#|\d+\s))")
 _SIGNATURES: tuple[tuple[bytes, str], ...] = (
     (b"\x89PNG\r\n\x1a\n", "PNG"),
     (b"\xff\xd8\xff", "JPEG"),
@@ -43,7 +46,7 @@ def _iso_media(head: bytes) -> str | None:
 
 
 def _weak(head: bytes) -> str | None:
-    """Two signatures are so short that a second sign is wanted: BMP's header size, PPM's white space."""
+    """Two signatures are so short that a second sign is wanted: BMP's header size, PPM's width and height."""
     if (
         head[:2] == b"BM"
         and head[6:10] == b"\0\0\0\0"
@@ -51,6 +54,4 @@ def _weak(head: bytes) -> str | None:
         and head[14:15] in b"\x0c\x28\x38\x40\x6c\x7c"
     ):
         return "BMP"
-    if head[:1] == b"P" and head[1:2] in b"123456" and head[2:3] in b" \t\r\n" and len(head) > 6:
-        return "PPM"
-    return None
+    return "PPM" if _PORTABLE.match(head) else None

@@ -27,6 +27,7 @@ __all__ = [
     "locate",
     "model_home",
     "offline",
+    "prepared_home",
     "require",
     "sha256",
     "verify",
@@ -63,6 +64,11 @@ def data_home() -> Path:
 def model_home() -> Path:
     """Folder that downloaded models go to."""
     return data_home() / "models"
+
+
+def prepared_home() -> Path:
+    """Folder of rewritten graphs; everything in it can be made again."""
+    return data_home() / "prepared"
 
 
 def offline() -> bool:

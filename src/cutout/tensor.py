@@ -77,16 +77,15 @@ def to_input(
     small = rgb
     if rgb.size != (place.width, place.height):
         small = rgb.resize((place.width, place.height), Image.Resampling.LANCZOS)
-    pixels = np.asarray(small, dtype=np.float32)
+    pixels = np.asarray(small)
     divisor = spec.divisor if spec.divisor is not None else max(float(pixels.max()), 1e-6)
-    std = np.asarray(spec.std, np.float32)
-    normal = (pixels * (1 / (divisor * std)).astype(np.float32) - np.asarray(spec.mean, np.float32) / std).transpose(
-        2, 0, 1
-    )
-    if fit is not Fit.PAD:
-        return np.ascontiguousarray(normal)[None], place
     batch = np.zeros((1, 3, height, width), np.float32)
-    batch[0, :, place.top : place.top + place.height, place.left : place.left + place.width] = normal
+    inside = batch[0, :, place.top : place.top + place.height, place.left : place.left + place.width]
+    for channel, (mean, std) in enumerate(zip(spec.mean, spec.std, strict=True)):
+        # In double precision as rembg does it: models in int8 make the last bit of their input visible. There are but
+        # 256 values, so looking them up is also faster.
+        values = ((np.arange(256) / divisor - mean) / std).astype(np.float32)
+        np.take(values, pixels[:, :, channel], out=inside[channel], mode="clip")
     return batch, place
 
 
@@ -109,15 +108,13 @@ def to_mask(
         ModelError: The output is not a mask (shape, or values that are no numbers).
     """
     planes = np.asarray(output, np.float32)
+    if planes.ndim < 2 or planes.size == 0:
+        raise ModelError(f"the model {spec.name} gave an output of shape {output.shape}, which is no mask")
     while planes.ndim > 3:
         planes = planes[0]
-    if planes.ndim == 2:
-        planes = planes[None]
-    if planes.ndim != 3 or planes.size == 0:
-        raise ModelError(f"the model {spec.name} gave an output of shape {output.shape}, which is no mask")
-    planes = place.crop(planes)
+    planes = place.crop(planes if planes.ndim == 3 else planes[None])
     mask = _activate(planes, spec, wanted)
-    low, high = float(mask.min()), float(mask.max())
+    low, high = mask.min(), mask.max()
     if not (np.isfinite(low) and np.isfinite(high)) or np.isnan(planes).any():
         raise ModelError(f"the model {spec.name} gave values that are no numbers")
     if rescale and high - low > 1e-6:  # a flat mask has nothing to stretch

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from cutout import __version__
-from cutout.cli import doctor, models, remove
+from cutout.cli import bench, doctor, models, remove
 from cutout.console import Console
-from cutout.errors import CutoutError, ExitCode
+from cutout.errors import CutoutError, ExitCode, OutputError
 
 __all__ = ["app", "main"]
 
@@ -25,6 +26,7 @@ app = typer.Typer(
 )
 app.command("remove", no_args_is_help=True)(remove.remove)
 app.add_typer(models.app, name="models")
+app.command("bench")(bench.bench)
 app.command("doctor")(doctor.doctor)
 
 
@@ -56,26 +58,14 @@ def main() -> None:
     except KeyboardInterrupt:
         console.say("interrupted")
         code = ExitCode.INTERRUPTED
-    except BrokenPipeError:  # whoever read our standard output has gone
-        code = ExitCode.SOME_FAILED
     except Exception as error:  # noqa: BLE001 - the last resort: a bug is told as one
         from cutout.report import BugError
 
-        bug = BugError.of(error)
-        console.error(bug)
-        code = bug.exit_code
+        failure: CutoutError = BugError.of(error)
+        if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EIO}:
+            failure = OutputError(f"the output cannot be written: {error.strerror}")
+        console.error(failure)
+        code = failure.exit_code
     else:
         code = ExitCode.OK
-    finally:
-        _flush()
     sys.exit(code)
-
-
-def _flush() -> None:
-    """What standard output still holds and cannot take must not change the exit code when the interpreter ends."""
-    stdout: Any = sys.stdout  # None where the caller closed it
-    try:
-        if stdout is not None:
-            stdout.flush()
-    except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), stdout.fileno())

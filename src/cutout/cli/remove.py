@@ -9,7 +9,7 @@ import signal
 import sys
 import threading
 import time
-from pathlib import Path  # noqa: TC003 - Typer reads the annotations
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -229,8 +229,9 @@ def remove(
         recursive=recursive,
         existing=existing,
         on_collision=on_collision,
+        keep=_further_files(options, model, model_config),
     )
-    _check_standard_output(todo, as_json=as_json)
+    _check_standard_streams(todo, as_json=as_json)
     if dry_run:
         _print_plan(todo, console, as_json=as_json)
         return
@@ -252,33 +253,41 @@ def remove(
     }
     if pull:
         _pull(model, console)
-    report = _run(todo, options, encoding, settings, console, workers=workers, as_json=as_json)
+    with _Interrupt(console) as stop:
+        report = _run(todo, options, encoding, settings, console, workers=workers, as_json=as_json, stop=stop)
     if report.exit_code is not ExitCode.OK:
         raise typer.Exit(int(report.exit_code))
 
 
-def _check_standard_output(todo: Plan, *, as_json: bool) -> None:
+def _further_files(options: RemoveOptions, model: str, model_config: Path | None) -> list[Path]:
+    """What the run reads beside its inputs."""
+    own_model = Path(model) if model.endswith(".onnx") else None
+    return [path for path in (options.background_picture, own_model, model_config) if path is not None]
+
+
+def _check_standard_streams(todo: Plan, *, as_json: bool) -> None:
+    if any(job.source is None for job in todo.jobs) and _is_terminal(sys.stdin):
+        raise UsageError("standard input is a terminal, not a picture", hint="redirect it, or name a file")
     if any(job.target is None for job in todo.jobs):
         if as_json:
             raise UsageError(
                 "--json and the picture cannot both go to standard output", hint="write the picture to a file"
             )
-        if _prints_to_terminal():
+        if _is_terminal(sys.stdout):
             raise UsageError(
                 "standard output is a terminal, not a place for a picture", hint="redirect it, or use -o FILE"
             )
 
 
-def _prints_to_terminal() -> bool:
-    stdout: Any = sys.stdout  # None where the caller closed it
-    return stdout is not None and stdout.isatty()
+def _is_terminal(stream: Any) -> bool:
+    return stream is not None and stream.isatty()  # None where the caller closed it
 
 
 def _print_plan(todo: Plan, console: Console, *, as_json: bool) -> None:
     from cutout.batch import emit
     from cutout.report import Outcome, Status
 
-    terminal = _prints_to_terminal()
+    terminal = _is_terminal(sys.stdout)
     for outcome in _unreadable(todo):
         console.outcome(outcome)
     for job in todo.jobs:
@@ -337,6 +346,7 @@ def _run(
     *,
     workers: int,
     as_json: bool,
+    stop: threading.Event,
 ) -> Report:
     from cutout.batch import process, run
     from cutout.files import sweep
@@ -349,7 +359,7 @@ def _run(
     sweep({job.target.parent for job in todo.jobs if job.target is not None})
     waiting: list[Job] = []
     used_model = used_device = ""
-    with Progress(console, report.total) as progress, _Interrupt(console) as stop:
+    with Progress(console, report.total) as progress:
 
         def tell(outcome: Outcome) -> None:
             report.add(outcome)

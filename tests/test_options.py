@@ -1,0 +1,285 @@
+"""Options validate themselves, and a model's configuration is checked before it spoils a picture."""
+
+from __future__ import annotations
+
+import dataclasses
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cutout.errors import ExitCode, ModelError, UsageError
+from cutout.models import ALIASES, DEFAULT_MODEL, MODELS, Activation, custom_spec, find_spec
+from cutout.options import OUTPUT_SUFFIXES, Fit, OutputFormat, RemoveOptions, parse_color
+
+# --- RemoveOptions ---
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"threshold": -1}, "--threshold is -1.* between 0 and 255"),
+        ({"threshold": 256}, "--threshold is 256"),
+        ({"threshold": 127.5}, "whole number"),
+        ({"threshold": "128"}, "--threshold is '128'.* whole number"),
+        ({"max_size": 0}, "--max-size is 0.* at least 1 pixel"),
+        ({"max_size": -5}, "--max-size"),
+        ({"max_size": 10.5}, "whole number"),
+        ({"matting_foreground": 256}, "--matting-foreground is 256"),
+        ({"matting_foreground": None}, "whole number"),
+        ({"matting_background": -1}, "--matting-background is -1"),
+        ({"matting_erode": -1}, "--matting-erode is -1.* negative"),
+        ({"matting": True, "matting_foreground": 10, "matting_background": 10}, "must be below"),
+        ({"mask": True, "background": "white"}, "--background has nothing to fill"),
+        ({"fit": "squeeze"}, "--fit is 'squeeze'.* stretch, pad"),
+        ({"background": "no colour and no file"}, "neither a colour nor a picture file"),
+        ({"background": ""}, "neither"),
+        ({"background": "x" * 5000}, "neither"),
+        ({"background": Path("nowhere.png")}, "nowhere.png does not exist"),
+        ({"background": (1, 2)}, "not a colour"),
+        ({"background": (1, 2, 3, 4, 5)}, "not a colour"),
+        ({"background": (1, 2, 256)}, "not a colour"),
+        ({"background": (0.5, 0.5, 0.5)}, "not a colour"),
+    ],
+)
+def test_a_value_that_makes_no_sense_is_refused_by_its_option(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message) as caught:
+        RemoveOptions(**values)
+    assert caught.value.exit_code is ExitCode.USAGE
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {},
+        {"threshold": 0},
+        {"threshold": 255},
+        {"threshold": np.uint8(7), "max_size": np.int64(9)},
+        {"max_size": 1},
+        {"matting": True, "matting_foreground": 11, "matting_background": 10, "matting_erode": 0},
+        {"matting_foreground": 1, "matting_background": 200},
+        {"background": (0, 0, 0)},
+        {"background": (255, 255, 255, 0)},
+    ],
+)
+def test_every_value_in_range_is_taken(values: dict[str, Any]) -> None:
+    options = RemoveOptions(**values)
+    assert {name: getattr(options, name) for name in values} == values
+
+
+def test_options_cannot_be_changed() -> None:
+    options = RemoveOptions()
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        options.threshold = 5  # type: ignore[misc]
+    with pytest.raises((AttributeError, TypeError)):
+        options.colour = 5  # type: ignore[attr-defined]
+
+
+def test_options_are_given_by_name() -> None:
+    with pytest.raises(TypeError):
+        RemoveOptions(True)  # type: ignore[call-arg]
+
+
+def test_equal_options_are_equal_and_survive_pickling() -> None:
+    options = RemoveOptions(threshold=5, background=(1, 2, 3), fit=Fit.PAD)
+    assert (
+        pickle.loads(pickle.dumps(options)) == options == RemoveOptions(threshold=5, background=(1, 2, 3), fit=Fit.PAD)
+    )
+    assert hash(options) != hash(RemoveOptions())
+
+
+def test_a_plain_word_is_a_fit() -> None:
+    assert RemoveOptions(fit="pad").fit is Fit.PAD  # type: ignore[arg-type]
+
+
+def test_a_mapping_with_an_unknown_name_lists_the_known_ones() -> None:
+    assert RemoveOptions.from_mapping({"threshold": 9, "mask": True}) == RemoveOptions(threshold=9, mask=True)
+    with pytest.raises(UsageError, match="unknown option colour, size") as caught:
+        RemoveOptions.from_mapping({"size": 1, "colour": 2, "mask": True})
+    for name in RemoveOptions.names():
+        assert name in (caught.value.hint or "")
+
+
+@pytest.mark.parametrize(
+    ("text", "color"),
+    [
+        ("white", (255, 255, 255, 255)),
+        (" Red ", (255, 0, 0, 255)),
+        ("#f80", (255, 136, 0, 255)),
+        ("#ff8800", (255, 136, 0, 255)),
+        ("#ff880080", (255, 136, 0, 128)),
+        ("rgb(1, 2, 3)", (1, 2, 3, 255)),
+        ("rgb(100%, 0%, 0%)", (255, 0, 0, 255)),
+        ("hsl(120, 100%, 50%)", (0, 255, 0, 255)),
+        ("photo.jpg", None),
+        ("", None),
+    ],
+)
+def test_colours(text: str, color: tuple[int, int, int, int] | None) -> None:
+    assert parse_color(text) == color
+
+
+def test_a_background_is_a_colour_or_a_picture(tmp_path: Path) -> None:
+    path = tmp_path / "beach.png"
+    Image.new("RGB", (2, 2)).save(path)
+    for picture in (path, str(path)):
+        options = RemoveOptions(background=picture)
+        assert (options.background_color, options.background_picture) == (None, path)
+    for color in ("#010203", (1, 2, 3), (1, 2, 3, 255)):
+        options = RemoveOptions(background=color)
+        assert (options.background_color, options.background_picture) == ((1, 2, 3, 255), None)
+    assert (RemoveOptions().background_color, RemoveOptions().background_picture) == (None, None)
+
+
+def test_a_word_that_is_a_colour_is_one_though_a_file_bears_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "red").touch()
+    monkeypatch.chdir(tmp_path)
+    assert RemoveOptions(background="red").background_color == (255, 0, 0, 255)
+    assert RemoveOptions(background="./red").background_picture == Path("red")
+
+
+def test_only_jpeg_has_no_transparency() -> None:
+    assert [kind for kind in OutputFormat if not kind.has_alpha] == [OutputFormat.JPEG]
+    assert set(OUTPUT_SUFFIXES.values()) == set(OutputFormat)
+    assert all(OUTPUT_SUFFIXES[f".{kind.value}"] is kind for kind in OutputFormat)
+
+
+# --- the registry ---
+
+
+def test_the_default_model_ships_with_the_program() -> None:
+    assert [spec.name for spec in MODELS.values() if spec.embedded] == [DEFAULT_MODEL]
+
+
+@pytest.mark.parametrize("spec", MODELS.values(), ids=MODELS)
+def test_every_row_can_be_downloaded_and_verified(spec: Any) -> None:
+    assert spec.url.startswith("https://")
+    assert len(bytes.fromhex(spec.sha256)) == 32
+    assert spec.bytes > 1_000_000
+    assert spec.licence
+    assert spec.about
+    assert spec.path is None
+
+
+def test_names_and_aliases_are_unique() -> None:
+    names = [name.lower() for spec in MODELS.values() for name in (spec.name, *spec.aliases)]
+    # RMBG-2.0 is rmbg-2.0 in capitals
+    assert sorted(set(names)) == sorted({*(name.lower() for name in MODELS), *ALIASES})
+    assert len({spec.file for spec in MODELS.values()}) == len(MODELS)
+
+
+@pytest.mark.parametrize(
+    ("name", "model"),
+    [
+        ("u2net", "u2net"),
+        ("U2NET", "u2net"),
+        ("RMBG-2.0", "rmbg-2.0"),
+        ("bria-rmbg", "rmbg-2.0"),
+        ("Bria-RMBG", "rmbg-2.0"),
+    ],
+)
+def test_a_model_is_found_by_name_and_alias(name: str, model: str) -> None:
+    assert find_spec(name) is MODELS[model]
+
+
+@pytest.mark.parametrize(
+    ("name", "near"), [("u2nett", "u2net"), ("birefnet", "birefnet-general"), ("isnet", "isnet-anime")]
+)
+def test_an_unknown_model_names_the_nearest(name: str, near: str) -> None:
+    with pytest.raises(UsageError, match=f"no model '{name}'") as caught:
+        find_spec(name)
+    assert near in (caught.value.hint or "")
+
+
+def test_only_the_non_commercial_model_says_so() -> None:
+    assert [spec.name for spec in MODELS.values() if spec.non_commercial] == ["rmbg-2.0"]
+
+
+# --- a user's own file ---
+
+
+def test_an_unknown_file_starts_from_u2nets_row() -> None:
+    spec = custom_spec(Path("/some/mine.onnx"))
+    assert (spec.name, spec.file, spec.path) == ("mine", "mine.onnx", Path("/some/mine.onnx"))
+    assert (spec.size, spec.mean, spec.rescale) == ((320, 320), MODELS["u2net"].mean, True)
+    assert (spec.url, spec.bytes, spec.sha256, spec.embedded, spec.licence) == ("", 0, "", False, "the user's own")
+
+
+@pytest.mark.parametrize(
+    ("file", "model"),
+    [
+        ("isnet-anime.onnx", "isnet-anime"),
+        ("bria-rmbg-2.0.onnx", "rmbg-2.0"),
+        ("bria-rmbg.onnx", "rmbg-2.0"),
+        ("BiRefNet-portrait-epoch_150.onnx", "birefnet-portrait"),
+        ("modnet.onnx", "modnet"),
+    ],
+)
+def test_a_file_that_bears_a_registry_files_name_is_that_model(file: str, model: str) -> None:
+    spec, row = custom_spec(Path(file)), MODELS[model]
+    for column in ("size", "divisor", "mean", "std", "fit", "output", "activation", "rescale", "non_commercial"):
+        assert getattr(spec, column) == getattr(row, column), column
+    assert spec.sha256 == "", "it need not be the very same file"
+
+
+def test_a_configuration_replaces_single_columns() -> None:
+    config = {
+        "size": 512,
+        "divisor": 255,
+        "mean": [0.5, 0.5, 0.5],
+        "std": [1, 1, 1],
+        "fit": "pad",
+        "output": -1,
+        "activation": "sigmoid",
+        "rescale": False,
+        "sha256": "AB" * 32,
+    }
+    spec = custom_spec(Path("mine.onnx"), config)
+    assert (spec.size, spec.divisor, spec.mean, spec.std) == ((512, 512), 255.0, (0.5,) * 3, (1.0,) * 3)
+    assert (spec.fit, spec.output, spec.activation, spec.rescale) == (Fit.PAD, -1, Activation.SIGMOID, False)
+    assert spec.sha256 == "ab" * 32
+    assert custom_spec(Path("mine.onnx"), {"size": [480, 640]}).size == (480, 640)
+    assert custom_spec(Path("mine.onnx"), {"size": None}).size is None
+    assert custom_spec(Path("modnet.onnx"), {"divisor": "max"}).divisor is None
+    assert custom_spec(Path("mine.onnx"), {"classes": ["cat", "dog"]}).classes == ("cat", "dog")
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"size": 0},
+        {"size": [320]},
+        {"size": "large"},
+        {"long_side": 0},
+        {"multiple": 0},
+        {"multiple": float("inf")},
+        {"divisor": 0},
+        {"divisor": -1},
+        {"divisor": float("nan")},
+        {"divisor": "min"},
+        {"mean": [0.5, 0.5]},
+        {"mean": 0.5},
+        {"mean": ["a", "b", "c"]},
+        {"std": [1, 0, 1]},
+        {"std": [1, float("inf"), 1]},
+        {"fit": "squeeze"},
+        {"output": "last"},
+        {"activation": "relu"},
+        {"rescale": "yes"},
+        {"classes": "upper"},
+    ],
+    ids=str,
+)
+def test_a_configuration_that_would_spoil_every_picture_is_refused(config: dict[str, Any]) -> None:
+    with pytest.raises(ModelError, match=f"unfit value for {next(iter(config))}") as caught:
+        custom_spec(Path("mine.onnx"), config)
+    assert caught.value.exit_code is ExitCode.MODEL
+
+
+def test_an_unknown_column_lists_the_known_ones() -> None:
+    with pytest.raises(ModelError, match="unknown entries: colour, url") as caught:
+        custom_spec(Path("mine.onnx"), {"url": "x", "colour": 1, "size": 5})
+    assert "divisor" in (caught.value.hint or "")
