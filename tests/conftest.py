@@ -30,6 +30,7 @@ def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPat
     for name in _HOMES:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(folder))
+    monkeypatch.setenv("USERPROFILE", str(folder))  # what Windows calls it
     monkeypatch.setenv("CUTOUT_HOME", str(folder / "cutout"))
     return folder
 
@@ -50,9 +51,11 @@ def weights() -> Path:
 
 
 @pytest.fixture(scope="session")
-def remover() -> Remover:
-    """The embedded model on the CPU, opened once."""
-    return Remover(device="cpu")
+def remover(tmp_path_factory: pytest.TempPathFactory) -> Remover:
+    """The embedded model on the CPU, opened once; what it keeps goes to a folder of its own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CUTOUT_HOME", str(tmp_path_factory.mktemp("remover")))
+        return Remover(device="cpu")
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,8 @@ SOURCE = Path(package.__file__).parent
 # Level by level from the bottom; a module may import those of the rows above its own, and none of its own row.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors",),
-    ("cpus", "graph", "options", "sniff", "stages"),
-    ("matte", "matting", "models", "png", "providers"),
+    ("atomic", "cpus", "graph", "options", "sniff", "stages"),
+    ("colors", "matte", "matting", "models", "png", "providers"),
     ("codec", "files", "store", "tensor"),
     ("download", "report", "session"),
     ("rembg_session",),
@@ -27,7 +27,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("batch",),
     ("api", "bench", "console"),
     ("cli.options",),
-    ("cli.bench", "cli.doctor", "cli.models"),
+    ("cli.bench", "cli.doctor", "cli.models", "cli.run"),
     ("cli.remove",),
     ("cli",),
     ("", "__main__"),  # the package itself: its public names
@@ -106,8 +106,8 @@ def test_imports_point_downward_only(module: str) -> None:
 
 
 def test_the_walk_sees_imports_inside_functions_and_for_type_checking() -> None:
-    assert "cutout.report.Report" in imported("cli.remove"), "under TYPE_CHECKING"
-    assert "cutout.pipeline.Remover" in imported("cli.remove"), "inside a function"
+    assert "cutout.report.Report" in imported("cli.run"), "under TYPE_CHECKING"
+    assert "cutout.pipeline.Remover" in imported("cli.run"), "inside a function"
     assert ours("cutout.codec.decode") == "codec"
     assert ours("cutout.cli.options.option") == "cli.options"
     assert ours("cutout.remove") == ""

@@ -31,7 +31,7 @@ from PIL import Image
 from small import brightness_model, half
 
 from cutout.batch import Encoding, process, run
-from cutout.cli.remove import _Interrupt
+from cutout.cli.run import Interrupt
 from cutout.console import Console
 from cutout.errors import OutputError
 from cutout.files import Job
@@ -435,7 +435,7 @@ class TestSignals:
             assert name.endswith(".cutout-part") or data == reference[name]
 
     def test_one_that_comes_too_late_changes_nothing(self) -> None:
-        with _Interrupt(Console(quiet=True)) as stop:
+        with Interrupt(Console(quiet=True)) as stop:
             os.kill(os.getpid(), signal.SIGTERM)
             assert stop.wait(10)
         report = Report(total=1)
@@ -445,7 +445,7 @@ class TestSignals:
 
     def test_the_handlers_are_given_back(self) -> None:
         before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
-        with _Interrupt(Console(quiet=True)):
+        with Interrupt(Console(quiet=True)):
             assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] != before
         assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
 
@@ -457,7 +457,7 @@ class TestSignals:
 
         console = Console()
         monkeypatch.setattr(console, "say", say)
-        with _Interrupt(console) as stop:
+        with Interrupt(console) as stop:
             os.kill(os.getpid(), signal.SIGINT)
             assert stop.wait(10)
 

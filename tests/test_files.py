@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from small import limited
 
-from cutout import files
+from cutout import atomic
+from cutout.atomic import check_writable, is_there, sweep, write_atomic
 from cutout.errors import OutputError, UsageError
-from cutout.files import Plan, check_writable, is_there, plan, sweep, write_atomic
+from cutout.files import Plan, plan
 from cutout.options import Existing, OnCollision, OutputFormat
 
 if TYPE_CHECKING:
@@ -401,15 +402,28 @@ class TestCollisions:
         Path("out/b").symlink_to("a")
         assert "in/a/x.jpg and in/b/x.jpg would both become" in refused("in", output="out")
 
-    def test_upper_and_lower_case_are_one_where_the_system_holds_them_for_one(
-        self, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        put("in/Cat.jpg", "in/cat.png")
-        assert planned("in", output="out") == {"in/Cat.jpg": "out/Cat.png", "in/cat.png": "out/cat.png"}
-        monkeypatch.setattr(sys, "platform", "darwin")
-        assert "in/Cat.jpg and in/cat.png would both become" in refused("in", output="out")
+    @pytest.mark.parametrize(("one", "other"), [("Cat", "cat"), ("cafe\u0301", "caf\u00e9")])
+    def test_names_that_some_file_systems_take_for_one_collide(self, one: str, other: str) -> None:
+        """The output may lie on a memory card that does not tell upper from lower case: nothing may be lost there."""
+        put(f"in/{one}.jpg", f"in/{other}.png")
+        assert f"in/{one}.jpg and in/{other}.png would both become" in refused("in", output="out")
         told_apart = planned("in", output="out", on_collision=OnCollision.SUFFIX)
-        assert told_apart == {"in/Cat.jpg": "out/Cat-jpg.png", "in/cat.png": "out/cat-png.png"}
+        assert told_apart == {
+            f"in/{one}.jpg": f"out/{one}-jpg.png",
+            f"in/{other}.png": f"out/{other}-png.png",
+        }
+
+    def test_an_extension_that_contradicts_the_format_is_refused(self) -> None:
+        put("a.jpg")
+        assert "ends in .png, but --format says jpg" in refused(
+            "a.jpg", output="b.png", output_format=OutputFormat.JPEG
+        )
+        assert planned("a.jpg", output="b.jpeg", output_format=OutputFormat.JPEG) == {"a.jpg": "b.jpeg"}
+
+    def test_hidden_folders_are_not_walked_unless_named(self) -> None:
+        put("in/a.jpg", "in/.thumbnails/a.jpg")
+        assert planned("in", output="out") == {"in/a.jpg": "out/a.png"}
+        assert planned("in/.thumbnails", output="out") == {"in/.thumbnails/a.jpg": "out/a.png"}
 
     def test_a_suffix_tells_them_apart_by_extension(self) -> None:
         put("in/a.jpg", "in/a.png", "in/b.jpg")
@@ -639,9 +653,9 @@ class TestWriteAtomic:
         def refuse(*_: object) -> None:
             raise OSError(errno.ENOLCK, "no locks on this file system")
 
-        monkeypatch.setattr(files.fcntl, "flock", refuse)
+        monkeypatch.setattr(atomic.fcntl, "flock", refuse)
         assert write_atomic(here / "a.png", b"data")
-        monkeypatch.setattr(files, "fcntl", None)
+        monkeypatch.setattr(atomic, "fcntl", None)
         assert write_atomic(here / "b.png", b"data")
         assert names() == ["a.png", "b.png"]
 
@@ -747,7 +761,7 @@ class TestWriteAtomic:
     def test_a_limit_on_the_size_of_files(self, here: Path) -> None:
         """The system cuts the file in the middle of a write."""
         code = (
-            "import resource, sys; from pathlib import Path; from cutout.files import write_atomic\n"
+            "import resource, sys; from pathlib import Path; from cutout.atomic import write_atomic\n"
             "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n"
             "try: write_atomic(Path('a.png'), bytes(1_000_000))\n"
             "except Exception as error: print(type(error).__name__, error)"
@@ -760,7 +774,7 @@ class TestWriteAtomic:
         put("locked/a.png", content=b"old")
         Path("locked").chmod(0o555)
         code = (
-            "import sys; from pathlib import Path; from cutout.files import check_writable, write_atomic\n"
+            "import sys; from pathlib import Path; from cutout.atomic import check_writable, write_atomic\n"
             "for call in (check_writable, lambda target: write_atomic(target, b'new')):\n"
             "  for name in ('locked/a.png', 'locked/b.png', 'locked/x/y.png'):\n"
             "    try: call(Path(name))\n"
@@ -823,7 +837,7 @@ class TestIsThere:
 WRITE_AND_WAIT = """
 import os, sys, time
 from pathlib import Path
-from cutout.files import write_atomic
+from cutout.atomic import write_atomic
 def wait(_):
     print('written', flush=True)
     time.sleep(60)
@@ -868,7 +882,7 @@ class TestSweep:
         self, here: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """The sweep of another run falls between making the temporary file and locking it."""
-        real, calls = files.fcntl.flock, []
+        real, calls = atomic.fcntl.flock, []
 
         def swept_first(descriptor: int, operation: int) -> None:
             calls.append(descriptor)
@@ -877,7 +891,7 @@ class TestSweep:
                     part.unlink()
             real(descriptor, operation)
 
-        monkeypatch.setattr(files.fcntl, "flock", swept_first)
+        monkeypatch.setattr(atomic.fcntl, "flock", swept_first)
         assert write_atomic(here / "a.png", b"data")
         assert len(calls) == 2
         assert names() == ["a.png"]
@@ -892,7 +906,7 @@ class TestSweep:
         self, here: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         put(".a.png.0123abcd.cutout-part")
-        monkeypatch.setattr(files, "fcntl", None)
+        monkeypatch.setattr(atomic, "fcntl", None)
         sweep({here})
         assert names() == []
 
@@ -901,7 +915,7 @@ class TestSweep:
             raise OSError(errno.ENOLCK, "no locks on this file system")
 
         put(".a.png.0123abcd.cutout-part")
-        monkeypatch.setattr(files.fcntl, "flock", refuse)
+        monkeypatch.setattr(atomic.fcntl, "flock", refuse)
         sweep({here})
         assert names() == [".a.png.0123abcd.cutout-part"]
 

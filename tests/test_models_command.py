@@ -71,7 +71,7 @@ class TestList:
         lines = cutout("models", "list", CUTOUT_HOME=str(folder)).out.decode().splitlines()
         assert f"silueta: {path}" in lines
         (row,) = [line for line in lines if line.startswith("silueta ")]
-        assert " on disk, not verified yet " in row
+        assert " unverified " in row
 
     def test_shows_a_file_of_wrong_size_as_corrupt(self, cutout: Cutout, ours: Path) -> None:
         holey(ours, 5)

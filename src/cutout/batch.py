@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cutout import codec
+from cutout.atomic import check_writable, is_there, write_atomic
 from cutout.errors import CutoutError, OutputError, PictureError
-from cutout.files import check_writable, is_there, write_atomic
 from cutout.options import Existing, OutputFormat, PngLevel, RemoveOptions
 from cutout.report import BugError, Outcome, Status
 from cutout.stages import Stages

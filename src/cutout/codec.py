@@ -6,12 +6,13 @@ import contextlib
 import io
 import math
 import threading
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from cutout.colors import narrow, to_rgb
 from cutout.errors import CutoutError, OutputError, PictureError
 from cutout.options import OutputFormat, PngLevel
 from cutout.png import encode_png
@@ -135,7 +136,7 @@ def from_array(array: npt.NDArray[Any], *, max_size: int | None = None) -> Pictu
     if array.size == 0 or array.ndim not in {2, 3} or (array.ndim == 3 and array.shape[2] not in {2, 3, 4}):
         raise PictureError(f"an array of shape {array.shape} is no picture", hint="(H, W), (H, W, 3) and (H, W, 4) are")
     if np.issubdtype(array.dtype, np.uint16):  # of either byte order
-        array = _narrow(array)
+        array = narrow(array)
     elif array.dtype == np.bool_:
         array = array.astype(np.uint8) * 255
     elif np.issubdtype(array.dtype, np.floating):
@@ -280,8 +281,8 @@ def _read(image: Image.Image, max_size: int | None) -> Picture:
         notes.append(f"only the first of {frames} frames was taken")
     image.load()
     orientation = _orientation(image)
-    metadata = Metadata(icc=image.info.get("icc_profile") or None, dpi=_dpi(image.info.get("dpi")))
-    rgb, alpha, metadata = _to_rgb(image, metadata)
+    rgb, alpha, icc = to_rgb(image, image.info.get("icc_profile") or None)
+    metadata = Metadata(icc=icc, dpi=_dpi(image.info.get("dpi")))
     if max_size is not None and max(rgb.size) > max_size:
         rgb, alpha = _limit(rgb, max_size), None if alpha is None else _limit(alpha, max_size)
     if orientation != 1:
@@ -317,72 +318,6 @@ _TURNS = {
 def _upright(image: Image.Image, orientation: int) -> Image.Image:
     turn = _TURNS.get(orientation)
     return image if turn is None else image.transpose(turn)
-
-
-def _to_rgb(image: Image.Image, metadata: Metadata) -> tuple[Image.Image, Image.Image | None, Metadata]:
-    """RGB, alpha, and the metadata that still holds: a profile of another colour space is converted away."""
-    if image.mode in {"I;16", "I;16L", "I;16B", "I;16N", "I", "F"}:
-        return _grey(image).convert("RGB"), None, replace(metadata, icc=None)
-    if image.mode in {"1", "L", "LA", "La"}:
-        grey, alpha = image.convert("LA").split()
-        return _opaque(_managed(grey, metadata.icc), alpha, replace(metadata, icc=None))
-    if image.mode in {"CMYK", "LAB"}:
-        return _managed(image, metadata.icc), None, replace(metadata, icc=None)
-    if image.has_transparency_data:
-        full = image if image.mode == "RGBA" else image.convert("RGBA")
-        return _opaque(full.convert("RGB"), full.getchannel("A"), metadata)
-    return image if image.mode == "RGB" else image.convert("RGB"), None, _rgb_profile(metadata)
-
-
-def _opaque(
-    rgb: Image.Image, alpha: Image.Image | None, metadata: Metadata
-) -> tuple[Image.Image, Image.Image | None, Metadata]:
-    """Drop an alpha that is 255 everywhere."""
-    if alpha is not None and alpha.getextrema() == (255, 255):
-        alpha = None
-    return rgb, alpha, _rgb_profile(metadata)
-
-
-def _rgb_profile(metadata: Metadata) -> Metadata:
-    """Keep a profile only if it describes RGB values; any other would make the output wrong."""
-    if metadata.icc is not None and metadata.icc[16:20] != b"RGB ":
-        return replace(metadata, icc=None)
-    return metadata
-
-
-def _managed(image: Image.Image, icc: bytes | None) -> Image.Image:
-    """Grey, CMYK or Lab to sRGB through the picture's own profile; by formula where it has none or a broken one."""
-    from PIL import ImageCms
-
-    space = {"L": b"GRAY", "CMYK": b"CMYK", "LAB": b"Lab "}.get(image.mode)
-    try:
-        if image.mode == "LAB":
-            source: Any = ImageCms.createProfile("LAB")
-        elif icc is not None and icc[16:20] == space:
-            source = ImageCms.ImageCmsProfile(io.BytesIO(icc))
-        else:
-            return image.convert("RGB")
-        converted = ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
-    except (ImageCms.PyCMSError, ValueError, OSError):
-        return image.convert("RGB")
-    return converted if converted is not None else image.convert("RGB")
-
-
-def _grey(image: Image.Image) -> Image.Image:
-    """More than 8 bits a pixel to mode L: by the range the type promises, or that the values show."""
-    values = np.asarray(image)
-    if image.mode == "F":
-        values = np.clip(np.nan_to_num(values), 0, None)
-        top = float(values.max())
-        return Image.fromarray((values * (255 / (1.0 if top <= 1 else max(255.0, top)))).astype(np.uint8))
-    if image.mode == "I" and int(values.max()) > 65535:
-        return Image.fromarray((np.clip(values, 0, None) >> 23).astype(np.uint8))
-    return Image.fromarray(_narrow(np.clip(values, 0, 65535).astype(np.uint16)))
-
-
-def _narrow(values: npt.NDArray[np.uint16]) -> npt.NDArray[np.uint8]:
-    """16 bits to 8, rounded."""
-    return ((values.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8)
 
 
 def _dpi(value: object) -> tuple[float, float] | None:

@@ -1,35 +1,26 @@
-"""Finding inputs, planning outputs (collisions refused before any work), writing whole files or none."""
+"""Finding inputs and planning outputs: collisions are refused before any work."""
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import glob
 import hashlib
 import os
-import re
-import secrets
 import stat
-import sys
+import unicodedata
 from collections import defaultdict
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from cutout.errors import OutputError, UsageError
+from cutout.atomic import is_part, status_of
+from cutout.errors import UsageError
 from cutout.options import OUTPUT_SUFFIXES, Existing, OnCollision, OutputFormat
 from cutout.sniff import HEAD, sniff
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-fcntl: Any
-try:
-    import fcntl
-except ImportError:  # Windows: an open file cannot be removed there, which protects it as well as a lock
-    fcntl = None
-
-__all__ = ["STDIO", "Job", "Plan", "check_writable", "is_there", "plan", "sweep", "write_atomic"]
+__all__ = ["STDIO", "Job", "Plan", "plan"]
 
 STDIO = "-"
 """The name of standard input and standard output on the command line."""
@@ -45,8 +36,6 @@ _CAMERA_RAW_NAMES = frozenset(
 )
 _STANDARD_INPUT = frozenset({STDIO, "/dev/stdin", "/dev/fd/0", "/proc/self/fd/0"})
 _STANDARD_OUTPUT = frozenset({STDIO, "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"})
-_PART = ".cutout-part"
-_PART_NAME = re.compile(r"\..*\.[0-9a-f]{8}" + re.escape(_PART), re.DOTALL)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -126,8 +115,8 @@ def plan(
     batch = len(names) > 1 or any(_is_folder(name) for name in names)
     _check_standard(names, output, batch=batch)
     into_folder = output is not None and output != STDIO and _means_folder(output, batch=batch)
-    if not into_folder and output_format is None and output is not None and output != STDIO:
-        output_format = _format_of(output)
+    if not into_folder and output is not None and output != STDIO:
+        output_format = _format_of(output, output_format)
     chosen = output_format or OutputFormat.PNG
     jobs: list[Job] = []
     ignored: list[Path] = []
@@ -163,165 +152,9 @@ def plan(
     )
 
 
-def is_there(target: Path) -> bool:
-    """Whether an output exists already; one that cannot be looked at counts as missing: writing it will tell.
-
-    Raises:
-        OutputError: What bears the name is no file: a result would destroy it, or never get the name.
-    """
-    status = _status(target)
-    if status is None:
-        return False
-    if stat.S_ISREG(status.st_mode):
-        return True
-    what = "a folder of that name is in the way" if stat.S_ISDIR(status.st_mode) else "it is a device or a pipe"
-    raise OutputError(f"{target} cannot be written: {what}", hint="choose another output; -o - is standard output")
-
-
-def check_writable(target: Path) -> None:
-    """Find out before the work whether its result could be written, as far as permissions tell.
-
-    Raises:
-        OutputError: The folder, or the one it would be made in, takes no files from this user.
-    """
-    folder = next((above for above in target.parents if os.path.lexists(above)), None)
-    if folder is None or os.access(folder, os.W_OK | os.X_OK):
-        return
-    try:  # the true reason, or none: some file systems answer the question wrongly
-        part, descriptor = _open_part(folder / target.name)
-        os.close(descriptor)
-        part.unlink()
-    except OSError as error:
-        raise _cannot_write(target, error) from error
-
-
-def write_atomic(target: Path, data: bytes, *, replace_existing: bool = True) -> bool:
-    """Write a file so that its name appears with all of its content or not at all, also when the power fails.
-
-    A temporary file in the same folder is written, flushed to the disk and renamed. It is locked until it has its
-    name, so that `sweep` can tell what a killed run left behind. A link of that name is replaced, never followed.
-
-    Args:
-        target: The final name; its folder is made when missing.
-        data: The content.
-        replace_existing: Otherwise a target that is there by now is left alone.
-
-    Returns:
-        Whether the file was written.
-
-    Raises:
-        OutputError: It cannot be written; nothing is left behind.
-    """
-    part: Path | None = None
-    try:
-        if is_there(target) and not replace_existing:
-            return False
-        target.parent.mkdir(parents=True, exist_ok=True)
-        part, descriptor = _open_part(target)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(descriptor)
-            if fcntl is None:
-                file.close()  # Windows renames no open file
-            if not replace_existing:
-                return _link(part, target)
-            part.replace(target)
-            part = None
-    except OSError as error:
-        raise _cannot_write(target, error) from error
-    finally:
-        if part is not None:
-            with contextlib.suppress(OSError):
-                part.unlink()
-    return True
-
-
-def sweep(folders: set[Path]) -> None:
-    """Remove temporary files that killed runs left in these output folders; those still written to are locked."""
-    for folder in folders:
-        try:
-            with os.scandir(folder) as entries:
-                parts = [Path(entry) for entry in entries if is_part(entry.name) and entry.is_file()]
-        except OSError:
-            continue
-        for part in parts:
-            with contextlib.suppress(OSError):
-                if fcntl is None:
-                    part.unlink()  # refused while it is open
-                    continue
-                descriptor = os.open(part, os.O_RDWR)
-                try:
-                    if _lock(descriptor):
-                        part.unlink()
-                finally:
-                    os.close(descriptor)
-
-
-def is_part(name: str) -> bool:
-    """Whether a file name is that of an unfinished output."""
-    return _PART_NAME.fullmatch(name) is not None
-
-
-def _open_part(target: Path) -> tuple[Path, int]:
-    while True:
-        stem = os.fsdecode(os.fsencode(target.name)[:200])  # room for the suffix within the usual 255 bytes
-        part = target.with_name(f".{stem}.{secrets.token_hex(4)}{_PART}")
-        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
-        if _lock(descriptor) is not False and os.fstat(descriptor).st_nlink > 0:
-            return part, descriptor
-        os.close(descriptor)  # a sweep took it between the two calls: once more
-
-
-def _lock(descriptor: int) -> bool | None:
-    """Whether the file is ours now; None where nobody can tell: such a file system must not stop a write."""
-    if fcntl is None:
-        return None
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        return False if error.errno in {errno.EAGAIN, errno.EACCES} else None
-    return True
-
-
-def _link(part: Path, target: Path) -> bool:
-    """Give the file its name unless the name is taken, in one step where the file system can."""
-    try:
-        os.link(part, target)
-    except OSError:  # the name is taken, maybe by a link to nowhere, or there are no hard links here
-        if is_there(target):
-            return False
-        part.replace(target)
-    return True
-
-
-def _status(path: Path) -> os.stat_result | None:
-    """What lies behind a name, links followed; None where there is nothing or nothing may be seen."""
-    try:
-        return path.stat()
-    except (OSError, ValueError):
-        return None
-
-
 def _is_folder(name: str) -> bool:
-    status = None if name == STDIO else _status(Path(name))
+    status = None if name == STDIO else status_of(Path(name))
     return status is not None and stat.S_ISDIR(status.st_mode)
-
-
-def _cannot_write(target: Path, error: OSError) -> OutputError:
-    reasons = {
-        errno.ENOSPC: ("the disk is full", "free some space and run the same command again: what is done is kept"),
-        errno.EDQUOT: ("your disk quota is used up", "free some space and run the same command again"),
-        errno.EACCES: ("permission denied", "choose another output, or change the folder's permissions"),
-        errno.EPERM: ("permission denied", "choose another output, or change the folder's permissions"),
-        errno.EROFS: ("the file system is read-only", "choose another output"),
-        errno.ENAMETOOLONG: ("the name is too long", "choose a shorter output name"),
-        errno.EISDIR: ("a folder of that name is in the way", "choose another output"),
-        errno.ENOTDIR: ("part of its path is a file, not a folder", "choose another output"),
-        errno.EEXIST: ("part of its path is a file, not a folder", "choose another output"),
-    }
-    cause, hint = reasons.get(error.errno or 0, (error.strerror or str(error), "choose another output"))
-    return OutputError(f"{target} cannot be written: {cause}", hint=hint)
 
 
 def _expand(inputs: Sequence[str]) -> Iterator[str]:
@@ -361,7 +194,7 @@ def _means_folder(output: str, *, batch: bool) -> bool:
     path = Path(output)
     if _is_folder(output) or output.endswith(("/", os.sep)):
         return True
-    exists = _status(path) is not None
+    exists = status_of(path) is not None
     if batch:
         if exists or path.suffix.lower() in OUTPUT_SUFFIXES:
             raise UsageError(
@@ -372,8 +205,13 @@ def _means_folder(output: str, *, batch: bool) -> bool:
     return not path.suffix and not exists
 
 
-def _format_of(output: str) -> OutputFormat:
+def _format_of(output: str, asked: OutputFormat | None) -> OutputFormat:
+    """The format of a single output file: by its extension, which must not contradict what was asked for."""
     suffix = Path(output).suffix.lower()
+    if asked is not None:
+        if OUTPUT_SUFFIXES.get(suffix, asked) is not asked:
+            raise UsageError(f"the output {output} ends in {suffix}, but --format says {asked.value}")
+        return asked
     if suffix not in OUTPUT_SUFFIXES:
         raise UsageError(
             f"the output {output} has the extension {suffix or '(none)'}, which is no format that can be written",
@@ -405,7 +243,8 @@ def _target(source: _Source, root: Path | None, output: str | None, output_forma
 def _walk(folder: Path, root: Path, *, recursive: bool) -> tuple[list[_Source], list[Path], list[Path]]:
     """The pictures of a folder, sorted, its other files, and folders in it that cannot be read.
 
-    The output folder is left out where it lies inside. Links to folders are not followed, so no walk goes in circles.
+    The output folder is left out where it lies inside, and hidden folders are (`.git`, `.thumbnails`). Links to folders
+    are not followed, so no walk goes in circles.
     """
     found: list[_Source] = []
     ignored: list[Path] = []
@@ -420,7 +259,11 @@ def _walk(folder: Path, root: Path, *, recursive: bool) -> tuple[list[_Source], 
 
     for current, folders, files in os.walk(folder, onerror=fail):
         here = Path(current)
-        folders[:] = sorted(name for name in folders if os.path.realpath(here / name) != away) if recursive else []
+        folders[:] = sorted(
+            name for name in folders if not name.startswith(".") and os.path.realpath(here / name) != away
+        )
+        if not recursive:
+            folders.clear()
         ignored += [here / name for name in folders if (here / name).is_symlink()]
         for name in sorted(files):
             path = here / name
@@ -439,7 +282,7 @@ def _wanted(path: Path) -> bool:
     Hidden files (`.DS_Store`, `._photo.jpg`) are only taken for their content. Devices and pipes never are: reading
     them may not end.
     """
-    status = _status(path)
+    status = status_of(path)
     if status is not None and not stat.S_ISREG(status.st_mode):
         return False
     if path.suffix.lower() in _PICTURE_NAMES and not path.name.startswith("."):
@@ -453,13 +296,16 @@ def _wanted(path: Path) -> bool:
 
 
 def _key(path: Path) -> str:
-    """Equal for two names of one file, also where upper and lower case are the same to the file system."""
-    text = os.path.normcase(os.path.realpath(path))
-    return text.casefold() if sys.platform == "darwin" else text
+    """Equal for two names that some file system takes for one: upper and lower case, composed and decomposed letters.
+
+    Whether the output's does is not known beforehand (a memory card or a network share may be mounted there), and
+    losing a file is worse than refusing two that differ in nothing else.
+    """
+    return unicodedata.normalize("NFC", os.path.realpath(path)).casefold()
 
 
 def _same(one: Path, other: Path) -> bool:
-    return _key(one) == _key(other)
+    return os.path.realpath(one) == os.path.realpath(other)
 
 
 def _without_collisions(jobs: list[Job], rule: OnCollision) -> list[Job]:
@@ -502,16 +348,16 @@ def _suffixed(job: Job, suffix: str) -> Job:
 
 def _check_targets(jobs: list[Job], rule: Existing, keep: Sequence[Path]) -> None:
     inputs = [*keep, *(job.source for job in jobs if job.source is not None)]
-    names = {_key(path): path for path in inputs}
+    names = {os.path.realpath(path): path for path in inputs}
     files: dict[tuple[int, int], Path] | None = None
     for job in jobs:
         if job.target is None:
             continue
-        owner = names.get(_key(job.target))
-        status = _status(job.target)
+        owner = names.get(os.path.realpath(job.target))
+        status = status_of(job.target)
         if owner is None and status is not None:
             if files is None:  # most runs find no output there and need not ask
-                files = {(seen.st_dev, seen.st_ino): path for path in inputs if (seen := _status(path)) is not None}
+                files = {(seen.st_dev, seen.st_ino): path for path in inputs if (seen := status_of(path)) is not None}
             owner = files.get((status.st_dev, status.st_ino))  # a hard link is one file under two names
         if owner is not None:
             raise UsageError(

@@ -39,7 +39,8 @@ class State(StrEnum):
 
     VERIFIED = "verified"
     """Its hash was right, and size and modification time have not changed since."""
-    UNVERIFIED = "on disk, not verified yet"
+    UNVERIFIED = "unverified"
+    """It is there, and nobody has read it yet."""
     CORRUPT = "corrupt"
     MISSING = "missing"
 

@@ -1,0 +1,191 @@
+"""A planned run of `cutout remove`: what is printed, counted and interrupted."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+from cutout.console import Console, Progress, printable
+from cutout.errors import ExitCode, OutputError, PictureError
+from cutout.options import Existing
+
+if TYPE_CHECKING:
+    from cutout.batch import Encoding
+    from cutout.files import Job, Plan
+    from cutout.options import RemoveOptions
+    from cutout.report import Outcome, Report
+
+__all__ = ["Interrupt", "is_terminal", "print_plan", "run_plan"]
+
+
+def is_terminal(stream: Any) -> bool:
+    """Whether a standard stream is open and a terminal."""
+    return stream is not None and stream.isatty()  # None where the caller closed it
+
+
+def print_plan(todo: Plan, console: Console, *, as_json: bool) -> None:
+    """What would become what, on standard output."""
+    from cutout.batch import emit
+    from cutout.report import Outcome, Status
+
+    terminal = is_terminal(sys.stdout)
+    for outcome in _unreadable(todo):
+        console.outcome(outcome)
+    for job in todo.jobs:
+        status = Status.SKIPPED if _is_there(job) else Status.PLANNED
+        if as_json:
+            _emit(Outcome(job=job, status=status).as_json())
+        else:
+            note = "  (exists, skipped)" if status is Status.SKIPPED else ""
+            line = f"{job.source_name} -> {job.target_name}{note}"
+            emit(os.fsencode(printable(line) if terminal else line) + b"\n")
+    if as_json:
+        _emit({"event": "plan", "total": len(todo.jobs), "ignored": len(todo.ignored)})
+
+
+def _is_there(job: Job) -> bool:
+    """Whether the job has nothing left to do."""
+    from cutout.atomic import is_there
+
+    try:
+        return job.existing is Existing.SKIP and job.target is not None and is_there(job.target)
+    except OutputError:  # something is in the way: doing the job will tell
+        return False
+
+
+def _emit(line: dict[str, Any]) -> None:
+    """One JSON line, as UTF-8 whatever the terminal speaks; bytes of a name that are no text become U+FFFD."""
+    from cutout.batch import emit
+
+    text = json.dumps(line, ensure_ascii=False).encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    emit(text.encode() + b"\n")
+
+
+def _unreadable(todo: Plan) -> list[Outcome]:
+    """Folders that could not be walked, as failures like any other."""
+    from cutout.report import Outcome, Status
+
+    error = PictureError("the folder cannot be read, nor any picture in it", hint="change its permissions")
+    return [Outcome(job=job, status=Status.FAILED, error=error) for job in todo.unreadable]
+
+
+def run_plan(
+    todo: Plan,
+    options: RemoveOptions,
+    encoding: Encoding,
+    settings: dict[str, Any],
+    console: Console,
+    *,
+    workers: int,
+    as_json: bool,
+    stop: threading.Event,
+) -> Report:
+    """Do what was planned, and tell about it as it goes.
+
+    Args:
+        todo: The plan.
+        options: What is asked for.
+        encoding: How results are written.
+        settings: Model and device, for `Remover`.
+        console: For people.
+        workers: Pictures side by side.
+        as_json: Also JSON lines on standard output.
+        stop: Ends the run early when it is set.
+    """
+    from cutout.atomic import sweep
+    from cutout.batch import process, run
+    from cutout.report import Outcome, Report, Status
+
+    start = time.monotonic()
+    report = Report(total=len(todo.jobs) + len(todo.unreadable), ignored=len(todo.ignored))
+    for path in todo.ignored:
+        console.detail(f"{path}: ignored, no picture")
+    sweep({job.target.parent for job in todo.jobs if job.target is not None})
+    waiting: list[Job] = []
+    used_model = used_device = ""
+    with Progress(console, report.total) as progress:
+
+        def tell(outcome: Outcome) -> None:
+            report.add(outcome)
+            console.outcome(outcome)
+            if as_json:
+                _emit(outcome.as_json())
+            progress.step(skipped=outcome.status is Status.SKIPPED)
+
+        for outcome in _unreadable(todo):
+            tell(outcome)
+        for job in todo.jobs:
+            if _is_there(job):
+                tell(Outcome(job=job, status=Status.SKIPPED))
+            else:
+                waiting.append(job)
+        if waiting:  # a run with nothing left to do opens no model
+            from cutout.pipeline import Remover
+
+            remover = Remover(options=options, jobs=workers, **settings)
+            used_model, used_device = remover.model, remover.device
+            console.detail(f"{used_model} on {used_device}, {workers} at a time")
+            for outcome in run(
+                waiting, lambda job: process(job, remover, options, encoding), workers=workers, stop=stop
+            ):
+                tell(outcome)
+            report.interrupted = stop.is_set() and report.finished < report.total
+    seconds = time.monotonic() - start
+    if as_json:
+        _emit(report.as_json(seconds=seconds, model=used_model, device=used_device))
+    _close(report, todo, console, seconds, f", {used_model} on {used_device}" if waiting else "")
+    return report
+
+
+def _close(report: Report, todo: Plan, console: Console, seconds: float, used: str) -> None:
+    from cutout.report import Status
+
+    if not report.total:
+        console.warn("there is no picture among the inputs")
+    elif todo.batch or report.interrupted:
+        console.say(report.summary(seconds=seconds) + used)
+        if len(report.failures) > 1:
+            console.say(
+                "failed: "
+                + ", ".join(outcome.job.source_name for outcome in report.failures[:20])
+                + (f" and {len(report.failures) - 20} more" if len(report.failures) > 20 else "")
+            )
+    elif report.counts[Status.DONE] and todo.jobs[0].target is not None:
+        console.say(f"{todo.jobs[0].target_name}  ({seconds:.2f} s{used})")
+    elif report.counts[Status.SKIPPED]:
+        console.say(f"{todo.jobs[0].target_name} exists and was skipped")
+
+
+class Interrupt:
+    """Ctrl-C or SIGTERM ends a run in order: what was started is finished. The second one ends it at once."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._stop = threading.Event()
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> threading.Event:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._before[number] = signal.signal(number, self._handle)
+        return self._stop
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _handle(self, _number: int, _frame: object) -> None:
+        # a signal may arrive in the middle of a write to the same stream, which refuses a second one
+        if self._stop.is_set():
+            with contextlib.suppress(RuntimeError):
+                self._console.leave()
+            os._exit(int(ExitCode.INTERRUPTED))  # safe: unfinished outputs have no final name
+        self._stop.set()
+        with contextlib.suppress(RuntimeError):
+            self._console.say("interrupted: finishing what was started; once more to stop at once")
