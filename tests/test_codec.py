@@ -16,6 +16,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import ExifTags, Image, ImageCms, ImageFile
+from PIL import __version__ as pillow_version
 
 from cutout import codec
 from cutout.codec import Picture, decode, from_array, from_image
@@ -351,6 +352,8 @@ def test_cmyk_jpeg_has_the_right_colours(adobe: bool) -> None:
 
 @pytest.mark.parametrize("mode", ["CMYK", "YCbCr"])
 def test_other_colour_spaces_in_tiff(mode: str) -> None:
+    if mode == "YCbCr" and int(pillow_version.partition(".")[0]) < 13:
+        pytest.skip("Pillow before 13 cannot read the YCbCr TIFF it writes")
     assert difference(decode(saved(quarters().convert(mode), "TIFF")).rgb, quarters()) < 3
 
 

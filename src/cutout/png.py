@@ -190,7 +190,7 @@ def _library(level: PngLevel) -> tuple[Any, int]:
         from zlib_ng import zlib_ng
     except ImportError:
         return zlib, 9 if level is PngLevel.SMALL else 1
-    return zlib_ng, 9 if level is PngLevel.SMALL else 3
+    return zlib_ng, 9 if level is PngLevel.SMALL else 4
 
 
 def _adler_combine(first: int, second: int, length: int) -> int:
