@@ -434,6 +434,20 @@ class TestSignals:
         for name, data in contents(out).items():
             assert name.endswith(".cutout-part") or data == reference[name]
 
+    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+    def test_a_run_that_only_waits_for_input_ends_at_the_first(
+        self, cutout: Cutout, model: Path, tmp_path: Path, number: signal.Signals
+    ) -> None:
+        """`timeout` sends one signal, and nothing is lost where no picture has arrived."""
+        pipe = tmp_path / "pipe.jpg"
+        os.mkfifo(pipe)
+        with started(cutout, "remove", pipe, "-o", tmp_path / "a.png", "--model", model) as child:
+            writer = os.open(pipe, os.O_WRONLY)  # returns when the run has opened the other end
+            child.send_signal(number)
+            assert child.wait(timeout=60) == 130
+            os.close(writer)
+        assert not (tmp_path / "a.png").exists()
+
     def test_one_that_comes_too_late_changes_nothing(self) -> None:
         with Interrupt(Console(quiet=True)) as stop:
             os.kill(os.getpid(), signal.SIGTERM)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
+import threading
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -15,16 +17,54 @@ from cutout.report import BugError, Outcome, Status
 from cutout.stages import Stages
 
 if TYPE_CHECKING:
-    import threading
     from collections.abc import Callable, Iterable, Iterator
     from typing import Any
 
     from cutout.files import Job
     from cutout.pipeline import Remover
 
-__all__ = ["Encoding", "process", "run"]
+__all__ = ["Encoding", "activity", "emit", "process", "run"]
 
 _WHITE = (255, 255, 255, 255)
+
+
+class Activity:
+    """How many files are being done in this process, and how many of them only wait for somebody to send input."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._working = self._waiting = 0
+
+    @contextmanager
+    def working(self) -> Iterator[None]:
+        """Around one file."""
+        with self._lock:
+            self._working += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._working -= 1
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Around reading what may never end: standard input, a pipe."""
+        with self._lock:
+            self._waiting += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._waiting -= 1
+
+    @property
+    def only_waits(self) -> bool:
+        """Nothing would be lost by ending now."""
+        with self._lock:
+            return 0 < self._working == self._waiting
+
+
+activity = Activity()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -56,6 +96,11 @@ def process(job: Job, remover: Remover, options: RemoveOptions, encoding: Encodi
     Raises:
         BrokenPipeError: Whoever read standard output has gone: there is nobody to tell.
     """
+    with activity.working():
+        return _process(job, remover, options, encoding)
+
+
+def _process(job: Job, remover: Remover, options: RemoveOptions, encoding: Encoding) -> Outcome:
     stages = Stages()
     try:
         if job.target is not None:
@@ -128,7 +173,11 @@ def run(
 def _load(job: Job, encoding: Encoding) -> bytes:
     try:
         if job.source is None:
-            return _read_stdin()
+            with activity.waiting():
+                return _read_stdin()
+        if not job.source.is_file():
+            with activity.waiting():  # a pipe, such as a shell's <(...)
+                return job.source.read_bytes()
         # no format needs more a pixel, and one file of many gigabytes must not take the memory of all the others
         if (size := job.source.stat().st_size) > encoding.max_pixels * _MOST_BYTES_PER_PIXEL + _HEADER:
             raise PictureError(

@@ -362,7 +362,8 @@ def _check_targets(jobs: list[Job], rule: Existing, keep: Sequence[Path]) -> Non
         if owner is not None:
             raise UsageError(
                 f"the output {job.target} of {job.source_name} is the input {owner}",
-                hint="inputs are never overwritten: choose another output",
+                hint="inputs are never overwritten: choose another output"
+                + (", or leave earlier results out of the inputs" if "-cutout" in owner.stem else ""),
             )
         if rule is Existing.FAIL and status is not None:
             raise UsageError(

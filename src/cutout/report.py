@@ -136,11 +136,15 @@ class Report:
         parts = [f"{self.counts[Status.DONE]} done"]
         parts += [
             f"{self.counts[status]} {word}"
-            for status, word in ((Status.SKIPPED, "skipped (output exists)"), (Status.FAILED, "failed"))
+            for status, word in (
+                (Status.SKIPPED, "skipped (output exists; --existing overwrite does them again)"),
+                (Status.FAILED, "failed"),
+            )
             if self.counts[status]
         ]
         if self.ignored:
             parts.append(f"{self.ignored} ignored (no pictures)")
+        line = f"{', '.join(parts)} in {seconds:.1f} s"
         if self.interrupted:
-            parts.append(f"interrupted, {self.total - self.finished} left: run the same command again")
-        return f"{', '.join(parts)} in {seconds:.1f} s"
+            line += f"; interrupted, {self.total - self.finished} left: run the same command again"
+        return line

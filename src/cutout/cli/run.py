@@ -181,8 +181,10 @@ class Interrupt:
             signal.signal(number, handler)
 
     def _handle(self, _number: int, _frame: object) -> None:
+        from cutout.batch import activity
+
         # a signal may arrive in the middle of a write to the same stream, which refuses a second one
-        if self._stop.is_set():
+        if self._stop.is_set() or activity.only_waits:  # what waits for input may wait for ever
             with contextlib.suppress(RuntimeError):
                 self._console.leave()
             os._exit(int(ExitCode.INTERRUPTED))  # safe: unfinished outputs have no final name
