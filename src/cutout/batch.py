@@ -18,6 +18,7 @@ from cutout.stages import Stages
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
+    from contextlib import AbstractContextManager
     from typing import Any
 
     from cutout.files import Job
@@ -27,41 +28,39 @@ __all__ = ["Encoding", "activity", "emit", "process", "run"]
 
 _WHITE = (255, 255, 255, 255)
 
+_HEARTBEAT = 0.5  # seconds
+
 
 class Activity:
     """How many files are being done in this process, and how many of them only wait for somebody to send input."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._working = self._waiting = 0
+        self._counts = {"working": 0, "waiting": 0}
 
-    @contextmanager
-    def working(self) -> Iterator[None]:
+    def working(self) -> AbstractContextManager[None]:
         """Around one file."""
-        with self._lock:
-            self._working += 1
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._working -= 1
+        return self._counted("working")
+
+    def waiting(self) -> AbstractContextManager[None]:
+        """Around reading what may never end: standard input, a pipe."""
+        return self._counted("waiting")
 
     @contextmanager
-    def waiting(self) -> Iterator[None]:
-        """Around reading what may never end: standard input, a pipe."""
+    def _counted(self, what: str) -> Iterator[None]:
         with self._lock:
-            self._waiting += 1
+            self._counts[what] += 1
         try:
             yield
         finally:
             with self._lock:
-                self._waiting -= 1
+                self._counts[what] -= 1
 
     @property
     def only_waits(self) -> bool:
         """Nothing would be lost by ending now."""
         with self._lock:
-            return 0 < self._working == self._waiting
+            return 0 < self._counts["working"] == self._counts["waiting"]
 
 
 activity = Activity()
@@ -165,7 +164,8 @@ def run(
                 running.add(pool.submit(work, job))
             if not running:
                 return
-            done, running = wait(running, return_when=FIRST_COMPLETED)
+            # a signal that arrives just before this blocks is only seen when it returns: so it always does soon
+            done, running = wait(running, timeout=_HEARTBEAT, return_when=FIRST_COMPLETED)
             for future in done:
                 yield future.result()
 
