@@ -155,7 +155,7 @@ def bare(threads: int, side_by_side: int, runs: int) -> float:
 
 def steady(folder: Path, workers: int, rounds: int) -> float:
     """Pictures per second of the whole pipeline, model open and caches warm."""
-    from cutout.batch import Encoding, process, run
+    from cutout.batch import Encoding, process_all
     from cutout.files import plan
     from cutout.options import Existing, RemoveOptions
     from cutout.pipeline import Remover
@@ -164,10 +164,10 @@ def steady(folder: Path, workers: int, rounds: int) -> float:
     options, encoding = RemoveOptions(), Encoding()
     with tempfile.TemporaryDirectory(prefix="cutout-bench-") as out:
         jobs = plan([str(folder)], out, existing=Existing.OVERWRITE).jobs
-        list(run(jobs[:2], lambda job: process(job, remover, options, encoding), workers=workers))
+        list(process_all(jobs[:2], remover, options, encoding, workers=workers))
         start = time.perf_counter()
         for _ in range(rounds):
-            list(run(jobs, lambda job: process(job, remover, options, encoding), workers=workers))
+            list(process_all(jobs, remover, options, encoding, workers=workers))
         return rounds * len(jobs) / (time.perf_counter() - start)
 
 

@@ -18,8 +18,8 @@ SOURCE = Path(package.__file__).parent
 # Level by level from the bottom; a module may import those of the rows above its own, and none of its own row.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors",),
-    ("atomic", "cpus", "graph", "options", "sniff", "stages"),
-    ("colors", "matte", "matting", "models", "png", "providers"),
+    ("atomic", "cpus", "memory", "onnx_bytes", "options", "resize", "sniff", "stages"),
+    ("colors", "graph", "matte", "matting", "models", "png", "providers"),
     ("codec", "files", "store", "tensor"),
     ("download", "report", "session"),
     ("rembg_session",),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -24,11 +24,13 @@ if TYPE_CHECKING:
     from cutout.files import Job
     from cutout.pipeline import Remover
 
-__all__ = ["Encoding", "activity", "emit", "process", "run"]
+__all__ = ["Encoding", "activity", "emit", "process", "process_all", "run"]
 
 _WHITE = (255, 255, 255, 255)
 
 _HEARTBEAT = 0.5  # seconds
+_AHEAD = 1
+"""Files that are read or written while pictures are worked on: one is enough for any disk that is no bottleneck."""
 
 
 class Activity:
@@ -87,19 +89,36 @@ class Encoding:
     max_pixels: int = codec.DEFAULT_MAX_PIXELS
 
 
-def process(job: Job, remover: Remover, options: RemoveOptions, encoding: Encoding) -> Outcome:
+def process(
+    job: Job,
+    remover: Remover,
+    options: RemoveOptions,
+    encoding: Encoding,
+    *,
+    lanes: AbstractContextManager[Any] | None = None,
+) -> Outcome:
     """Do one file. Everything that can go wrong with it becomes its outcome, a bug of ours too; nothing is raised.
 
     Another file's result never depends on this one, and no unfinished output ever has the final name.
+
+    Args:
+        job: What to read, and where to write.
+        remover: The opened model.
+        options: What to do with the pixels.
+        encoding: How to write them.
+        lanes: Held while there are pixels to work on, not while files are read and written: a semaphore with a place
+            for each picture that is worked on side by side.
 
     Raises:
         BrokenPipeError: Whoever read standard output has gone: there is nobody to tell.
     """
     with activity.working():
-        return _process(job, remover, options, encoding)
+        return _process(job, remover, options, encoding, lanes or nullcontext())
 
 
-def _process(job: Job, remover: Remover, options: RemoveOptions, encoding: Encoding) -> Outcome:
+def _process(
+    job: Job, remover: Remover, options: RemoveOptions, encoding: Encoding, lanes: AbstractContextManager[Any]
+) -> Outcome:
     stages = Stages()
     try:
         if job.target is not None:
@@ -108,29 +127,33 @@ def _process(job: Job, remover: Remover, options: RemoveOptions, encoding: Encod
             check_writable(job.target)
         with stages.time("load"):
             data = _load(job, encoding)
-        with stages.time("decode"):
-            picture = codec.decode(data, max_size=options.max_size, max_pixels=encoding.max_pixels)
-        del data
-        cutout = remover.cut(picture, _for_format(options, job.output_format), stages)
-        with stages.time("encode"):
-            encoded = codec.encode(
-                cutout.rgb,
-                cutout.alpha,
-                job.output_format,
-                cutout.metadata,
-                quality=encoding.quality,
-                lossless=encoding.lossless,
-                png_level=encoding.png_level,
-                keep_hidden=encoding.keep_hidden,
-                threads=encoding.threads,
-            )
+        with lanes:
+            with stages.time("decode"):
+                picture = codec.decode(data, max_size=options.max_size, max_pixels=encoding.max_pixels)
+            del data
+            cutout = remover.cut(picture, _for_format(options, job.output_format), stages)
+            del picture
+            with stages.time("encode"):
+                encoded = codec.encode(
+                    cutout.rgb,
+                    cutout.alpha,
+                    job.output_format,
+                    cutout.metadata,
+                    quality=encoding.quality,
+                    lossless=encoding.lossless,
+                    png_level=encoding.png_level,
+                    keep_hidden=encoding.keep_hidden,
+                    threads=encoding.threads,
+                )
+            warnings, size = cutout.warnings, cutout.size
+            del cutout  # while a file is written, the next picture needs the room
         with stages.time("write"):
             written = _store(job, encoded)
         if not written and job.existing is Existing.FAIL:
             raise OutputError(f"{job.target} has come to exist since the run was planned", hint="see --existing")
         if not written:
             return Outcome(job=job, status=Status.SKIPPED)
-        return Outcome(job=job, status=Status.DONE, warnings=cutout.warnings, size=cutout.size, ms=stages.rounded())
+        return Outcome(job=job, status=Status.DONE, warnings=warnings, size=size, ms=stages.rounded())
     except CutoutError as error:
         return Outcome(job=job, status=Status.FAILED, error=error, ms=stages.rounded())
     except MemoryError:
@@ -143,24 +166,32 @@ def _process(job: Job, remover: Remover, options: RemoveOptions, encoding: Encod
 
 
 def run(
-    jobs: Iterable[Job], work: Callable[[Job], Outcome], *, workers: int, stop: threading.Event | None = None
+    jobs: Iterable[Job],
+    work: Callable[[Job], Outcome],
+    *,
+    workers: int,
+    ahead: int = 0,
+    stop: threading.Event | None = None,
 ) -> Iterator[Outcome]:
     """Do many files side by side; outcomes come as they are ready.
 
-    No more than `workers` pictures are in memory at once. Once `stop` is set, files that were started are finished
+    No more than `workers` + `ahead` files are begun at once. Once `stop` is set, files that were started are finished
     and the rest is left.
 
     Args:
         jobs: What to do, taken one by one.
         work: Does one; must not raise.
         workers: Pictures side by side.
+        ahead: Further files that are read or written meanwhile; `work` then keeps the pictures to `workers` (see
+            `process`).
         stop: Set by whoever wants the run to end early.
     """
     waiting = iter(jobs)
     running: set[Future[Outcome]] = set()
-    with ThreadPoolExecutor(workers, thread_name_prefix="cutout") as pool:
+    limit = workers + ahead
+    with ThreadPoolExecutor(limit, thread_name_prefix="cutout") as pool:
         while True:
-            while len(running) < workers and not (stop and stop.is_set()) and (job := next(waiting, None)) is not None:
+            while len(running) < limit and not (stop and stop.is_set()) and (job := next(waiting, None)) is not None:
                 running.add(pool.submit(work, job))
             if not running:
                 return
@@ -168,6 +199,29 @@ def run(
             done, running = wait(running, timeout=_HEARTBEAT, return_when=FIRST_COMPLETED)
             for future in done:
                 yield future.result()
+
+
+def process_all(
+    jobs: Iterable[Job],
+    remover: Remover,
+    options: RemoveOptions,
+    encoding: Encoding,
+    *,
+    workers: int,
+    stop: threading.Event | None = None,
+) -> Iterator[Outcome]:
+    """`process` many files, `workers` pictures side by side, while one more file is read or written.
+
+    One picture at a time is meant so: its outcomes come in the order of the jobs.
+    """
+    lanes = threading.Semaphore(workers)
+    return run(
+        jobs,
+        lambda job: process(job, remover, options, encoding, lanes=lanes),
+        workers=workers,
+        ahead=_AHEAD if workers > 1 else 0,
+        stop=stop,
+    )
 
 
 def _load(job: Job, encoding: Encoding) -> bytes:

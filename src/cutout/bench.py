@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cutout.batch import Encoding, process, run
+from cutout.batch import Encoding, process_all
 from cutout.cpus import usable_cpus
 from cutout.errors import UsageError
 from cutout.files import Job, plan
@@ -22,7 +22,6 @@ from cutout.stages import STAGES
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from cutout.report import Outcome
 
 __all__ = ["Measured", "jobs_to_try", "measure", "synthetic_picture"]
 
@@ -129,14 +128,12 @@ def measure(
 def _one(
     jobs: Sequence[Job], remover: Remover, options: RemoveOptions, encoding: Encoding, count: int, seconds: float
 ) -> Measured:
-    def work(job: Job) -> Outcome:
-        return process(job, remover, options, encoding)
-
-    for outcome in run(_repeated(jobs, count, deadline=None), work, workers=count):
+    for outcome in process_all(_repeated(jobs, count, deadline=None), remover, options, encoding, workers=count):
         if outcome.status is Status.FAILED:
             raise UsageError(f"{outcome.job.source_name} cannot be measured: {outcome.error}")
     start = time.perf_counter()
-    outcomes = list(run(_repeated(jobs, count, deadline=start + seconds), work, workers=count))
+    timed = _repeated(jobs, count, deadline=start + seconds)
+    outcomes = list(process_all(timed, remover, options, encoding, workers=count))
     elapsed = time.perf_counter() - start
     ms = {
         stage: statistics.median(times)

@@ -7,6 +7,8 @@ import math
 import numpy as np
 from PIL import Image, ImageChops, ImageFilter, ImageOps
 
+from cutout.resize import stretch_down
+
 __all__ = ["binary", "compose", "cover", "cut", "post_process", "upscale"]
 
 
@@ -35,11 +37,7 @@ def upscale(mask: Image.Image, size: tuple[int, int]) -> Image.Image:
     rows = rows.resize(
         (right - left, last - first), Image.Resampling.LANCZOS, box=(left / across, 0, right / across, last - first)
     )
-    part = rows.resize(
-        (right - left, bottom - top),
-        Image.Resampling.LANCZOS,
-        box=(0, top / down - first, right - left, bottom / down - first),
-    )
+    part = stretch_down(rows, bottom - top, top / down - first, bottom / down - first)
     if part.size == size:
         return part
     result = Image.new("L", size)

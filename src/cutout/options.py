@@ -54,7 +54,7 @@ class PngLevel(StrEnum):
     FASTEST = "fastest"
     """igzip: half the time of `fast`, files about 10% larger."""
     FAST = "fast"
-    """zlib-ng level 4: files as large as Pillow's at its default level, in a fifth of the time."""
+    """zlib-ng level 4, 3 from 4 megapixels on: files as large as Pillow's by default, in a tenth of its time."""
     SMALL = "small"
     """zlib-ng level 9."""
 

@@ -6,6 +6,7 @@ W3C's Portable Network Graphics (Third Edition); every row uses filter 2 (Up), w
 
 from __future__ import annotations
 
+import math
 import struct
 import zlib
 from concurrent.futures import ThreadPoolExecutor
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     from PIL import Image
 
-    Rows = Callable[[int, int], npt.NDArray[np.uint8]]
-
 __all__ = ["backend", "encode_png"]
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -33,6 +32,8 @@ _STRIP_BYTES = 1 << 18
 _SEGMENT_BYTES = 12 << 20
 """Filtered bytes of one deflate segment. Segments are independent, so several cores can work on one picture; where
 they lie depends on the picture alone, so that the same picture always gives the same file."""
+_LARGE = 4_000_000
+"""Pixels from which zlib-ng's level 3 is taken instead of 4: 20% less time, files 0.4 to 4.7% larger."""
 _UP = 2
 _ADLER = 65521
 _COLOR_TYPE = {1: 0, 3: 2, 4: 6}  # bytes a pixel: grey, RGB, RGBA
@@ -63,13 +64,13 @@ def encode_png(
     source = rgb if rgb is not None else alpha
     assert source is not None  # noqa: S101 - one of the two is a picture
     width, height = source.size
-    rows, depth = _row_source(rgb, alpha, keep_hidden=keep_hidden)
-    stride = width * depth + 1
+    pixels = _pixels(rgb, alpha, keep_hidden=keep_hidden)
+    stride = width * pixels.depth + 1
     step = max(1, _SEGMENT_BYTES // stride)
     bounds = [(top, min(top + step, height)) for top in range(0, height, step)]
 
     def segment(bound: tuple[int, int]) -> _Segment:
-        return _deflate(rows, bound, stride, level, last=bound[1] == height)
+        return _deflate(pixels, bound, level, last=bound[1] == height)
 
     if threads > 1 and len(bounds) > 1:
         with ThreadPoolExecutor(min(threads, len(bounds))) as pool:
@@ -80,7 +81,7 @@ def encode_png(
     for part in segments:
         checksum = _adler_combine(checksum, part.adler, part.length)
     parts = [b"\x78\x01", *(piece for part in segments for piece in part.pieces), struct.pack(">I", checksum)]
-    header = struct.pack(">IIBBBBB", width, height, 8, _COLOR_TYPE[depth], 0, 0, 0)
+    header = struct.pack(">IIBBBBB", width, height, 8, _COLOR_TYPE[pixels.depth], 0, 0, 0)
     chunks = [_SIGNATURE, *_chunk(b"IHDR", [header])]
     if icc:
         chunks += _chunk(b"iCCP", [b"ICC profile\0\0", zlib.compress(icc, 6)])
@@ -104,40 +105,64 @@ class _Segment:
     length: int
 
 
-def _row_source(rgb: Image.Image | None, alpha: Image.Image | None, *, keep_hidden: bool) -> tuple[Rows, int]:
-    """A function that gives rows top..bottom as uint8 (rows, width × bytes a pixel), and the bytes a pixel."""
+@dataclass(frozen=True, slots=True)
+class _Pixels:
+    """Where the rows of a picture come from.
+
+    Attributes:
+        depth: Bytes a pixel.
+        size: Width and height.
+        box: Left, top, right, bottom of what is not zero.
+        fill: Puts rows top..bottom of the columns of the box into a uint8 array of shape (rows, columns × depth).
+    """
+
+    depth: int
+    size: tuple[int, int]
+    box: tuple[int, int, int, int]
+    fill: Callable[[int, int, npt.NDArray[np.uint8]], None]
+
+
+def _pixels(rgb: Image.Image | None, alpha: Image.Image | None, *, keep_hidden: bool) -> _Pixels:
     if rgb is None or alpha is None:
         only = alpha if rgb is None else rgb
         assert only is not None  # noqa: S101
-        depth = 1 if rgb is None else 3
 
-        def plain(top: int, bottom: int) -> npt.NDArray[np.uint8]:
+        def plain(top: int, bottom: int, out: npt.NDArray[np.uint8]) -> None:
             data = only.crop((0, top, only.width, bottom)).tobytes()
-            return np.frombuffer(data, np.uint8).reshape(bottom - top, only.width * depth)
+            out[:] = np.frombuffer(data, np.uint8).reshape(out.shape)
 
-        return plain, depth
-    keep, put = _visible(exact=keep_hidden)
+        return _Pixels(1 if rgb is None else 3, only.size, (0, 0, *only.size), plain)
+    left, upper, right, lower = (0, 0, *alpha.size) if keep_hidden else alpha.getbbox() or (0, 0, 0, 0)
+    keep, put = _visible()
 
-    def straight(top: int, bottom: int) -> npt.NDArray[np.uint8]:
-        box = (0, top, rgb.width, bottom)
+    def straight(top: int, bottom: int, out: npt.NDArray[np.uint8]) -> None:
+        box = (left, top, right, bottom)
         transparency = alpha.crop(box)
-        low, high = transparency.getextrema()
-        if high == 0 and not keep_hidden:
-            return np.zeros((bottom - top, rgb.width * 4), np.uint8)
-        pixels = np.frombuffer(rgb.crop(box).tobytes("raw", "RGBX"), "<u4")
-        if low == 255:
-            pixels = pixels | put[255]
-        else:
-            index = np.frombuffer(transparency.tobytes(), np.uint8)
-            pixels = pixels & keep[index]
-            pixels |= put[index]
-        return pixels.view(np.uint8).reshape(bottom - top, rgb.width * 4)
+        if not keep_hidden and transparency.getextrema()[1] == 0:
+            out[:] = 0
+            return
+        opacity = np.frombuffer(transparency.tobytes(), np.uint8).reshape(bottom - top, right - left)
+        colors = np.frombuffer(rgb.crop(box).tobytes("raw", "RGBX"), "<u4").reshape(opacity.shape)
+        packed = out.view("<u4")
+        faint = np.flatnonzero(opacity - np.uint8(1) < 127) if not keep_hidden else ()  # 0 wraps around to 255
+        if len(faint) * 4 > opacity.size:
+            np.bitwise_and(colors, keep.take(opacity), out=packed)
+            packed |= put.take(opacity)
+            return
+        np.copyto(packed, opacity)
+        np.left_shift(packed, 24, out=packed)
+        packed |= colors & 0x00FFFFFF
+        if not keep_hidden:
+            packed *= (opacity != 0).astype(np.uint32)
+        if len(faint):
+            values = opacity.ravel()[faint]
+            packed.reshape(-1)[faint] = colors.ravel()[faint] & keep[values] | put[values]
 
-    return straight, 4
+    return _Pixels(4, alpha.size, (left, upper, right, lower), straight)
 
 
-@lru_cache(maxsize=2)
-def _visible(*, exact: bool) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.uint32]]:
+@lru_cache(maxsize=1)
+def _visible() -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.uint32]]:
     """Per alpha: the bits of a pixel that are kept, and the bits that are put in (alpha, and the middle of the rest).
 
     Under alpha 0 nothing of a colour can be seen. Under a faint alpha a of b bits, an error e in the colour changes a
@@ -146,41 +171,50 @@ def _visible(*, exact: bool) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.uin
     """
     keep = np.full(256, 0x00FFFFFF, np.uint32)
     put = np.arange(256, dtype=np.uint32) << np.uint32(24)
-    if not exact:
-        keep[0] = 0
-        for alpha in range(1, 128):
-            dropped = 9 - alpha.bit_length()
-            keep[alpha] = ((0xFF << dropped) & 0xFF) * 0x010101
-            put[alpha] |= (1 << (dropped - 1)) * 0x010101
+    keep[0] = 0
+    for alpha in range(1, 128):
+        dropped = 9 - alpha.bit_length()
+        keep[alpha] = ((0xFF << dropped) & 0xFF) * 0x010101
+        put[alpha] |= (1 << (dropped - 1)) * 0x010101
     return keep, put
 
 
-def _deflate(rows: Rows, bound: tuple[int, int], stride: int, level: PngLevel, *, last: bool) -> _Segment:
+def _deflate(pixels: _Pixels, bound: tuple[int, int], level: PngLevel, *, last: bool) -> _Segment:
     """Filter and compress the rows of one segment as a raw deflate stream that the next one can follow."""
-    library, number = _library(level)
+    library, number = _library(level, large=math.prod(pixels.size) >= _LARGE)
     compressor = library.compressobj(number, library.DEFLATED, -15)
     first, end = bound
-    above = rows(first - 1, first)[0] if first else np.zeros(stride - 1, np.uint8)
-    count = max(1, _STRIP_BYTES // stride)
+    depth, width = pixels.depth, pixels.size[0]
+    left, upper, right, lower = pixels.box
+    # Only the columns and rows of the box are ever written; what lies around them stays zero in both arrays.
+    count = max(1, min(_STRIP_BYTES // (width * depth + 1), end - first))
+    plain = np.zeros((count + 1, (right - left) * depth), np.uint8)  # the row above comes first
+    filtered = np.zeros((count, width * depth + 1), np.uint8)
+    filtered[:, 0] = _UP
+    inner = filtered[:, 1 + left * depth : 1 + right * depth]
+    if upper < first <= lower:
+        pixels.fill(first - 1, first, plain[:1])
     pieces: list[bytes] = []
     adler, length = 1, 0
     for top in range(first, end, count):
-        bottom = min(top + count, end)
-        pixels = rows(top, bottom)
-        filtered = np.empty((bottom - top, stride), np.uint8)
-        filtered[:, 0] = _UP
-        np.subtract(pixels[0], above, out=filtered[0, 1:])
-        np.subtract(pixels[1:], pixels[:-1], out=filtered[1:, 1:])
-        above = pixels[-1]
-        adler = library.adler32(filtered, adler)
-        length += filtered.nbytes
-        pieces.append(compressor.compress(filtered))
+        rows = min(count, end - top)
+        begin, stop = (min(max(edge - top, 0), rows) for edge in (upper, lower))
+        if begin < stop:
+            pixels.fill(top + begin, top + stop, plain[1 + begin : 1 + stop])
+        plain[1 : 1 + begin] = 0
+        plain[1 + stop :] = 0
+        np.subtract(plain[1 : rows + 1], plain[:rows], out=inner[:rows])
+        plain[0] = plain[rows]
+        data = filtered[:rows]
+        adler = library.adler32(data, adler)
+        length += data.nbytes
+        pieces.append(compressor.compress(data))
     pieces.append(compressor.flush(library.Z_FINISH if last else library.Z_FULL_FLUSH))
     return _Segment(pieces, adler, length)
 
 
-@lru_cache(maxsize=3)
-def _library(level: PngLevel) -> tuple[Any, int]:
+@lru_cache(maxsize=6)
+def _library(level: PngLevel, *, large: bool = False) -> tuple[Any, int]:
     """The module that deflates at a level, all with the interface of `zlib`, and the number it is told."""
     try:
         if level is PngLevel.FASTEST:
@@ -190,7 +224,7 @@ def _library(level: PngLevel) -> tuple[Any, int]:
         from zlib_ng import zlib_ng
     except ImportError:
         return zlib, 9 if level is PngLevel.SMALL else 1
-    return zlib_ng, 9 if level is PngLevel.SMALL else 4
+    return zlib_ng, 9 if level is PngLevel.SMALL else 3 if large else 4
 
 
 def _adler_combine(first: int, second: int, length: int) -> int:

@@ -8,6 +8,7 @@ import os
 import tempfile
 import threading
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -42,6 +43,8 @@ _PACKAGES = (
 _TYPES = {"tensor(float)": "float32", "tensor(float16)": "float16"}
 _FILE_FAULTS = frozenset({"InvalidGraph", "InvalidProtobuf", "NoModel", "NoSuchFile"})
 """The runtime's exceptions that no other device would help against."""
+_LARGE = 4_000_000
+"""Pixels from which a picture itself needs so much memory that the runtime's is given back in between."""
 
 
 class Session(Protocol):
@@ -65,7 +68,7 @@ class OnnxSession:
         providers: All providers that the runtime reports, in order.
     """
 
-    def __init__(self, inner: Any, spec: ModelSpec, device: str, wanted_class: str) -> None:
+    def __init__(self, inner: Any, spec: ModelSpec, device: str, wanted_class: str, sparing: Any = None) -> None:
         self._inner = inner
         self.spec = spec
         self.device = device
@@ -75,6 +78,7 @@ class OnnxSession:
         self._input = source.name
         self._dtype = _TYPES[source.type]
         self._output = [inner.get_outputs()[spec.output].name]
+        self._sparing = sparing
 
     def predict(self, rgb: Image.Image, *, fit: Fit | None, rescale: bool | None, stages: Stages) -> Image.Image:
         """See `Session.predict`; the mask comes at the model's own resolution."""
@@ -83,19 +87,24 @@ class OnnxSession:
             size = input_size(spec, rgb.size)
             batch, place = to_input(rgb, spec, size, spec.fit if fit is None else fit)
         with stages.time("inference"):
-            output = self.run(batch)
+            output = self.run(batch, sparing=rgb.width * rgb.height >= _LARGE)
         with stages.time("postprocess"):
             rescale = spec.rescale if rescale is None else rescale
             return to_mask(output, spec, place, rescale=rescale, wanted=self._class)
 
-    def run(self, batch: Any) -> Any:
+    def run(self, batch: Any, *, sparing: bool = False) -> Any:
         """One inference: float32 (1, 3, H, W) in, the chosen output alone out.
+
+        Args:
+            batch: What `tensor.to_input` gave.
+            sparing: Give the runtime's memory back afterwards, where something else will need it.
 
         Raises:
             CutoutError: The runtime failed on this picture, for want of memory or otherwise.
         """
+        source = {self._input: batch.astype(self._dtype, copy=False)}
         try:
-            return self._inner.run(self._output, {self._input: batch.astype(self._dtype, copy=False)})[0]
+            return self._inner.run(self._output, source, self._sparing if sparing else None)[0]
         except Exception as error:  # the runtime's exceptions share no base
             raise CutoutError(f"{self.spec.name} failed on {self.device}: {_first_line(error)}") from error
 
@@ -155,7 +164,7 @@ def open_session(
         inner, said = _open(path, here, here.settings(threads))
     used = here.settle(inner.get_providers(), said, warn)
     spec = _check_signature(inner, spec, path)
-    return OnnxSession(inner, spec, str(used), wanted_class)
+    return OnnxSession(inner, spec, str(used), wanted_class, _sparing_runs(here) if used.provider is CPU else None)
 
 
 def _open(path: Path, here: Prepared, settings: Any) -> tuple[Any, str]:
@@ -196,8 +205,8 @@ def _prepared(path: Path, spec: ModelSpec, here: Prepared) -> Path | None:
             target.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(dir=target.parent, prefix=".making-") as folder:
                 folded, done = Path(folder) / "folded.onnx", Path(folder) / "done.onnx"
-                edited, count = graph.scale_resizes(_folded(path, folded, here))
-                done.write_bytes(edited if count else b"")
+                edited, counts = graph.rewrite(_folded(path, folded, here))
+                done.write_bytes(edited if counts else b"")
                 done.replace(target)
     try:
         return target if target.stat().st_size else None
@@ -242,6 +251,8 @@ class Prepared:
         if self.devices[0].provider is CPU:
             # planning one block for all activations of a run takes 200 MB more for u2netp, and is no faster
             settings.enable_mem_pattern = False
+            if _sparing_arena(self.runtime):
+                settings.add_session_config_entry("session.use_env_allocators", "1")
         return settings
 
     def settle(self, running: Sequence[str], said: str, warn: Callable[[str], None]) -> Device:
@@ -302,6 +313,27 @@ def _runtime() -> Any:
     onnxruntime.set_default_logger_severity(4)
     onnxruntime.disable_telemetry_events()  # somebody else may have imported it before us
     return onnxruntime
+
+
+@lru_cache(maxsize=1)
+def _sparing_arena(runtime: Any) -> bool:
+    """Whether the runtime's pool of memory, shared by all sessions, grows by what is asked for instead of doubling."""
+    with contextlib.suppress(Exception):  # the runtime's exceptions share no base; without it, all works as well
+        memory = runtime.OrtMemoryInfo(
+            "Cpu", runtime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, runtime.OrtMemType.DEFAULT
+        )
+        runtime.create_and_register_allocator(memory, runtime.OrtArenaCfg({"arena_extend_strategy": 1}))
+        return True
+    return False
+
+
+def _sparing_runs(here: Prepared) -> Any:
+    """Options of runs after which the pool of memory gives back what it does not use."""
+    if not _sparing_arena(here.runtime):
+        return None
+    options = here.runtime.RunOptions()
+    options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
+    return options
 
 
 _quiet_lock = threading.Lock()  # two redirections that overlap would leave standard output gone for good

@@ -11,6 +11,7 @@ from PIL import Image
 from cutout.errors import ModelError
 from cutout.models import Activation
 from cutout.options import Fit
+from cutout.resize import shrink
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -76,7 +77,7 @@ def to_input(
         place = Placement((width - inner_width) // 2, (height - inner_height) // 2, inner_width, inner_height, size)
     small = rgb
     if rgb.size != (place.width, place.height):
-        small = rgb.resize((place.width, place.height), Image.Resampling.LANCZOS)
+        small = shrink(rgb, (place.width, place.height))
     pixels = np.asarray(small)
     divisor = spec.divisor if spec.divisor is not None else max(float(pixels.max()), 1e-6)
     batch = np.zeros((1, 3, height, width), np.float32)

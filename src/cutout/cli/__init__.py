@@ -13,6 +13,7 @@ from cutout import __version__
 from cutout.cli import bench, doctor, models, remove
 from cutout.console import Console
 from cutout.errors import CutoutError, ExitCode, OutputError
+from cutout.memory import keep_small
 
 __all__ = ["app", "main"]
 
@@ -47,6 +48,7 @@ def _root(
 
 def main() -> None:
     """Run the command line; the one place that turns errors into exit codes."""
+    keep_small()
     asked = os.environ.get("CUTOUT_VERBOSE", "").strip().lower() not in {"", "0", "false", "no", "n", "f", "off"}
     verbose = asked or not {"-v", "--verbose"}.isdisjoint(sys.argv)
     console = Console(verbose=verbose)

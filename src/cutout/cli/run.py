@@ -99,7 +99,7 @@ def run_plan(
         stop: Ends the run early when it is set.
     """
     from cutout.atomic import sweep
-    from cutout.batch import process, run
+    from cutout.batch import process_all
     from cutout.report import Outcome, Report, Status
 
     start = time.monotonic()
@@ -131,9 +131,7 @@ def run_plan(
             remover = Remover(options=options, jobs=workers, **settings)
             used_model, used_device = remover.model, remover.device
             console.detail(f"{used_model} on {used_device}, {workers} at a time")
-            for outcome in run(
-                waiting, lambda job: process(job, remover, options, encoding), workers=workers, stop=stop
-            ):
+            for outcome in process_all(waiting, remover, options, encoding, workers=workers, stop=stop):
                 tell(outcome)
             report.interrupted = stop.is_set() and report.finished < report.total
     seconds = time.monotonic() - start
