@@ -17,17 +17,17 @@ SOURCE = Path(package.__file__).parent
 
 # Level by level from the bottom; a module may import those of the rows above its own, and none of its own row.
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("errors",),
+    ("errors", "specs"),
     ("atomic", "cpus", "memory", "onnx_bytes", "options", "resize", "sniff", "stages"),
-    ("colors", "graph", "matte", "matting", "models", "png", "providers"),
-    ("codec", "files", "store", "tensor"),
-    ("download", "report", "session"),
+    ("colors", "graph", "matte", "matting", "models", "png", "providers", "regions"),
+    ("backdrop", "cleanup", "codec", "files", "store", "tensor"),
+    ("download", "framing", "report", "session"),
     ("rembg_session",),
     ("doctor", "pipeline"),
     ("batch",),
     ("api", "bench", "console"),
     ("cli.options",),
-    ("cli.bench", "cli.doctor", "cli.models", "cli.run"),
+    ("cli.bench", "cli.doctor", "cli.looks", "cli.models", "cli.run"),
     ("cli.remove",),
     ("cli",),
     ("", "__main__"),  # the package itself: its public names

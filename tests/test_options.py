@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from cutout import specs
 from cutout.errors import ExitCode, ModelError, UsageError
 from cutout.models import ALIASES, DEFAULT_MODEL, MODELS, Activation, custom_spec, find_spec
 from cutout.options import OUTPUT_SUFFIXES, Fit, OutputFormat, RemoveOptions, parse_color
@@ -43,6 +44,45 @@ from cutout.options import OUTPUT_SUFFIXES, Fit, OutputFormat, RemoveOptions, pa
         ({"background": (1, 2, 3, 4, 5)}, "not a colour"),
         ({"background": (1, 2, 256)}, "not a colour"),
         ({"background": (0.5, 0.5, 0.5)}, "not a colour"),
+        ({"background": "missing.jpg"}, "missing.jpg' is neither .*: no such file exists"),
+        ({"background": "blur:"}, "--background is 'blur:', but it must be blur:RADIUS"),
+        ({"background": "blur:-3"}, "blur:RADIUS"),
+        ({"background": "gradient:red"}, "gradient:COLOR,COLOR"),
+        ({"background": "gradient:red,blue,up"}, "gradient:COLOR,COLOR"),
+        ({"background": "gradient:red,#0000ff80"}, "opaque"),
+        ({"mask": True, "background": "blur:3"}, "--background has nothing to fill"),
+        ({"background_fit": "squeeze"}, "--background-fit is 'squeeze'.* cover, contain, tile, stretch"),
+        ({"min_area": "much"}, "--min-area is 'much'.* 0.1%"),
+        ({"min_area": -1}, "--min-area"),
+        ({"min_area": True}, "--min-area"),
+        ({"fill_holes": "some"}, "--fill-holes is 'some'.* all, or"),
+        ({"erode": -1}, "--erode is -1.* negative"),
+        ({"dilate": 1.5}, "--dilate is 1.5.* whole number"),
+        ({"feather": None}, "--feather is None.* whole number"),
+        ({"margin": 5}, "--margin .* goes with --crop or --canvas"),
+        ({"crop": True, "margin": "5em"}, "--margin is '5em'.* 20px or 5%"),
+        ({"crop": True, "margin": "-5"}, "--margin"),
+        ({"crop": True, "margin": "1,2,3,4,5"}, "one to four"),
+        ({"crop": True, "margin": float("nan")}, "--margin"),
+        ({"canvas": "big"}, "--canvas is 'big'.* 1200x800"),
+        ({"canvas": "0x5"}, "--canvas"),
+        ({"canvas": True}, "--canvas"),
+        ({"canvas": (1, 2, 3)}, "--canvas"),
+        ({"canvas": "100000x100000"}, "--canvas .* 256 megapixels"),
+        ({"canvas": 100, "margin": "50%"}, "--margin is '50%'.* less than the canvas of 100×100"),
+        ({"canvas": 100, "scale": "80"}, "--scale is '80'.* 80%"),
+        ({"canvas": 100, "scale": "0%"}, "--scale"),
+        ({"canvas": 100, "scale": "101%"}, "--scale"),
+        ({"scale": "80%"}, "--scale .* goes with --canvas"),
+        ({"position": "bottom"}, "--position .* goes with --canvas"),
+        ({"canvas": 100, "position": "left-right"}, "--position is 'left-right'.* bottom-left"),
+        ({"canvas": 100, "position": "110%,0%"}, "--position"),
+        ({"canvas": 100, "position": "middle"}, "--position"),
+        ({"shadow": "1,2,3"}, "--shadow is '1,2,3'.* DX,DY,BLUR,OPACITY"),
+        ({"shadow": "1,2,-3,50%"}, "--shadow"),
+        ({"shadow": "1,2,3,150%"}, "--shadow"),
+        ({"shadow": "1,2,3,50%,nocolour"}, "--shadow"),
+        ({"shadow": 5}, "--shadow"),
     ],
 )
 def test_a_value_that_makes_no_sense_is_refused_by_its_option(values: dict[str, Any], message: str) -> None:
@@ -63,6 +103,18 @@ def test_a_value_that_makes_no_sense_is_refused_by_its_option(values: dict[str, 
         {"matting_foreground": 1, "matting_background": 200},
         {"background": (0, 0, 0)},
         {"background": (255, 255, 255, 0)},
+        {"background": "gradient:rgb(1, 2, 3),hsl(120, 50%, 50%),-30.5deg"},
+        {"background": " blur:2.5% "},
+        {"min_area": 0, "fill_holes": 0.5},
+        {"min_area": np.int64(7), "fill_holes": "ALL"},
+        {"fill_holes": False, "shadow": False},
+        {"crop": True, "margin": ("5%", 3, 0, "1px")},
+        {"canvas": (1, 1)},
+        {"canvas": np.int64(50), "scale": "original", "position": "top right"},
+        {"canvas": "50 x 60", "scale": "100%", "position": "33.3%,0%"},
+        {"shadow": True},
+        {"shadow": "none"},
+        {"shadow": "-1%, .5, 0, 1, rgb(1, 2, 3)"},
     ],
 )
 def test_every_value_in_range_is_taken(values: dict[str, Any]) -> None:
@@ -132,6 +184,16 @@ def test_a_background_is_a_colour_or_a_picture(tmp_path: Path) -> None:
         options = RemoveOptions(background=color)
         assert (options.background_color, options.background_picture) == ((1, 2, 3, 255), None)
     assert (RemoveOptions().background_color, RemoveOptions().background_picture) == (None, None)
+
+
+def test_a_shadow_is_read_part_by_part() -> None:
+    shadow = specs.parse_shadow("-1%,20px,3.5,0.5,#0000ff80")
+    assert shadow is not None
+    assert (shadow.dx.of(200), shadow.dy.of(200), shadow.blur.of(200)) == (-2, 20, 3.5)
+    assert shadow.color == (0, 0, 255)
+    assert shadow.opacity == pytest.approx(0.25, abs=0.001)
+    assert specs.parse_shadow(True) == specs.parse_shadow("default") == specs.Shadow()
+    assert specs.parse_shadow(None) is specs.parse_shadow("none") is None
 
 
 def test_a_word_that_is_a_colour_is_one_though_a_file_bears_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -240,9 +240,10 @@ def _load(job: Job, encoding: Encoding) -> bytes:
             )
         return job.source.read_bytes()
     except OSError as error:
-        raise PictureError(
-            f"the file cannot be read: {error.strerror or error}", hint=_READ_HINTS.get(type(error))
-        ) from error
+        hint = _READ_HINTS.get(type(error))
+        if isinstance(error, FileNotFoundError) and job.source is not None and job.source.is_symlink():
+            hint = f"it is a link to {job.source.readlink()}, which does not exist"
+        raise PictureError(f"the file cannot be read: {error.strerror or error}", hint=hint) from error
 
 
 _MOST_BYTES_PER_PIXEL = 8  # four channels of 16 bits, not compressed

@@ -9,7 +9,7 @@ from PIL import Image, ImageChops, ImageFilter, ImageOps
 
 from cutout.resize import stretch_down
 
-__all__ = ["binary", "compose", "cover", "cut", "post_process", "upscale"]
+__all__ = ["binary", "compose", "cover", "cut", "gaussian", "multiply", "post_process", "upscale"]
 
 
 _REACH = 4
@@ -74,6 +74,23 @@ def _cross(pixels: np.ndarray, pick: np.ufunc) -> np.ndarray:
     pick(result, around[1:-1, 2:], out=result)
     pick(result, pixels, out=result)
     return np.asarray(result)
+
+
+_FINE = 2.0
+"""Sigma in pixels down to which a picture may be reduced before it is blurred, so that nobody can tell."""
+
+
+def gaussian(image: Image.Image, sigma: float) -> Image.Image:
+    """A Gaussian blur (mode L), at reduced size where that cannot be told from one at full size."""
+    factor = max(1, int(sigma / _FINE))
+    if sigma <= 0:
+        return image
+    if factor == 1:
+        return image.filter(ImageFilter.GaussianBlur(sigma))
+    box = (0, 0, image.width / factor, image.height / factor)
+    remaining = math.sqrt(sigma**2 - (factor**2 - 1) / 12) / factor  # the mean over a cell blurs a little itself
+    small = image.reduce(factor).filter(ImageFilter.GaussianBlur(remaining))
+    return small.resize(image.size, Image.Resampling.BICUBIC, box=box)
 
 
 def cut(rgb: Image.Image, alpha: Image.Image) -> Image.Image:

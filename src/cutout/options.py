@@ -6,11 +6,28 @@ from dataclasses import dataclass, fields
 from enum import StrEnum
 from numbers import Integral
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from cutout import specs
 from cutout.errors import UsageError
+from cutout.specs import Color, Gradient, Length, parse_color
 
-__all__ = ["OUTPUT_SUFFIXES", "Existing", "Fit", "OnCollision", "OutputFormat", "PngLevel", "RemoveOptions"]
+__all__ = [
+    "OUTPUT_SUFFIXES",
+    "BackgroundFit",
+    "Existing",
+    "Fit",
+    "OnCollision",
+    "OutputFormat",
+    "PngLevel",
+    "RemoveOptions",
+    "parse_color",
+]
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_Kind = TypeVar("_Kind", bound=StrEnum)
 
 
 class Fit(StrEnum):
@@ -74,24 +91,20 @@ class OnCollision(StrEnum):
     SUFFIX = "suffix"
 
 
-Color = tuple[int, int, int, int]
-"""Red, green, blue, alpha, each 0–255."""
+class BackgroundFit(StrEnum):
+    """How a background picture is brought to the size of the result."""
+
+    COVER = "cover"
+    """Scaled to cover all of it, the overhang cropped evenly."""
+    CONTAIN = "contain"
+    """Scaled to lie wholly inside, in the middle; the rest is white."""
+    TILE = "tile"
+    """Repeated at its own size, from the upper left corner."""
+    STRETCH = "stretch"
+    """Both sides scaled; the aspect ratio changes."""
 
 
 _MAY_BE_NONE = frozenset({"threshold", "max_size"})
-
-
-def parse_color(text: str) -> Color | None:
-    """A colour name, `#rgb`, `#rrggbb`, `#rrggbbaa` or `rgb(…)`, else None."""
-    from PIL import ImageColor
-
-    try:
-        found = ImageColor.getcolor(text.strip(), "RGBA")
-    except ValueError:
-        return None
-    assert isinstance(found, tuple)  # noqa: S101 - mode RGBA always gives four values
-    red, green, blue, alpha = (int(value) for value in found)
-    return red, green, blue, alpha
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -100,8 +113,10 @@ class RemoveOptions:
 
     Attributes:
         mask: Give the alpha alone, as a grey picture.
-        background: A colour (name, `#rrggbb`, tuple of 3 or 4 values 0–255) or the path of a picture that is
-            scaled to cover; None keeps the cut-out transparent.
+        background: A colour (name, `#rrggbb`, tuple of 3 or 4 values 0–255), the path of a picture,
+            `gradient:COLOR,COLOR[,ANGLE]`, or `blur:RADIUS` for what was behind the subject, blurred (sigma in pixels
+            or percent of the longer side); None and `transparent` keep the cut-out transparent.
+        background_fit: How a background picture is brought to the size of the result.
         fit: How the picture is brought to the model's input; None takes the model's own default.
         max_size: Longest side in pixels of the picture that is worked on and given back; None keeps the size.
         threshold: 0–255; alpha at or above it becomes 255, below it 0. None keeps soft edges.
@@ -111,6 +126,21 @@ class RemoveOptions:
         matting_foreground: 0–255; mask values above it are surely foreground.
         matting_background: 0–255; mask values below it are surely background.
         matting_erode: Pixels by which both sure regions shrink.
+        largest: Keep the largest object alone, with its soft edge.
+        min_area: Remove objects smaller than this (pixels, or percent of the picture).
+        fill_holes: Make enclosed holes opaque: `all` (or True), or those up to an area (pixels, or percent).
+        erode: Pixels by which the edge moves inwards.
+        dilate: Pixels by which it then moves outwards.
+        feather: Pixels over which the edge fades, on either side.
+        invert: Keep what would have been removed.
+        crop: Cut the result to the subject.
+        margin: Room around the subject: one to four lengths in CSS order; percent of the subject's longer side with
+            `crop`, of the canvas' shorter side with `canvas`.
+        canvas: Width and height of the result, such as `1200x800`; the subject is placed on it.
+        scale: Size of the subject on the canvas: `fit`, `original`, or a share such as `80%`.
+        position: Place of the subject on the canvas: `center`, `bottom`, `top-left`, `50%,80%`.
+        shadow: A soft shadow: `default` (or True), or `DX,DY,BLUR,OPACITY[,COLOR]`; percent of the subject's longer
+            side.
 
     Raises:
         UsageError: A value is out of range or makes no sense.
@@ -127,6 +157,20 @@ class RemoveOptions:
     matting_foreground: int = 240
     matting_background: int = 10
     matting_erode: int = 10
+    background_fit: BackgroundFit = BackgroundFit.COVER
+    largest: bool = False
+    min_area: str | float | None = None
+    fill_holes: str | float | bool | None = None
+    erode: int = 0
+    dilate: int = 0
+    feather: int = 0
+    invert: bool = False
+    crop: bool = False
+    margin: str | float | tuple[str | float, ...] | None = None
+    canvas: str | int | tuple[int, int] | None = None
+    scale: str = "fit"
+    position: str | tuple[str, str] = "center"
+    shadow: str | bool | None = None
 
     def __post_init__(self) -> None:
         self._check_whole_numbers()
@@ -136,21 +180,35 @@ class RemoveOptions:
                 raise UsageError(f"{_option(name)} is {value}, but it must lie between 0 and 255")
         if self.max_size is not None and self.max_size < 1:
             raise UsageError(f"{_option('max_size')} is {self.max_size}, but it must be at least 1 pixel")
-        if self.matting_erode < 0:
-            raise UsageError(f"{_option('matting_erode')} is {self.matting_erode}, but it cannot be negative")
+        for name in ("matting_erode", "erode", "dilate", "feather"):
+            if (value := getattr(self, name)) < 0:
+                raise UsageError(f"{_option(name)} is {value}, but it cannot be negative")
         if self.matting and self.matting_background >= self.matting_foreground:
             raise UsageError(
                 f"--matting-background ({self.matting_background}) must be below "
                 f"--matting-foreground ({self.matting_foreground})"
             )
+        if isinstance(self.background, str) and self.background.strip().lower() == "transparent":
+            object.__setattr__(self, "background", None)
         if self.mask and self.background is not None:
             raise UsageError("--mask gives the alpha alone, so --background has nothing to fill")
         if self.fit is not None:  # a plain word is taken too
-            object.__setattr__(self, "fit", _fit(self.fit))
+            object.__setattr__(self, "fit", _one_of(Fit, "fit", self.fit))
+        object.__setattr__(self, "background_fit", _one_of(BackgroundFit, "background_fit", self.background_fit))
         self._check_background()
+        self._check_framing()
 
     def _check_whole_numbers(self) -> None:
-        for name in ("threshold", "max_size", "matting_foreground", "matting_background", "matting_erode"):
+        for name in (
+            "threshold",
+            "max_size",
+            "matting_foreground",
+            "matting_background",
+            "matting_erode",
+            "erode",
+            "dilate",
+            "feather",
+        ):
             value = getattr(self, name)
             if not _whole(value) and not (value is None and name in _MAY_BE_NONE):
                 raise UsageError(f"{_option(name)} is {value!r}, but it must be a whole number")
@@ -161,13 +219,39 @@ class RemoveOptions:
             len(background) in {3, 4} and all(_whole(value) and 0 <= value <= 255 for value in background)
         ):
             raise UsageError(f"background {background} is not a colour: 3 or 4 whole numbers from 0 to 255 are")
-        if isinstance(background, str) and parse_color(background) is None and not _is_file(background):
-            raise UsageError(
-                f"background {background!r} is neither a colour nor a picture file",
-                hint="colours are names (white), #rrggbb, #rrggbbaa or rgb(r,g,b)",
-            )
         if isinstance(background, Path) and not background.is_file():
             raise UsageError(f"background picture {background} does not exist")
+        if isinstance(background, str):
+            _parsed("background", specs.parse_gradient, background)
+            _parsed("background", specs.parse_blur, background)
+            if self.background_picture is not None and not _is_file(background):
+                reads_as_path = "/" in background or "\\" in background or "." in background
+                raise UsageError(
+                    f"background {background!r} is neither a colour nor a picture file"
+                    + (": no such file exists" if reads_as_path else ""),
+                    hint="colours are names (white), #rrggbb, #rrggbbaa or rgb(r,g,b); "
+                    "others are transparent, blur:RADIUS and gradient:COLOR,COLOR",
+                )
+
+    def _check_framing(self) -> None:
+        if self.min_area is not None:
+            _parsed("min_area", specs.parse_area, self.min_area)
+        if not (self.fill_holes is None or isinstance(self.fill_holes, bool) or _is_word(self.fill_holes, "all")):
+            _parsed("fill_holes", _hole_size, self.fill_holes)
+        if self.margin is not None:
+            _parsed("margin", specs.parse_margin, self.margin)
+            if not self.crop and self.canvas is None:
+                raise UsageError("--margin is the room around the subject: it goes with --crop or --canvas")
+        if self.canvas is not None:
+            _parsed("canvas", specs.parse_canvas, self.canvas)
+            size = specs.parse_canvas(self.canvas)
+            _parsed("margin", lambda margin: specs.free_area(size, margin), self.margin)
+        for name, parse in (("scale", specs.parse_scale), ("position", specs.parse_position)):
+            value = getattr(self, name)
+            _parsed(name, parse, value)
+            if self.canvas is None and value != _DEFAULTS[name]:
+                raise UsageError(f"{_option(name)} places the subject on a canvas: it goes with --canvas")
+        _parsed("shadow", specs.parse_shadow, self.shadow)
 
     @property
     def background_color(self) -> Color | None:
@@ -182,8 +266,29 @@ class RemoveOptions:
         """The background as the path of a picture, or None when it is a colour or absent."""
         if self.background is None or self.background_color is not None:
             return None
+        if isinstance(self.background, str) and (self.background_gradient or self.background_blur):
+            return None
         assert not isinstance(self.background, tuple)  # noqa: S101 - a tuple is a colour
         return Path(self.background)
+
+    @property
+    def background_gradient(self) -> Gradient | None:
+        """The background as a gradient, or None when it is something else."""
+        return specs.parse_gradient(self.background) if isinstance(self.background, str) else None
+
+    @property
+    def background_blur(self) -> Length | None:
+        """The radius by which the picture's own background is blurred, or None when the background is another."""
+        return specs.parse_blur(self.background) if isinstance(self.background, str) else None
+
+    @property
+    def largest_hole(self) -> Length | None:
+        """The area of the largest hole that is filled; None fills none."""
+        if self.fill_holes is None or self.fill_holes is False:
+            return None
+        if self.fill_holes is True or _is_word(self.fill_holes, "all"):
+            return Length(100, percent=True)
+        return specs.parse_area(self.fill_holes)
 
     @classmethod
     def names(cls) -> tuple[str, ...]:
@@ -199,15 +304,37 @@ class RemoveOptions:
         return cls(**values)
 
 
+_DEFAULTS = {"scale": "fit", "position": "center"}
+
+
 def _whole(value: object) -> bool:
     return isinstance(value, Integral)  # numpy's too
 
 
-def _fit(word: str) -> Fit:
+def _one_of(kind: type[_Kind], name: str, word: str) -> _Kind:
     try:
-        return Fit(word)
+        return kind(word)
     except ValueError as error:
-        raise UsageError(f"--fit is {word!r}, but it must be one of {', '.join(Fit)}") from error
+        raise UsageError(f"{_option(name)} is {word!r}, but it must be one of {', '.join(kind)}") from error
+
+
+def _parsed(name: str, parse: Callable[[Any], object], value: object) -> None:
+    """Refuse what the parser refuses."""
+    try:
+        parse(value)
+    except ValueError as error:
+        raise UsageError(f"{_option(name)} is {value!r}, but it must be {error}") from error
+
+
+def _hole_size(value: object) -> None:
+    try:
+        specs.parse_area(value)
+    except ValueError as error:
+        raise ValueError(f"all, or {error}") from None
+
+
+def _is_word(value: object, word: str) -> bool:
+    return isinstance(value, str) and value.strip().lower() == word
 
 
 def _is_file(text: str) -> bool:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cutout import codec, matte, matting
+from cutout import backdrop, cleanup, codec, framing, matte, matting
 from cutout.cpus import usable_cpus
 from cutout.errors import ModelError, PictureError, UsageError
 from cutout.models import DEFAULT_MODEL, ModelSpec, custom_spec, find_spec
-from cutout.options import RemoveOptions
+from cutout.options import BackgroundFit, RemoveOptions
 from cutout.providers import request_device
 from cutout.rembg_session import PREFIX, open_rembg
 from cutout.session import open_session
@@ -21,7 +22,7 @@ from cutout.stages import Stages
 from cutout.store import require
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from PIL import Image
 
@@ -155,8 +156,7 @@ class Remover:
                     alpha, rgb = matting.refine(rgb, alpha, options)
                 except matting.UnsolvableError as unsolvable:
                     warnings.append(f"matting was left out: {unsolvable.message}")
-            if options.threshold is not None:
-                alpha = matte.binary(alpha, options.threshold)
+            alpha = cleanup.clean(alpha, options)
             if picture.alpha is not None:
                 alpha = matte.multiply(alpha, picture.alpha)
             if not alpha.getbbox():
@@ -210,20 +210,24 @@ def _finish(
     rgb: Image.Image, alpha: Image.Image, options: RemoveOptions
 ) -> tuple[Image.Image | None, Image.Image | None]:
     """Colours and alpha of the result, either of them None where there is none."""
-    if options.mask:
-        return None, alpha
-    background: Image.Image | tuple[int, int, int, int] | None = options.background_color
-    if (path := options.background_picture) is not None:
-        background = matte.cover(_background(path), rgb.size)
-    if background is None:
-        return rgb, alpha
-    image = matte.compose(rgb, alpha, background)
-    return (image, None) if image.mode == "RGB" else (image.convert("RGB"), image.getchannel("A"))
+    path = options.background_picture
+    return framing.finish(rgb, alpha, options, None if path is None else partial(_fitted, path, options.background_fit))
 
 
 def _background(path: Path) -> Image.Image:
-    try:
+    with _named(path):
         return _decoded(path, path.stat().st_mtime_ns)
+
+
+def _fitted(path: Path, fit: BackgroundFit, size: tuple[int, int]) -> Image.Image:
+    with _named(path):
+        return _brought_to(size, fit, path, path.stat().st_mtime_ns)
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    try:
+        yield
     except (OSError, PictureError) as error:
         raise UsageError(f"the background picture {path} cannot be used: {error}") from error
 
@@ -231,3 +235,8 @@ def _background(path: Path) -> Image.Image:
 @lru_cache(maxsize=4)
 def _decoded(path: Path, _changed: int) -> Image.Image:
     return codec.decode(path.read_bytes()).rgb
+
+
+@lru_cache(maxsize=1)  # pictures of one size follow each other, or are set on one canvas
+def _brought_to(size: tuple[int, int], fit: BackgroundFit, path: Path, changed: int) -> Image.Image:
+    return backdrop.fitted(_decoded(path, changed), size, fit)

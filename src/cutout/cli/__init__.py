@@ -4,21 +4,38 @@ from __future__ import annotations
 
 import errno
 import os
+import shlex
 import sys
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from cutout import __version__
 from cutout.cli import bench, doctor, models, remove
 from cutout.console import Console
-from cutout.errors import CutoutError, ExitCode, OutputError
+from cutout.errors import CutoutError, ExitCode, OutputError, UsageError
 from cutout.memory import keep_small
+from cutout.options import OUTPUT_SUFFIXES
 
 __all__ = ["app", "main"]
 
+
+class _Commands(TyperGroup):
+    """The commands; who leaves the command out before a picture is told which one is meant."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        first = args[0]
+        means_input = first == "-" or os.path.lexists(first) or Path(first).suffix.lower() in OUTPUT_SUFFIXES
+        if first not in self.commands and means_input:
+            raise UsageError(f"{first} is no command", hint=f"cutout remove {shlex.join(args)}")
+        return super().resolve_command(ctx, args)
+
+
 app = typer.Typer(
     name="cutout",
+    cls=_Commands,
     help="Remove the background of pictures.",
     epilog="Every option can be set in the environment: --device is CUTOUT_DEVICE, --on-collision CUTOUT_ON_COLLISION.",
     no_args_is_help=True,

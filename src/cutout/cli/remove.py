@@ -8,20 +8,21 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cutout.cli import looks
 from cutout.cli.options import option, pairs
 from cutout.cli.run import Interrupt, is_terminal, print_plan, run_plan
 from cutout.console import Console
 from cutout.cpus import usable_cpus
 from cutout.errors import ExitCode, UsageError
 from cutout.models import DEFAULT_MODEL
-from cutout.options import Existing, Fit, OnCollision, OutputFormat, PngLevel, RemoveOptions
+from cutout.options import BackgroundFit, Existing, Fit, OnCollision, OutputFormat, PngLevel, RemoveOptions
 
 if TYPE_CHECKING:
     from cutout.files import Plan
 
 __all__ = ["remove"]
 
-_FILES, _MODEL, _LOOK, _EDGE, _RUN = "Files", "Model and device", "Look", "Matting", "Run"
+_FILES, _MODEL, _LOOK, _EDGE, _RUN = "Files", "Model and device", looks.LOOK, "Matting", "Run"
 
 
 def remove(
@@ -102,9 +103,9 @@ def remove(
     ] = None,
     pull: Annotated[bool, option("--pull", text="Download the model first if it is missing.", panel=_MODEL)] = False,
     mask: Annotated[bool, option("--mask", text="Write the alpha alone, as a grey picture.", panel=_LOOK)] = False,
-    background: Annotated[
-        str | None, option("--background", "-b", text="A colour (white, #ff8800, ...) or a picture file.", panel=_LOOK)
-    ] = None,
+    background: looks.Background = None,
+    background_fit: looks.BackgroundFit = BackgroundFit.COVER,
+    shadow: looks.Shadow = None,
     max_size: Annotated[
         int | None,
         option(
@@ -121,17 +122,6 @@ def remove(
             "--fit", text="How the picture is brought to the model's input. (default: the model's own)", panel=_LOOK
         ),
     ] = None,
-    threshold: Annotated[
-        int | None,
-        option(
-            "--threshold",
-            text="Make the edge hard: alpha from this value on is opaque, below it transparent.",
-            min=0,
-            max=255,
-            metavar="N",
-            panel=_LOOK,
-        ),
-    ] = None,
     post_process: Annotated[
         bool, option("--post-process", text="Smooth the mask and make it binary.", panel=_LOOK)
     ] = False,
@@ -141,6 +131,19 @@ def remove(
             "--rescale/--no-rescale", text="Stretch the mask to the full range. (default: the model's own)", panel=_LOOK
         ),
     ] = None,
+    threshold: looks.Threshold = None,
+    min_area: looks.MinArea = None,
+    largest: looks.Largest = False,
+    fill_holes: looks.FillHoles = None,
+    erode: looks.Erode = 0,
+    dilate: looks.Dilate = 0,
+    feather: looks.Feather = 0,
+    invert: looks.Invert = False,
+    crop: looks.Crop = False,
+    margin: looks.Margin = None,
+    canvas: looks.Canvas = None,
+    scale: looks.Scale = "fit",
+    position: looks.Position = "center",
     matting: Annotated[
         bool,
         option("--matting", "-a", text="Refine the edge by alpha matting (slow; needs the rembg extra).", panel=_EDGE),
@@ -214,6 +217,20 @@ def remove(
         matting_foreground=matting_foreground,
         matting_background=matting_background,
         matting_erode=matting_erode,
+        background_fit=background_fit,
+        largest=largest,
+        min_area=min_area,
+        fill_holes=fill_holes,
+        erode=erode,
+        dilate=dilate,
+        feather=feather,
+        invert=invert,
+        crop=crop,
+        margin=margin,
+        canvas=canvas,
+        scale=scale,
+        position=position,
+        shadow=shadow,
     )
     todo = plan(
         inputs,

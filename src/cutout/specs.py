@@ -1,0 +1,291 @@
+"""What people write for lengths, sizes, shadows and gradients, parsed: text in, frozen values out."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from numbers import Integral, Real
+
+__all__ = [
+    "Color",
+    "Gradient",
+    "Length",
+    "Shadow",
+    "free_area",
+    "parse_area",
+    "parse_blur",
+    "parse_canvas",
+    "parse_color",
+    "parse_gradient",
+    "parse_margin",
+    "parse_position",
+    "parse_scale",
+    "parse_shadow",
+]
+
+Color = tuple[int, int, int, int]
+"""Red, green, blue, alpha, each 0–255."""
+
+MAX_CANVAS = 256_000_000
+"""Pixels of the largest canvas."""
+
+_LENGTH = re.compile(r"([+-]?(?:\d+\.?\d*|\.\d+))\s*(px|%)?", re.IGNORECASE)
+_CANVAS = re.compile(r"(\d+)\s*[x×*]\s*(\d+)", re.IGNORECASE)
+_OUTSIDE_PARENTHESES = re.compile(r",(?![^(]*\))")
+
+
+@dataclass(frozen=True, slots=True)
+class Length:
+    """A number of pixels, or a share of some whole that is only known with the picture."""
+
+    value: float
+    percent: bool = False
+
+    def of(self, whole: float) -> float:
+        """Pixels, when 100% are `whole` pixels."""
+        return self.value / 100 * whole if self.percent else self.value
+
+
+@dataclass(frozen=True, slots=True)
+class Shadow:
+    """A soft shadow that the subject casts; percentages are of the subject's longer side.
+
+    Attributes:
+        dx: To the right.
+        dy: Downwards.
+        blur: Width of the soft edge: twice the sigma of the Gaussian, as in CSS.
+        opacity: 0–1.
+        color: Red, green, blue.
+    """
+
+    dx: Length = Length(0)
+    dy: Length = Length(2, percent=True)
+    blur: Length = Length(4, percent=True)
+    opacity: float = 0.45
+    color: tuple[int, int, int] = (0, 0, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Gradient:
+    """Two opaque colours and the direction from one to the other: 0° upwards, 90° to the right, 180° downwards."""
+
+    start: tuple[int, int, int]
+    end: tuple[int, int, int]
+    angle: float = 180.0
+
+
+def parse_color(text: str) -> Color | None:
+    """A colour name, `#rgb`, `#rrggbb`, `#rrggbbaa` or `rgb(…)`, else None."""
+    from PIL import ImageColor
+
+    try:
+        found = ImageColor.getcolor(text.strip(), "RGBA")
+    except ValueError:
+        return None
+    assert isinstance(found, tuple)  # noqa: S101 - mode RGBA always gives four values
+    red, green, blue, alpha = (int(value) for value in found)
+    return red, green, blue, alpha
+
+
+def parse_margin(given: object) -> tuple[Length, Length, Length, Length]:
+    """Top, right, bottom, left from one to four lengths, as CSS spreads them.
+
+    Raises:
+        ValueError: It is something else; the message says what would be right.
+    """
+    wanted = "one to four lengths such as 20, 20px or 5%, separated by commas"
+    lengths = [_length(part, wanted) for part in _parts(given)]
+    if not 1 <= len(lengths) <= 4 or any(length.value < 0 for length in lengths):
+        raise ValueError(wanted)
+    top, right, bottom, left = (lengths[index % len(lengths)] for index in (0, 1, 2, 3))
+    return top, right, bottom, lengths[1] if len(lengths) == 3 else left
+
+
+def parse_area(given: object) -> Length:
+    """An area: pixels, or percent of the picture's pixels.
+
+    Raises:
+        ValueError: It is something else; the message says what would be right.
+    """
+    wanted = "a number of pixels such as 500, or a share of the picture such as 0.1%"
+    length = _length(given, wanted)
+    if length.value < 0:
+        raise ValueError(wanted)
+    return length
+
+
+def parse_canvas(given: object) -> tuple[int, int]:
+    """Width and height; one number is a square.
+
+    Raises:
+        ValueError: It is something else, or too large; the message says what would be right.
+    """
+    wanted = "a size in pixels such as 1200x800"
+    match given:
+        case bool():
+            raise ValueError(wanted)
+        case str() if found := _CANVAS.fullmatch(given.strip()):
+            width, height = int(found[1]), int(found[2])
+        case str() if given.strip().isdecimal():
+            width = height = int(given)
+        case (Integral(), Integral()):
+            width, height = int(given[0]), int(given[1])
+        case Integral():
+            width = height = int(given)
+        case _:
+            raise ValueError(wanted)
+    if min(width, height) < 1:
+        raise ValueError(wanted)
+    if width * height > MAX_CANVAS:
+        raise ValueError(f"a size of at most {MAX_CANVAS / 1e6:.0f} megapixels")
+    return width, height
+
+
+def free_area(size: tuple[int, int], margin: object) -> tuple[float, float, float, float]:
+    """What margins leave of a canvas: left, top, right, bottom; percent are of its shorter side.
+
+    Raises:
+        ValueError: They leave nothing; the message says what would be right.
+    """
+    top, right, bottom, left = (Length(0),) * 4 if margin is None else parse_margin(margin)
+    side = min(size)
+    area = (left.of(side), top.of(side), size[0] - right.of(side), size[1] - bottom.of(side))
+    if area[2] - area[0] < 1 or area[3] - area[1] < 1:
+        raise ValueError(f"less than the canvas of {size[0]}×{size[1]} pixels has")
+    return area
+
+
+def parse_scale(given: object) -> float | None:
+    """The share of the canvas that the subject takes (0–1, not 0); None keeps the subject's own size. `fit` is 1.
+
+    Raises:
+        ValueError: It is something else; the message says what would be right.
+    """
+    wanted = "fit, original, or a share of the canvas such as 80%"
+    if isinstance(given, str) and given.strip().lower() in {"fit", "original"}:
+        return 1.0 if given.strip().lower() == "fit" else None
+    if not isinstance(given, str) or not given.strip().endswith("%"):
+        raise ValueError(wanted)
+    share = _length(given, wanted).value / 100
+    if not 0 < share <= 1:
+        raise ValueError(wanted)
+    return share
+
+
+_PLACES = {
+    "left": (0.0, None),
+    "right": (1.0, None),
+    "top": (None, 0.0),
+    "bottom": (None, 1.0),
+    "center": (None, None),
+    "centre": (None, None),
+}
+
+
+def parse_position(given: object) -> tuple[float, float]:
+    """Where the subject stands in the room that is left: 0 is left or top, 1 right or bottom.
+
+    Raises:
+        ValueError: It is something else; the message says what would be right.
+    """
+    wanted = "center, top, bottom, left, right, two of them such as bottom-left, or shares such as 50%,80%"
+    parts = _parts(given)
+    if len(parts) == 2 and all(isinstance(part, str) and part.endswith("%") for part in parts):
+        across, down = (_length(part, wanted).value / 100 for part in parts)
+        if not (0 <= across <= 1 and 0 <= down <= 1):
+            raise ValueError(wanted)
+        return across, down
+    words = re.split(r"[-\s]+", given.strip().lower()) if isinstance(given, str) else []
+    if not 1 <= len(words) <= 2 or not set(words) <= set(_PLACES):
+        raise ValueError(wanted)
+    columns = [place for word in words if (place := _PLACES[word][0]) is not None]
+    rows = [place for word in words if (place := _PLACES[word][1]) is not None]
+    if len(columns) > 1 or len(rows) > 1:  # left-right
+        raise ValueError(wanted)
+    return columns[0] if columns else 0.5, rows[0] if rows else 0.5
+
+
+def parse_shadow(given: object) -> Shadow | None:
+    """`default`, or `DX,DY,BLUR,OPACITY[,COLOR]`; None for no shadow.
+
+    Raises:
+        ValueError: It is something else; the message says what would be right.
+    """
+    wanted = "default, none, or DX,DY,BLUR,OPACITY[,COLOR] such as 0,20,40,50% or 1%,2%,4%,0.5,navy"
+    word = given.strip().lower() if isinstance(given, str) else given
+    if word is None or word is False or word == "none":
+        return None
+    if word is True or word == "default":
+        return Shadow()
+    parts = _parts(given)
+    if len(parts) not in {4, 5}:
+        raise ValueError(wanted)
+    dx, dy, blur, opacity = (_length(part, wanted) for part in parts[:4])
+    color = parse_color(str(parts[4])) if len(parts) == 5 else (0, 0, 0, 255)
+    if blur.value < 0 or color is None or not 0 <= opacity.of(1) <= 1:
+        raise ValueError(wanted)
+    return Shadow(dx, dy, blur, opacity.of(1) * color[3] / 255, color[:3])
+
+
+def parse_gradient(text: str) -> Gradient | None:
+    """`gradient:COLOR,COLOR[,ANGLE]`; None for a text that does not begin so.
+
+    Raises:
+        ValueError: It is something else; the message says what would be right.
+    """
+    kind, colon, rest = text.strip().partition(":")
+    if kind.lower() != "gradient" or not colon:
+        return None
+    wanted = "gradient:COLOR,COLOR[,ANGLE] with opaque colours, such as gradient:white,#88aacc,90"
+    parts = _parts(rest)
+    colors = [parse_color(str(part)) for part in parts[:2]]
+    if len(parts) not in {2, 3} or any(color is None or color[3] != 255 for color in colors):
+        raise ValueError(wanted)
+    start, end = (color[:3] for color in colors if color is not None)
+    angle = 180.0
+    if len(parts) == 3:
+        try:
+            angle = float(str(parts[2]).lower().removesuffix("deg").removesuffix("°"))
+        except ValueError:
+            raise ValueError(wanted) from None
+    if not math.isfinite(angle):
+        raise ValueError(wanted)
+    return Gradient(start, end, angle)
+
+
+def parse_blur(text: str) -> Length | None:
+    """`blur:RADIUS`, percent of the picture's longer side; None for a text that does not begin so.
+
+    Raises:
+        ValueError: It is something else; the message says what would be right.
+    """
+    kind, colon, rest = text.strip().partition(":")
+    if kind.lower() != "blur" or not colon:
+        return None
+    wanted = "blur:RADIUS such as blur:20 (pixels) or blur:2%"
+    radius = _length(rest, wanted)
+    if radius.value < 0:
+        raise ValueError(wanted)
+    return radius
+
+
+def _parts(given: object) -> list[object]:
+    """What a comma separates outside of parentheses; a tuple's or list's members."""
+    if isinstance(given, str):
+        return [part.strip() for part in _OUTSIDE_PARENTHESES.split(given)]
+    return list(given) if isinstance(given, tuple | list) else [given]
+
+
+def _length(given: object, wanted: str) -> Length:
+    if isinstance(given, Length):
+        return given
+    if type(given) is not bool and isinstance(given, Real) and math.isfinite(given):
+        return Length(float(given))
+    found = _LENGTH.fullmatch(given.strip()) if isinstance(given, str) else None
+    if found is None:
+        raise ValueError(wanted)
+    length = Length(float(found[1]), percent=found[2] == "%")
+    if not math.isfinite(length.value) or abs(length.value) > 1e6:
+        raise ValueError(wanted)
+    return length
