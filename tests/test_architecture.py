@@ -18,11 +18,11 @@ SOURCE = Path(package.__file__).parent
 # Level by level from the bottom; a module may import those of the rows above its own, and none of its own row.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "specs"),
-    ("atomic", "cpus", "memory", "onnx_bytes", "options", "resize", "sniff", "stages"),
-    ("colors", "graph", "matte", "matting", "models", "png", "providers", "regions"),
-    ("backdrop", "cleanup", "codec", "files", "store", "tensor"),
-    ("download", "framing", "report", "session"),
-    ("rembg_session",),
+    ("atomic", "cpus", "exif", "memory", "onnx_bytes", "options", "pngchunks", "resize", "sniff", "stages", "xmp"),
+    ("colors", "graph", "matte", "matting", "metadata", "models", "png", "providers", "regions"),
+    ("backdrop", "cleanup", "deep", "files", "store", "tensor", "tiff"),
+    ("download", "encoder", "framing", "picture", "report", "session"),
+    ("codec", "frames", "rembg_session"),
     ("doctor", "pipeline"),
     ("batch",),
     ("api", "bench", "console"),
@@ -120,7 +120,7 @@ def test_only_the_session_imports_onnxruntime() -> None:
 def test_each_optional_package_is_imported_by_one_module() -> None:
     assert importers("rembg") == {"rembg_session"}
     assert importers("pymatting", "scipy") == {"matting"}
-    assert importers("pillow_heif") == {"codec"}
+    assert importers("pillow_heif") == {"encoder"}
     assert importers("requests", "tqdm") == {"download"}
     assert importers("rich") <= {"console", "cli.models"}
     assert importers("typer") == {"cli", "cli.bench", "cli.doctor", "cli.models", "cli.options", "cli.remove"}

@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import threading
+import time
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cutout import codec
 from cutout.atomic import check_writable, is_there, write_atomic
 from cutout.errors import CutoutError, OutputError, PictureError
-from cutout.options import Existing, OutputFormat, PngLevel, RemoveOptions
+from cutout.frames import Frame, encode_frames
+from cutout.options import BitDepth, Existing, OutputFormat, PngLevel, RemoveOptions, Strip
 from cutout.report import BugError, Outcome, Status
+from cutout.sniff import CAMERA_RAW_NAMES
 from cutout.stages import Stages
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Generator, Iterable, Iterator
     from contextlib import AbstractContextManager
-    from typing import Any
 
+    from cutout.codec import Picture
     from cutout.files import Job
     from cutout.pipeline import Remover
 
@@ -79,6 +83,10 @@ class Encoding:
         keep_hidden: Keep colours that cannot be seen exactly as they were.
         threads: Cores that encode one picture.
         max_pixels: Larger inputs are refused.
+        bit_depth: Bits a channel, for the formats that leave a choice.
+        strip: What of the metadata is left out.
+        first_frame: Take the first frame or page alone; otherwise all, where the format can hold them.
+        max_frames: Animations of more frames are refused.
     """
 
     quality: int | None = None
@@ -87,6 +95,16 @@ class Encoding:
     keep_hidden: bool = False
     threads: int = 1
     max_pixels: int = codec.DEFAULT_MAX_PIXELS
+    bit_depth: BitDepth = BitDepth.AUTO
+    strip: Strip = Strip.NONE
+    first_frame: bool = False
+    max_frames: int = codec.DEFAULT_MAX_FRAMES
+
+    @property
+    def how(self) -> dict[str, Any]:
+        """What every encoder is told."""
+        names = ("quality", "lossless", "png_level", "keep_hidden", "threads", "bit_depth")
+        return {name: getattr(self, name) for name in names}
 
 
 def process(
@@ -128,32 +146,22 @@ def _process(
         with stages.time("load"):
             data = _load(job, encoding)
         with lanes:
-            with stages.time("decode"):
-                picture = codec.decode(data, max_size=options.max_size, max_pixels=encoding.max_pixels)
-            del data
-            cutout = remover.cut(picture, _for_format(options, job.output_format), stages)
-            del picture
-            with stages.time("encode"):
-                encoded = codec.encode(
-                    cutout.rgb,
-                    cutout.alpha,
-                    job.output_format,
-                    cutout.metadata,
-                    quality=encoding.quality,
-                    lossless=encoding.lossless,
-                    png_level=encoding.png_level,
-                    keep_hidden=encoding.keep_hidden,
-                    threads=encoding.threads,
-                )
-            warnings, size = cutout.warnings, cutout.size
-            del cutout  # while a file is written, the next picture needs the room
+            result = _cut(data, job.output_format, remover, options, encoding, stages)
+        del data
         with stages.time("write"):
-            written = _store(job, encoded)
+            written = _store(job, result.encoded)
         if not written and job.existing is Existing.FAIL:
             raise OutputError(f"{job.target} has come to exist since the run was planned", hint="see --existing")
         if not written:
             return Outcome(job=job, status=Status.SKIPPED)
-        return Outcome(job=job, status=Status.DONE, warnings=warnings, size=size, ms=stages.rounded())
+        return Outcome(
+            job=job,
+            status=Status.DONE,
+            warnings=result.warnings,
+            size=result.size,
+            frames=result.frames,
+            ms=stages.rounded(),
+        )
     except CutoutError as error:
         return Outcome(job=job, status=Status.FAILED, error=error, ms=stages.rounded())
     except MemoryError:
@@ -163,6 +171,82 @@ def _process(
         raise
     except Exception as error:  # noqa: BLE001 - the last resort: one picture never stops the others
         return Outcome(job=job, status=Status.FAILED, error=BugError.of(error), ms=stages.rounded())
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Result:
+    encoded: bytes
+    size: tuple[int, int]
+    warnings: tuple[str, ...]
+    frames: int = 1
+
+
+def _cut(
+    data: bytes,
+    output_format: OutputFormat,
+    remover: Remover,
+    options: RemoveOptions,
+    encoding: Encoding,
+    stages: Stages,
+) -> _Result:
+    """From the bytes of the input to the bytes of the output."""
+    options = _for_format(options, output_format)
+    limits: dict[str, Any] = {
+        "max_size": options.max_size,
+        "max_pixels": encoding.max_pixels,
+        "deep": output_format.has_16_bits and encoding.bit_depth is not BitDepth.EIGHT,
+    }
+    with stages.time("decode"):
+        picture = codec.decode(data, **limits)
+    if encoding.first_frame:
+        picture = picture.alone()
+    elif picture.frames > 1 and (output_format.has_pages if picture.paged else output_format.has_frames):
+        film = codec.film(data, max_frames=encoding.max_frames, **limits)
+        return _cut_frames(film, picture, output_format, remover, options, encoding, stages)
+    del data
+    cutout = remover.cut(picture, options, stages)
+    with stages.time("encode"):
+        metadata, notes = cutout.metadata.stripped(encoding.strip).fitting(output_format)
+        encoded = codec.encode(cutout.rgb, cutout.alpha, output_format, metadata, deep=cutout.deep, **encoding.how)
+    return _Result(encoded=encoded, size=cutout.size, warnings=(*cutout.warnings, *notes))
+
+
+def _cut_frames(
+    film: Iterator[Picture],
+    first: Picture,
+    output_format: OutputFormat,
+    remover: Remover,
+    options: RemoveOptions,
+    encoding: Encoding,
+    stages: Stages,
+) -> _Result:
+    """All frames of an animation, or all pages; one of them in memory at a time."""
+    warnings: dict[str, int] = {}
+    sizes: list[tuple[int, int]] = []
+
+    def cut() -> Generator[Frame]:
+        while True:
+            with stages.time("decode"):
+                picture = next(film, None)
+            if picture is None:
+                return
+            cutout = remover.cut(picture, options, stages)
+            for warning in cutout.warnings:
+                warnings[warning] = warnings.get(warning, 0) + 1
+            sizes.append(cutout.size)
+            metadata = cutout.metadata.stripped(encoding.strip)
+            yield Frame(
+                rgb=cutout.rgb, alpha=cutout.alpha, metadata=metadata, deep=cutout.deep, duration=picture.duration
+            )
+
+    start, before = time.perf_counter(), sum(stages.ms.values())
+    count = first.frames
+    with contextlib.closing(cut()) as frames:
+        encoded = encode_frames(frames, output_format, count=count, loop=first.loop, **encoding.how)
+    elsewhere = sum(stages.ms.values()) - before
+    stages.ms["encode"] = max(0.0, (time.perf_counter() - start) * 1e3 - elsewhere)
+    told = tuple(text if many == count else f"{many} of {count} frames: {text}" for text, many in warnings.items())
+    return _Result(encoded=encoded, size=sizes[0], warnings=told, frames=count)
 
 
 def run(
@@ -229,6 +313,11 @@ def _load(job: Job, encoding: Encoding) -> bytes:
         if job.source is None:
             with activity.waiting():
                 return _read_stdin()
+        if job.source.suffix.lower() in CAMERA_RAW_NAMES:
+            raise PictureError(
+                "this is a camera raw file, of which only a preview could be read",
+                hint="develop it first: export a TIFF or JPEG",
+            )
         if not job.source.is_file():
             with activity.waiting():  # a pipe, such as a shell's <(...)
                 return job.source.read_bytes()

@@ -4,93 +4,143 @@ from __future__ import annotations
 
 import contextlib
 import io
-import math
 import threading
-from dataclasses import dataclass
+from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from cutout.colors import narrow, to_rgb
+from cutout import deep as sixteen
+from cutout.colors import narrow
+from cutout.encoder import encode, register_heif
 from cutout.errors import CutoutError, OutputError, PictureError
-from cutout.options import OutputFormat, PngLevel
-from cutout.png import encode_png
-from cutout.sniff import HEAD, sniff
+from cutout.exif import pages
+from cutout.metadata import Metadata
+from cutout.picture import ONLY_FIRST, Picture, read
+from cutout.sniff import HEAD, is_camera_raw, sniff, whole_gif_frames
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     import numpy.typing as npt
 
-__all__ = ["DEFAULT_MAX_PIXELS", "Metadata", "Picture", "decode", "encode", "from_array", "from_image"]
+__all__ = [
+    "DEFAULT_MAX_FRAMES",
+    "DEFAULT_MAX_PIXELS",
+    "Metadata",
+    "Picture",
+    "decode",
+    "encode",
+    "film",
+    "from_array",
+    "from_image",
+]
 
 DEFAULT_MAX_PIXELS = 256_000_000
 """A picture of more pixels is refused: 256 megapixels take about 1 GB while they are worked on."""
 
+DEFAULT_MAX_FRAMES = 1000
+"""An animation of more frames is refused: every one of them takes the time of a picture."""
+
 # Formats with a signature of their own, and none that runs another program (EPS) or is only guessed at (TGA). Pillow
 # must know every one of them: HEIF joins when its decoder is registered, and MPO is a kind of JPEG to it.
 _FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "TIFF", "BMP", "DIB", "AVIF", "JPEG2000", "PPM", "QOI", "ICO")
-_WEBP_SIDE = 16383
-_ORIENTATION = 0x0112
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Metadata:
-    """What travels from the input to the output beside the pixels.
-
-    Attributes:
-        icc: ICC profile that describes the RGB values, or None for sRGB.
-        dpi: Resolution in dots per inch (horizontal, vertical), or None.
-    """
-
-    icc: bytes | None = None
-    dpi: tuple[float, float] | None = None
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Picture:
-    """A decoded picture, upright.
-
-    Attributes:
-        rgb: Mode RGB, 8 bits a channel.
-        alpha: Mode L and of the same size, or None when the picture is opaque.
-        metadata: Profile and resolution.
-        notes: Things a user should know, such as that only the first frame was taken.
-    """
-
-    rgb: Image.Image
-    alpha: Image.Image | None = None
-    metadata: Metadata = Metadata()
-    notes: tuple[str, ...] = ()
-
-
-def decode(data: bytes, *, max_size: int | None = None, max_pixels: int = DEFAULT_MAX_PIXELS) -> Picture:
-    """Read a picture of any supported format.
+def decode(
+    data: bytes, *, max_size: int | None = None, max_pixels: int = DEFAULT_MAX_PIXELS, deep: bool = False
+) -> Picture:
+    """Read a picture of any supported format; of an animation or a file of many pages, the first.
 
     Args:
         data: The file's bytes.
         max_size: Longest side of the result in pixels; a larger picture is scaled down (JPEGs while they are decoded).
         max_pixels: A larger picture is refused before it is decoded.
+        deep: Also give colours of 16 bits, if there are any.
 
     Raises:
         PictureError: Empty, of no known format, truncated, broken, or too large. Foreign exceptions are translated
             here, and only here.
     """
+    with _opened(data) as image:
+        _check_size(image, max_pixels)
+        _check_gif(image, data, 1)
+        first, *rest = frame_numbers = _frames(image)
+        if first:
+            image.seek(first)
+        picture = _frame(data, image, max_size=max_size, max_pixels=max_pixels, deep=deep)
+        if not rest:
+            return picture
+        note = f"{ONLY_FIRST}{len(frame_numbers)} frames was taken"
+        frames = 1 if image.format == "HEIF" else len(frame_numbers)  # a HEIC file is an album, and not in order
+        return replace(picture, frames=frames, notes=(note, *picture.notes))
+
+
+def film(
+    data: bytes,
+    *,
+    max_size: int | None = None,
+    max_pixels: int = DEFAULT_MAX_PIXELS,
+    max_frames: int = DEFAULT_MAX_FRAMES,
+    deep: bool = False,
+) -> Iterator[Picture]:
+    """Read an animation or a file of many pages, picture by picture; no more than one is in memory at once.
+
+    Args:
+        data: The file's bytes.
+        max_size: As in `decode`.
+        max_pixels: Of each picture.
+        max_frames: A file of more frames is refused.
+        deep: As in `decode`.
+
+    Raises:
+        PictureError: As in `decode`; also when frames are missing or broken, too many, or of different sizes.
+    """
+    with _opened(data) as image:
+        _check_size(image, max_pixels)
+        numbers = _frames(image)
+        _check_gif(image, data, len(numbers) + 1)
+        if len(numbers) > max_frames:
+            raise PictureError(
+                f"it has {len(numbers)} frames, more than the limit of {max_frames}",
+                hint="--first-frame takes the first alone; --max-frames raises the limit",
+            )
+        size: tuple[int, int] | None = None
+        for count, number in enumerate(numbers, 1):
+            try:
+                image.seek(number)
+                picture = _frame(data, image, max_size=max_size, max_pixels=max_pixels, deep=deep, screen=size)
+            except (OSError, EOFError, SyntaxError, ValueError) as error:
+                raise PictureError(
+                    f"frame {count} of {len(numbers)} is broken or cut short: {error}",
+                    hint="--first-frame takes the first alone",
+                ) from error
+            size = size or image.size
+            rgb = image.copy() if picture.rgb is image else picture.rgb  # the next frame is painted over it
+            yield replace(picture, rgb=rgb, frames=len(numbers))
+
+
+@contextlib.contextmanager
+def _opened(data: bytes) -> Iterator[Image.Image]:
+    """Pillow's image of a file, every exception about it translated."""
     if not data:
         raise PictureError("the file is empty (0 bytes)", hint="copy it again from where it came from")
+    if is_camera_raw(data):
+        raise PictureError(
+            "this is a camera raw file, of which only a preview could be read",
+            hint="develop it first: export a TIFF or JPEG",
+        )
     kind = sniff(data[:HEAD])
     if kind == "HEIF":
         _register_heif()
     try:
         with (
             contextlib.nullcontext() if kind == "ICO" else _pillows_limit,  # an icon can hold a bomb unseen
-            Image.open(io.BytesIO(data), formats=("HEIF",) if kind == "HEIF" else _FORMATS) as image,
+            _open(data, kind) as image,
         ):
-            _check_size(image, max_pixels)
-            if max_size is not None:
-                image.draft(None, (max_size, max_size))
-            picture = _read(image, max_size)
-            picture.rgb.info = {}  # what still holds is in the metadata; encoders would take the rest from here
-            return picture
+            yield image
     except CutoutError:
         raise
     except UnidentifiedImageError as error:
@@ -106,6 +156,74 @@ def decode(data: bytes, *, max_size: int | None = None, max_pixels: int = DEFAUL
         ) from error
 
 
+def _open(data: bytes, kind: str | None) -> Image.Image:
+    return Image.open(io.BytesIO(data), formats=("HEIF",) if kind == "HEIF" else _FORMATS)
+
+
+def _check_gif(image: Image.Image, data: bytes, wanted: int) -> None:
+    """Refuse a GIF whose first frames are not all there."""
+    if image.format == "GIF":
+        there, more = whole_gif_frames(data)
+        if there < wanted and more:
+            raise PictureError(
+                f"the GIF file is cut short in its frame {there + 1}",
+                hint="copy it again from where it came from" + ("; --first-frame takes the first alone" * (there > 0)),
+            )
+
+
+def _frames(image: Image.Image) -> list[int]:
+    """The numbers of the frames that are pictures to be seen."""
+    count: int = getattr(image, "n_frames", 1)
+    if count < 2 or image.format == "MPO":  # a phone's extra views
+        return [image.tell()]
+    if image.format == "HEIF":
+        return [image.tell(), *(number for number in range(count) if number != image.tell())]
+    if image.format == "PNG" and image.info.get("default_image"):  # shown where animations are not understood
+        return list(range(1, count))
+    if image.format != "TIFF":
+        return list(range(count))
+    found = []
+    for number in range(count):
+        image.seek(number)
+        if not image.tag_v2.get(_PURPOSE, 0) & _NO_PAGE:  # type: ignore[attr-defined]
+            found.append(number)
+    found = found or [0]
+    image.seek(found[0])
+    return found
+
+
+_PURPOSE = 254
+_NO_PAGE = 1 | 4
+"""Bits of a TIFF directory that is a smaller copy of another one, or a mask for it."""
+
+
+def _frame(
+    data: bytes,
+    image: Image.Image,
+    *,
+    max_size: int | None,
+    max_pixels: int,
+    deep: bool,
+    screen: tuple[int, int] | None = None,
+) -> Picture:
+    """The frame that an opened image stands at."""
+    _check_size(image, max_pixels)
+    if max_size is not None:
+        image.draft(None, (max_size, max_size))
+    number = image.tell()
+
+    def again() -> Image.Image:
+        second = _open(data, None)
+        second.seek(number)
+        return second
+
+    wanted = partial(sixteen.read, again=again) if deep and sixteen.is_deep(image) else None
+    paged = image.format == "TIFF"
+    picture = read(image, max_size, tiff=_tiff(data, image) if paged else None, deep=wanted, screen=screen)
+    picture.rgb.info = {}  # what still holds is in the metadata; encoders would take the rest from here
+    return replace(picture, paged=paged)
+
+
 def from_image(image: Image.Image, *, max_size: int | None = None) -> Picture:
     """A Pillow image, in any mode, as a picture; the image itself is left as it is.
 
@@ -113,7 +231,7 @@ def from_image(image: Image.Image, *, max_size: int | None = None) -> Picture:
         PictureError: It has no pixels or cannot be loaded.
     """
     try:
-        return _read(image, max_size)
+        return read(image, max_size)
     except CutoutError:
         raise
     except Exception as error:  # the same boundary as in `decode`, for an image opened lazily by the caller
@@ -150,90 +268,6 @@ def from_array(array: npt.NDArray[Any], *, max_size: int | None = None) -> Pictu
 
 
 _ARRAYS = "uint8, uint16, bool, or floats from 0 to 1 are"
-
-
-def encode(
-    rgb: Image.Image | None,
-    alpha: Image.Image | None,
-    output_format: OutputFormat,
-    metadata: Metadata = Metadata(),
-    *,
-    quality: int | None = None,
-    lossless: bool = False,
-    png_level: PngLevel = PngLevel.FAST,
-    keep_hidden: bool = False,
-    threads: int = 1,
-) -> bytes:
-    """A finished picture as the bytes of a file.
-
-    Args:
-        rgb: Mode RGB; None writes `alpha` as a grey picture.
-        alpha: Mode L, same size; None writes an opaque picture. JPEG takes one of the two alone.
-        output_format: The format.
-        metadata: Kept where the format can hold it.
-        quality: 0–100 for JPEG, WebP and AVIF; None takes a good one.
-        lossless: WebP and AVIF without loss.
-        png_level: How hard a PNG is compressed.
-        keep_hidden: Keep colours that cannot be seen exactly as they were.
-        threads: Cores that work on this picture.
-
-    Raises:
-        OutputError: The format cannot hold this picture.
-    """
-    try:
-        if output_format is OutputFormat.PNG:
-            icc = metadata.icc if rgb is not None else None
-            return encode_png(
-                rgb, alpha, icc=icc, dpi=metadata.dpi, level=png_level, keep_hidden=keep_hidden, threads=threads
-            )
-        image = _assemble(rgb, alpha, keep_hidden=keep_hidden)
-        if output_format is OutputFormat.WEBP and max(image.size) > _WEBP_SIDE:
-            raise OutputError(
-                f"WebP holds at most {_WEBP_SIDE} pixels a side, this picture has {image.width}×{image.height}",
-                hint="write PNG instead, or use --max-size",
-            )
-        settings = _settings(output_format, quality, lossless=lossless)
-        if metadata.icc and rgb is not None:
-            settings["icc_profile"] = metadata.icc
-        if metadata.dpi:
-            settings["dpi"] = metadata.dpi
-        buffer = io.BytesIO()
-        image.save(buffer, **settings)
-    except (CutoutError, MemoryError):
-        raise
-    except Exception as error:  # encoders raise many kinds for sizes and values they cannot hold
-        raise OutputError(f"the picture cannot be written as {output_format.value}: {error}") from error
-    return buffer.getvalue()
-
-
-def _assemble(rgb: Image.Image | None, alpha: Image.Image | None, *, keep_hidden: bool) -> Image.Image:
-    """One image of the planes; colours under alpha 0 become black, which compresses, unless they are to be kept."""
-    if rgb is None or alpha is None:
-        only = alpha if rgb is None else rgb
-        assert only is not None  # noqa: S101 - one of the two is a picture
-        return only
-    image = rgb.convert("RGBA")
-    image.putalpha(alpha)
-    if not keep_hidden:
-        image.paste((0, 0, 0, 0), (0, 0), alpha.point([255] + [0] * 255))
-    return image
-
-
-def _settings(output_format: OutputFormat, quality: int | None, *, lossless: bool) -> dict[str, Any]:
-    """What Pillow's encoder of this format is told."""
-    match output_format:
-        case OutputFormat.JPEG:
-            return {"format": "JPEG", "quality": 92 if quality is None else quality, "optimize": True}
-        case OutputFormat.WEBP:
-            return {"format": "WEBP", "quality": 90 if quality is None else quality, "lossless": lossless}
-        case OutputFormat.TIFF:
-            return {"format": "TIFF", "compression": "tiff_adobe_deflate"}
-        case OutputFormat.AVIF:
-            if lossless:
-                return {"format": "AVIF", "quality": 100, "subsampling": "4:4:4"}
-            return {"format": "AVIF", "quality": 80 if quality is None else quality}
-        case OutputFormat.PNG:
-            raise AssertionError("PNG has an encoder of its own")
 
 
 class _Lifted:
@@ -273,71 +307,17 @@ def _check_size(image: Image.Image, max_pixels: int) -> None:
         )
 
 
-def _read(image: Image.Image, max_size: int | None) -> Picture:
-    if min(image.size) < 1:
-        raise PictureError(f"the picture has no pixels ({image.width}×{image.height})")
-    notes: list[str] = []
-    if (frames := getattr(image, "n_frames", 1)) > 1 and image.format != "MPO":  # MPO: a phone's extra views
-        notes.append(f"only the first of {frames} frames was taken")
-    image.load()
-    orientation = _orientation(image)
-    rgb, alpha, icc = to_rgb(image, image.info.get("icc_profile") or None)
-    metadata = Metadata(icc=icc, dpi=_dpi(image.info.get("dpi")))
-    if max_size is not None and max(rgb.size) > max_size:
-        rgb, alpha = _limit(rgb, max_size), None if alpha is None else _limit(alpha, max_size)
-    if orientation != 1:
-        rgb, alpha = _upright(rgb, orientation), None if alpha is None else _upright(alpha, orientation)
-    return Picture(rgb=rgb, alpha=alpha, metadata=metadata, notes=tuple(notes))
-
-
-def _orientation(image: Image.Image) -> int:
-    """How the pixels lie, 1–8; a broken EXIF block says nothing about a picture that is whole."""
-    try:
-        return int(image.getexif().get(_ORIENTATION, 1))
-    except Exception:  # noqa: BLE001 - its parser raises whatever the block leads it into
-        return 1
-
-
-def _limit(image: Image.Image, max_size: int) -> Image.Image:
-    scale = max_size / max(image.size)
-    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
-    return image.resize(size, Image.Resampling.LANCZOS, reducing_gap=3)
-
-
-_TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-
-
-def _upright(image: Image.Image, orientation: int) -> Image.Image:
-    turn = _TURNS.get(orientation)
-    return image if turn is None else image.transpose(turn)
-
-
-def _dpi(value: object) -> tuple[float, float] | None:
-    try:
-        across, down = (float(part) for part in value)  # type: ignore[attr-defined]
-    except (TypeError, ValueError, ZeroDivisionError):
-        return None
-    # 1 is what Pillow says of a TIFF that says nothing
-    usable = all(math.isfinite(part) and 1 < part <= 1e5 for part in (across, down))
-    return (across, down) if usable else None
+def _tiff(data: bytes, image: Image.Image) -> tuple[bytes, int] | None:
+    """The bytes of a TIFF file and where the directory of the page stands."""
+    places = pages(data)
+    return (data, places[image.tell()]) if image.tell() < len(places) else None
 
 
 def _register_heif() -> None:
     try:
-        import pillow_heif
-    except ImportError:
-        raise PictureError(
-            "this is a HEIC picture, and its decoder is not installed", hint='pip install "cutout-cli[heif]" brings it'
-        ) from None
-    pillow_heif.register_heif_opener()
+        register_heif("this is a HEIC picture, which")
+    except OutputError as error:
+        raise PictureError(error.message, hint=error.hint) from None
 
 
 def _unidentified(kind: str | None) -> PictureError:

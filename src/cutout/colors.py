@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from PIL import Image
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-__all__ = ["narrow", "to_rgb"]
+__all__ = ["grey_16", "is_srgb", "narrow", "to_rgb", "to_srgb"]
 
 
 def to_rgb(image: Image.Image, icc: bytes | None) -> tuple[Image.Image, Image.Image | None, bytes | None]:
@@ -26,7 +27,7 @@ def to_rgb(image: Image.Image, icc: bytes | None) -> tuple[Image.Image, Image.Im
         one of another colour space is converted away.
     """
     if image.mode in {"I;16", "I;16L", "I;16B", "I;16N", "I", "F"}:
-        return _grey(image).convert("RGB"), None, None
+        return _managed(Image.fromarray(narrow(grey_16(image))), icc), None, None
     if image.mode in {"1", "L", "LA", "La"}:
         grey, alpha = image.convert("LA").split()
         return _opaque(_managed(grey, icc), alpha, None)
@@ -72,16 +73,73 @@ def _managed(image: Image.Image, icc: bytes | None) -> Image.Image:
     return converted if converted is not None else image.convert("RGB")
 
 
-def _grey(image: Image.Image) -> Image.Image:
-    """More than 8 bits a pixel to mode L: by the range the type promises, or that the values show."""
-    values = np.asarray(image)
+def grey_16(image: Image.Image) -> npt.NDArray[np.uint16]:
+    """More than 8 bits a pixel as 16: by the range the type promises, or that the values show."""
+    values: npt.NDArray[Any] = np.asarray(image)
     if image.mode == "F":
         values = np.clip(np.nan_to_num(values), 0, None)
         top = float(values.max())
-        return Image.fromarray((values * (255 / (1.0 if top <= 1 else max(255.0, top)))).astype(np.uint8))
-    if image.mode == "I" and int(values.max()) > 65535:
-        return Image.fromarray((np.clip(values, 0, None) >> 23).astype(np.uint8))
-    return Image.fromarray(narrow(np.clip(values, 0, 65535).astype(np.uint16)))
+        values = values * (65535 / (1.0 if top <= 1 else max(255.0, top)))
+    elif image.mode == "I" and int(values.max()) > 65535:
+        values = np.clip(values, 0, None) >> 15
+    grey: npt.NDArray[np.uint16] = np.clip(values, 0, 65535).astype(np.uint16)
+    return grey
+
+
+def is_srgb(icc: bytes | None) -> bool:
+    """Whether RGB values of this profile are sRGB to the eye; a broken profile is taken for none."""
+    return icc is None or _transform(icc) is None
+
+
+def to_srgb(rgb: Image.Image, icc: bytes | None, *, enough: int | None = None) -> Image.Image:
+    """The picture as a model is to see it: models were trained on sRGB.
+
+    Args:
+        rgb: Mode RGB, in the space of its profile.
+        icc: The profile; None is sRGB already.
+        enough: A picture whose longer side has at least twice as many pixels is scaled down by a whole number first,
+            as the conversion would take longer than a small model.
+
+    Returns:
+        The picture itself where its profile is sRGB to the eye, or broken.
+    """
+    transform = None if icc is None else _transform(icc)
+    if transform is None:
+        return rgb
+    from PIL import ImageCms
+
+    times = max(1, max(rgb.size) // enough) if enough else 1
+    if times > 1:
+        smaller = (max(1, round(rgb.width / times)), max(1, round(rgb.height / times)))
+        rgb = rgb.resize(smaller, Image.Resampling.BOX)
+    return ImageCms.applyTransform(rgb, transform) or rgb
+
+
+@lru_cache(maxsize=16)
+def _transform(icc: bytes) -> Any:
+    """From a profile's RGB to sRGB; None where that changes nothing that could be seen."""
+    from PIL import ImageCms
+
+    try:
+        source = ImageCms.ImageCmsProfile(io.BytesIO(icc))
+        transform = ImageCms.buildTransform(source, ImageCms.createProfile("sRGB"), "RGB", "RGB")
+        probe = _probe()
+        changed = ImageCms.applyTransform(probe, transform)
+    except (ImageCms.PyCMSError, ValueError, OSError):
+        return None
+    assert changed is not None  # noqa: S101 - only a transform in place gives nothing
+    difference = np.asarray(changed).astype(np.int16) - np.asarray(probe)
+    return None if int(np.abs(difference).max()) <= _SAME else transform
+
+
+_SAME = 3
+"""Levels of 255 by which the many profiles called sRGB differ."""
+
+
+def _probe() -> Image.Image:
+    """9 × 9 × 9 colours from all over the cube."""
+    steps = np.linspace(0, 255, 9).astype(np.uint8)
+    return Image.fromarray(np.stack(np.meshgrid(steps, steps, steps), axis=-1).reshape(27, 27, 3))
 
 
 def narrow(values: npt.NDArray[np.uint16]) -> npt.NDArray[np.uint8]:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from cutout.atomic import is_part, status_of
 from cutout.errors import UsageError
 from cutout.options import OUTPUT_SUFFIXES, Existing, OnCollision, OutputFormat
-from cutout.sniff import HEAD, sniff
+from cutout.sniff import CAMERA_RAW_NAMES, HEAD, sniff
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -28,11 +28,6 @@ STDIO = "-"
 _PICTURE_NAMES = frozenset(
     {".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".avif", ".heic", ".heif", ".tif", ".tiff"}
     | {".bmp", ".dib", ".gif", ".jp2", ".j2k", ".ppm", ".pgm", ".pbm", ".qoi"}
-)
-# TIFF by their first bytes, but what a decoder finds in them is a thumbnail
-_CAMERA_RAW_NAMES = frozenset(
-    {".3fr", ".arw", ".cr2", ".dng", ".erf", ".fff", ".iiq", ".kdc", ".mef", ".mos"}
-    | {".nef", ".nrw", ".pef", ".rwl", ".sr2", ".srf", ".srw"}
 )
 _STANDARD_INPUT = frozenset({STDIO, "/dev/stdin", "/dev/fd/0", "/proc/self/fd/0"})
 _STANDARD_OUTPUT = frozenset({STDIO, "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"})
@@ -292,7 +287,7 @@ def _wanted(path: Path) -> bool:
             kind = sniff(file.read(HEAD))
     except OSError:
         return False
-    return kind is not None and not (kind == "TIFF" and path.suffix.lower() in _CAMERA_RAW_NAMES)
+    return kind is not None and not (kind == "TIFF" and path.suffix.lower() in CAMERA_RAW_NAMES)
 
 
 def _key(path: Path) -> str:

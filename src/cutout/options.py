@@ -15,12 +15,14 @@ from cutout.specs import Color, Gradient, Length, parse_color
 __all__ = [
     "OUTPUT_SUFFIXES",
     "BackgroundFit",
+    "BitDepth",
     "Existing",
     "Fit",
     "OnCollision",
     "OutputFormat",
     "PngLevel",
     "RemoveOptions",
+    "Strip",
     "parse_color",
 ]
 
@@ -47,11 +49,27 @@ class OutputFormat(StrEnum):
     JPEG = "jpg"
     TIFF = "tiff"
     AVIF = "avif"
+    HEIC = "heic"
 
     @property
     def has_alpha(self) -> bool:
         """Whether the format can hold transparency."""
         return self is not OutputFormat.JPEG
+
+    @property
+    def has_16_bits(self) -> bool:
+        """Whether 16 bits a channel can be written."""
+        return self in {OutputFormat.PNG, OutputFormat.TIFF}
+
+    @property
+    def has_frames(self) -> bool:
+        """Whether an animation can be written."""
+        return self in {OutputFormat.PNG, OutputFormat.WEBP, OutputFormat.AVIF}
+
+    @property
+    def has_pages(self) -> bool:
+        """Whether several pages of different sizes can be written."""
+        return self is OutputFormat.TIFF
 
 
 OUTPUT_SUFFIXES: dict[str, OutputFormat] = {
@@ -62,7 +80,28 @@ OUTPUT_SUFFIXES: dict[str, OutputFormat] = {
     ".tif": OutputFormat.TIFF,
     ".tiff": OutputFormat.TIFF,
     ".avif": OutputFormat.AVIF,
+    ".heic": OutputFormat.HEIC,
+    ".heif": OutputFormat.HEIC,
 }
+
+
+class Strip(StrEnum):
+    """Which of what travels beside the pixels is left out."""
+
+    NONE = "none"
+    GPS = "gps"
+    """Where the picture was taken, in EXIF and XMP."""
+    ALL = "all"
+    """All but the colour profile and the resolution."""
+
+
+class BitDepth(StrEnum):
+    """Bits a channel of the output."""
+
+    AUTO = "auto"
+    """16 where the input has more than 8 and the format can hold them, else 8."""
+    EIGHT = "8"
+    SIXTEEN = "16"
 
 
 class PngLevel(StrEnum):

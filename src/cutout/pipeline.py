@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import os
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cutout import backdrop, cleanup, codec, framing, matte, matting
+from cutout.colors import is_srgb, to_srgb
 from cutout.cpus import usable_cpus
+from cutout.deep import merge
 from cutout.errors import ModelError, PictureError, UsageError
 from cutout.models import DEFAULT_MODEL, ModelSpec, custom_spec, find_spec
 from cutout.options import BackgroundFit, RemoveOptions
@@ -20,10 +22,13 @@ from cutout.rembg_session import PREFIX, open_rembg
 from cutout.session import open_session
 from cutout.stages import Stages
 from cutout.store import require
+from cutout.tensor import input_size
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
+    import numpy as np
+    import numpy.typing as npt
     from PIL import Image
 
     from cutout.codec import Metadata, Picture
@@ -39,14 +44,16 @@ class Cutout:
     Attributes:
         rgb: Mode RGB; None where the mask alone was asked for.
         alpha: Mode L, straight; None over an opaque background.
-        metadata: Profile and resolution for the encoder.
+        metadata: Profile, resolution, EXIF and XMP for the encoder.
         warnings: Things a user should know about this picture.
+        deep: `rgb` in 16 bits where the picture had them, uint16 of shape (height, width, 3).
     """
 
     rgb: Image.Image | None
     alpha: Image.Image | None
     metadata: Metadata
     warnings: tuple[str, ...] = ()
+    deep: npt.NDArray[np.uint16] | None = None
 
     @property
     def image(self) -> Image.Image:
@@ -145,8 +152,12 @@ class Remover:
             ) from error
 
     def _cut(self, picture: Picture, options: RemoveOptions, stages: Stages) -> Cutout:
-        rgb, warnings = picture.rgb, list(picture.notes)
-        mask = self.session.predict(rgb, fit=options.fit, rescale=options.rescale, stages=stages)
+        with stages.time("preprocess"):
+            picture = _beside_background(picture, options)
+            rgb, warnings, seen = picture.rgb, list(picture.notes), picture.rgb
+            if not is_srgb(icc := picture.metadata.icc):
+                seen = to_srgb(rgb, icc, enough=_enough(self.session.spec, rgb.size))
+        mask = self.session.predict(seen, fit=options.fit, rescale=options.rescale, stages=stages)
         with stages.time("postprocess"):
             alpha = matte.upscale(mask, rgb.size)
             if options.post_process:
@@ -162,7 +173,17 @@ class Remover:
             if not alpha.getbbox():
                 warnings.append("nothing was found: the cut-out is empty")
             colors, transparency = _finish(rgb, alpha, options)
-            return Cutout(rgb=colors, alpha=transparency, metadata=picture.metadata, warnings=tuple(warnings))
+            deep = None if picture.deep is None or colors is None else merge(picture.deep, picture.rgb, colors)
+            if deep is None and picture.deep is not None and colors is not None:
+                warnings.append("16 bits were reduced to 8: the result does not lie pixel for pixel on the picture")
+            return Cutout(
+                rgb=colors, alpha=transparency, metadata=picture.metadata, warnings=tuple(warnings), deep=deep
+            )
+
+
+def _enough(spec: ModelSpec, size: tuple[int, int]) -> int:
+    """Pixels of the longer side that a model needs to see: four times its input's, to which it scales them down."""
+    return 4 * (1024 if spec.name.startswith(PREFIX) else max(input_size(spec, size)))
 
 
 def resolve_model(model: str | Path, config: Mapping[str, Any] | Path | None = None) -> ModelSpec:
@@ -206,6 +227,16 @@ def _check(options: RemoveOptions) -> None:
         _background(path)
 
 
+def _beside_background(picture: Picture, options: RemoveOptions) -> Picture:
+    """In sRGB, if colours from elsewhere will stand beside those of a picture in another space; grey is grey in all."""
+    color = options.background_color
+    neutral = color is not None and len(set(color[:3])) == 1
+    if options.background is None or neutral or is_srgb(picture.metadata.icc):
+        return picture
+    rgb, metadata = to_srgb(picture.rgb, picture.metadata.icc), replace(picture.metadata, icc=None)
+    return replace(picture, rgb=rgb, metadata=metadata, deep=None)
+
+
 def _finish(
     rgb: Image.Image, alpha: Image.Image, options: RemoveOptions
 ) -> tuple[Image.Image | None, Image.Image | None]:
@@ -234,7 +265,8 @@ def _named(path: Path) -> Iterator[None]:
 
 @lru_cache(maxsize=4)
 def _decoded(path: Path, _changed: int) -> Image.Image:
-    return codec.decode(path.read_bytes()).rgb
+    picture = codec.decode(path.read_bytes())
+    return to_srgb(picture.rgb, picture.metadata.icc)
 
 
 @lru_cache(maxsize=1)  # pictures of one size follow each other, or are set on one canvas

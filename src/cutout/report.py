@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from cutout.errors import CutoutError, ExitCode
 
@@ -56,7 +58,8 @@ class Outcome:
         status: How it ended.
         error: Why it failed.
         warnings: Things a user should know about a file that did not fail.
-        size: (width, height) of the output.
+        size: (width, height) of the output, of its first page if there are several.
+        frames: Frames or pages of the output.
         ms: Milliseconds by stage.
     """
 
@@ -65,6 +68,7 @@ class Outcome:
     error: CutoutError | None = None
     warnings: tuple[str, ...] = ()
     size: tuple[int, int] | None = None
+    frames: int = 1
     ms: Mapping[str, float] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
@@ -75,15 +79,29 @@ class Outcome:
             "output": self.job.target_name,
             "status": self.status.value,
         }
+        for key in ("input", "output"):
+            if (name := _percent(line[key])) is not None:
+                line[f"{key}_bytes"] = name
         if self.error is not None:
             line["error"] = {"kind": self.error.kind, "message": self.error.message, "hint": self.error.hint}
         if self.warnings:
             line["warnings"] = list(self.warnings)
         if self.size is not None:
             line["width"], line["height"] = self.size
+        if self.frames > 1:
+            line["frames"] = self.frames
         if self.ms:
             line["ms"] = dict(self.ms)
         return line
+
+
+def _percent(name: str) -> str | None:
+    """A file's name that is no UTF-8, percent-encoded; None for any other, which JSON holds as it is."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return quote(os.fsencode(name))
+    return None
 
 
 class Report:

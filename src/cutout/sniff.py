@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import re
+import struct
 
-__all__ = ["HEAD", "sniff"]
+__all__ = ["CAMERA_RAW_NAMES", "HEAD", "is_camera_raw", "sniff", "whole_gif_frames"]
 
 HEAD = 32
 """Bytes from the start of a file that `sniff` wants."""
+
+# TIFF by their first bytes, but what a decoder finds in them is a thumbnail; the last four say who they are
+CAMERA_RAW_NAMES = frozenset(
+    {".3fr", ".arw", ".cr2", ".dng", ".erf", ".fff", ".iiq", ".kdc", ".mef", ".mos", ".nef", ".nrw", ".pef", ".rwl"}
+    | {".sr2", ".srf", ".srw", ".cr3", ".orf", ".raf", ".rw2"}
+)
+"""Extensions of the files that cameras write before development."""
+_RAW_SIGNATURES = (b"FUJIFILMCCD-RAW", b"IIRO", b"IIRS", b"MMOR", b"IIU\0")
 
 _HEIF_BRANDS = {b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1"}
 _PORTABLE = re.compile(rb"P[1-6]\s+(#|\d+\s+(#|\d+\s))")
@@ -35,6 +44,57 @@ def sniff(head: bytes) -> str | None:
     if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
         return "WebP"
     return _iso_media(head) if head[4:8] == b"ftyp" else _weak(head)
+
+
+def whole_gif_frames(data: bytes) -> tuple[int, bool]:
+    """How many frames of a GIF are there to their last byte, and whether another one begins.
+
+    Decoders take what is there of a file that was cut short for all of it. A missing end mark alone is no loss.
+    """
+    count, at = 0, 13 + _color_table(data, 10)
+    while at < len(data) and data[at] in {0x21, 0x2C}:
+        is_frame = data[at] == 0x2C
+        at += 11 + _color_table(data, at + 9) if is_frame else 2
+        while at < len(data) and data[at]:
+            at += 1 + data[at]
+        if at >= len(data):
+            return count, True
+        count += is_frame
+        at += 1
+    return count, False
+
+
+def _color_table(data: bytes, at: int) -> int:
+    """Bytes of the colour table that these flags announce."""
+    flags = data[at] if at < len(data) else 0
+    return 3 << (flags & 7) + 1 if flags & 0x80 else 0
+
+
+def is_camera_raw(data: bytes) -> bool:
+    """Whether a file is a camera's raw one, by its content, so far as that tells."""
+    if data[4:8] == b"ftyp":
+        return data[8:12] == b"crx "
+    return data.startswith(_RAW_SIGNATURES) or (data[:4] in {b"II*\0", b"MM\0*"} and _is_raw_tiff(data))
+
+
+def _is_raw_tiff(data: bytes) -> bool:
+    """Canon's mark; a DNG's version; or a first directory that is a small copy of what lies in directories below it."""
+    if data[:2] == b"II" and data[8:10] == b"CR":
+        return True
+    order = "<" if data[:2] == b"II" else ">"
+    tags: dict[int, int] = {}
+    try:
+        (start,) = struct.unpack_from(order + "I", data, 4)
+        (count,) = struct.unpack_from(order + "H", data, start)
+        for at in range(start + 2, start + 2 + 12 * count, 12):
+            tag, kind, _, value = struct.unpack_from(order + "HHII", data, at)
+            tags[tag] = value >> 16 if order == ">" and kind == 3 else value
+    except struct.error:
+        pass
+    return _DNG_VERSION in tags or (bool(tags.get(_PURPOSE, 0) & 1) and _BELOW in tags)
+
+
+_DNG_VERSION, _PURPOSE, _BELOW = 0xC612, 0x00FE, 0x014A
 
 
 def _iso_media(head: bytes) -> str | None:

@@ -63,12 +63,22 @@ def _root(
     """Remove the background of pictures."""
 
 
+def _hush() -> None:
+    """Keep what Pillow remarks on broken files off standard error: what matters is told in words of our own."""
+    import logging
+    import warnings
+
+    warnings.filterwarnings("ignore", module=r"PIL\.")
+    logging.getLogger("PIL").addHandler(logging.NullHandler())
+
+
 def main() -> None:
     """Run the command line; the one place that turns errors into exit codes."""
     keep_small()
     asked = os.environ.get("CUTOUT_VERBOSE", "").strip().lower() not in {"", "0", "false", "no", "n", "f", "off"}
     verbose = asked or not {"-v", "--verbose"}.isdisjoint(sys.argv)
     console = Console(verbose=verbose)
+    _hush()
     try:
         app()
     except CutoutError as error:

@@ -15,7 +15,17 @@ from cutout.console import Console
 from cutout.cpus import usable_cpus
 from cutout.errors import ExitCode, UsageError
 from cutout.models import DEFAULT_MODEL
-from cutout.options import BackgroundFit, Existing, Fit, OnCollision, OutputFormat, PngLevel, RemoveOptions
+from cutout.options import (
+    BackgroundFit,
+    BitDepth,
+    Existing,
+    Fit,
+    OnCollision,
+    OutputFormat,
+    PngLevel,
+    RemoveOptions,
+    Strip,
+)
 
 if TYPE_CHECKING:
     from cutout.files import Plan
@@ -65,15 +75,35 @@ def remove(
     ] = OnCollision.REFUSE,
     quality: Annotated[
         int | None,
-        option("--quality", text="Quality of jpg, webp and avif.", min=0, max=100, metavar="N", panel=_FILES),
+        option("--quality", text="Quality of jpg, webp, avif and heic.", min=0, max=100, metavar="N", panel=_FILES),
     ] = None,
-    lossless: Annotated[bool, option("--lossless", text="webp and avif without loss.", panel=_FILES)] = False,
+    lossless: Annotated[bool, option("--lossless", text="webp, avif and heic without loss.", panel=_FILES)] = False,
     png_level: Annotated[
         PngLevel, option("--png-level", text="How hard PNGs are compressed: fastest, fast or small.", panel=_FILES)
     ] = PngLevel.FAST,
     keep_hidden: Annotated[
         bool,
         option("--keep-hidden", text="Keep colours that cannot be seen exactly; files become larger.", panel=_FILES),
+    ] = False,
+    bit_depth: Annotated[
+        BitDepth,
+        option(
+            "--bit-depth",
+            text="Bits a channel in png and tiff: 8, 16, or as the input has them.",
+            panel=_FILES,
+        ),
+    ] = BitDepth.AUTO,
+    strip: Annotated[
+        Strip,
+        option(
+            "--strip",
+            text="Leave out metadata: gps, or all but the colour profile and the resolution.",
+            panel=_FILES,
+            case_sensitive=False,
+        ),
+    ] = Strip.NONE,
+    first_frame: Annotated[
+        bool, option("--first-frame", text="Take the first frame of an animation, the first page, alone.", panel=_FILES)
     ] = False,
     dry_run: Annotated[bool, option("--dry-run", text="Print the plan and do nothing.", panel=_FILES)] = False,
     model: Annotated[
@@ -188,6 +218,9 @@ def remove(
     max_pixels: Annotated[
         int, option("--max-pixels", text="Refuse larger pictures.", min=1, metavar="N", panel=_RUN)
     ] = 256_000_000,
+    max_frames: Annotated[
+        int, option("--max-frames", text="Refuse animations of more frames.", min=1, metavar="N", panel=_RUN)
+    ] = 1000,
     as_json: Annotated[
         bool, option("--json", text="One JSON line per file and a summary, on standard output.", panel=_RUN)
     ] = False,
@@ -245,6 +278,7 @@ def remove(
     if dry_run:
         print_plan(todo, console, as_json=as_json)
         return
+    _check_formats(todo, bit_depth)
     workers = _workers(jobs, todo)
     encoding = Encoding(
         quality=quality,
@@ -253,6 +287,10 @@ def remove(
         keep_hidden=keep_hidden,
         threads=max(1, usable_cpus() // workers),
         max_pixels=max_pixels,
+        bit_depth=bit_depth,
+        strip=strip,
+        first_frame=first_frame,
+        max_frames=max_frames,
     )
     settings = {
         "model": model,
@@ -287,6 +325,17 @@ def _check_standard_streams(todo: Plan, *, as_json: bool) -> None:
             raise UsageError(
                 "standard output is a terminal, not a place for a picture", hint="redirect it, or use -o FILE"
             )
+
+
+def _check_formats(todo: Plan, bit_depth: BitDepth) -> None:
+    """What would fail at every picture fails before the first one."""
+    formats = {job.output_format for job in todo.jobs}
+    if bit_depth is BitDepth.SIXTEEN and not all(output_format.has_16_bits for output_format in formats):
+        raise UsageError("--bit-depth 16 goes with png and tiff alone", hint="say --format png")
+    if OutputFormat.HEIC in formats:
+        from cutout.encoder import register_heif
+
+        register_heif("--format heic")
 
 
 def _pull(model: str, console: Console) -> None:

@@ -1,0 +1,157 @@
+"""Animations and files of many pages, written picture by picture."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from PIL import Image
+
+from cutout.encoder import assemble, check_side, settings, tiff_page, translated, wide_colors
+from cutout.errors import OutputError
+from cutout.metadata import NO_METADATA, Metadata
+from cutout.options import BitDepth, OutputFormat, PngLevel
+from cutout.png import encode_png
+from cutout.pngchunks import Animation, insert, text_chunks
+from cutout.tiff import Tiff
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from typing import Any
+
+    import numpy as np
+    import numpy.typing as npt
+
+__all__ = ["Frame", "encode_frames"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Frame:
+    """A finished frame or page.
+
+    Attributes:
+        rgb: Mode RGB, or None for a mask alone.
+        alpha: Mode L, or None for an opaque picture.
+        metadata: Kept of the first frame, or of every page.
+        deep: `rgb` in 16 bits, for pages.
+        duration: Milliseconds.
+    """
+
+    rgb: Image.Image | None
+    alpha: Image.Image | None
+    metadata: Metadata = NO_METADATA
+    deep: npt.NDArray[np.uint16] | None = None
+    duration: float = 0.0
+
+
+def encode_frames(
+    frames: Iterable[Frame],
+    output_format: OutputFormat,
+    *,
+    count: int,
+    loop: int = 0,
+    quality: int | None = None,
+    lossless: bool = False,
+    png_level: PngLevel = PngLevel.FAST,
+    keep_hidden: bool = False,
+    threads: int = 1,
+    bit_depth: BitDepth = BitDepth.AUTO,
+) -> bytes:
+    """Finished frames as the bytes of one file; each is taken, encoded and forgotten before the next.
+
+    Args:
+        frames: All of one size and kind, unless the format has pages.
+        output_format: PNG (as APNG), WebP, AVIF; TIFF makes them pages.
+        count: How many there are.
+        loop: How often they play; 0 is for ever. AVIF plays for ever.
+        quality: As for single pictures, like all that follows.
+        lossless: WebP and AVIF.
+        png_level: PNG.
+        keep_hidden: PNG and TIFF.
+        threads: Cores that work on one frame.
+        bit_depth: TIFF.
+
+    Raises:
+        OutputError: The format cannot hold them.
+    """
+    with translated(output_format):
+        if output_format is OutputFormat.TIFF:
+            tiff = Tiff()
+            for frame in frames:
+                metadata = frame.metadata.sized(_size(frame))
+                wide = wide_colors(frame.rgb, frame.alpha, frame.deep, bit_depth)
+                tiff_page(tiff, frame.rgb, frame.alpha, metadata, wide, keep_hidden=keep_hidden)
+            return tiff.finish()
+        if output_format is OutputFormat.PNG:
+            return _apng(frames, count, loop, level=png_level, keep_hidden=keep_hidden, threads=threads)
+        if not output_format.has_frames:
+            raise OutputError(f"{output_format.value} holds one picture")
+        film = _Film(frames, count, output_format, keep_hidden=keep_hidden)
+        colors = film.first.rgb is not None
+        metadata, _ = film.first.metadata.sized(film.size).fitting(output_format)
+        told = settings(output_format, quality, metadata, lossless=lossless, colors=colors)
+        buffer = io.BytesIO()
+        # the list of durations grows while the encoder takes frame by frame
+        film.save(buffer, save_all=True, duration=film.durations, loop=loop, **told)
+        return buffer.getvalue()
+
+
+def _apng(frames: Iterable[Frame], count: int, loop: int, *, level: PngLevel, keep_hidden: bool, threads: int) -> bytes:
+    animation = Animation(count, loop)
+    for number, frame in enumerate(frames):
+        metadata = frame.metadata.sized(_size(frame)) if number == 0 else NO_METADATA
+        icc = metadata.icc if frame.rgb is not None else None
+        png = encode_png(
+            frame.rgb, frame.alpha, icc=icc, dpi=metadata.dpi, level=level, keep_hidden=keep_hidden, threads=threads
+        )
+        animation.add(insert(png, text_chunks(metadata.exif, metadata.xmp)), frame.duration)
+    return animation.finish()
+
+
+def _size(frame: Frame) -> tuple[int, int]:
+    only = frame.rgb if frame.rgb is not None else frame.alpha
+    assert only is not None  # noqa: S101 - one of the two is a picture
+    return only.size
+
+
+class _Film(Image.Image):
+    """Frames behind the interface of an opened animation, which Pillow's encoders take without a list of all."""
+
+    def __init__(self, frames: Iterable[Frame], count: int, output_format: OutputFormat, *, keep_hidden: bool) -> None:
+        super().__init__()
+        self.n_frames = count
+        self.is_animated = count > 1
+        self.durations: list[int] = []
+        self._frames: Iterator[Frame] = iter(frames)
+        self._keep_hidden = keep_hidden
+        self._number = -1
+        self.first = self._next()
+        check_side(output_format, self.size)
+
+    def _next(self) -> Frame:
+        frame = next(self._frames)
+        image = assemble(frame.rgb, frame.alpha, keep_hidden=self._keep_hidden)
+        if image.mode == "L":  # of which the AVIF encoder would go through all frames once beforehand
+            image = image.convert("RGB")
+        if self._number >= 0 and (image.size, image.mode) != (self.size, self.mode):
+            raise ValueError("a frame is of another size or kind than the first")
+        self.im, self._mode, self._size = image.im, image.mode, image.size
+        self.durations.append(max(1, round(frame.duration)))
+        self._number += 1
+        return frame
+
+    def seek(self, frame: int) -> None:
+        """Go to a frame, forwards only."""
+        if frame >= self.n_frames:
+            raise EOFError("no more frames")
+        while self._number < frame:
+            self._next()
+
+    def tell(self) -> int:
+        """The number of the frame it stands at."""
+        return self._number
+
+    def load(self) -> Any:
+        """Nothing is left to be done."""
+        return self.im.pixel_access(self.readonly)
