@@ -8,20 +8,13 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-import numpy as np
 from PIL import Image
 
 from cutout import Remover, remove
+from cutout.sheet import View, shown
 
 ROOT = Path(__file__).parent.parent
 WIDTH = 300
-
-
-def checkerboard(size: tuple[int, int], square: int = 10) -> Image.Image:
-    """The usual sign for transparency, mode RGBA."""
-    across, down = np.arange(size[0]) // square, np.arange(size[1]) // square
-    tone = np.where((across[None] + down[:, None]) % 2, 235, 190).astype(np.uint8)
-    return Image.fromarray(tone).convert("RGBA")
 
 
 def row(path: Path, remover: Remover) -> Image.Image:
@@ -31,10 +24,8 @@ def row(path: Path, remover: Remover) -> Image.Image:
     picture = picture.resize((WIDTH, round(WIDTH * picture.height / picture.width)), Image.Resampling.LANCZOS)
     cut = remove(picture, session=remover)
     sheet = Image.new("RGB", (WIDTH * 4, picture.height))
-    sheet.paste(picture, (0, 0))
-    plain = [Image.new("RGBA", picture.size, color) for color in ((0, 0, 0, 255), (30, 150, 70, 255))]
-    for number, background in enumerate([checkerboard(picture.size), *plain], start=1):
-        sheet.paste(Image.alpha_composite(background, cut).convert("RGB"), (number * WIDTH, 0))
+    for number, view in enumerate((View.INPUT, View.CHECKERBOARD, View.BLACK, View.COLOR)):
+        sheet.paste(shown(cut, view, picture=picture), (number * WIDTH, 0))
     return sheet
 
 

@@ -18,17 +18,31 @@ SOURCE = Path(package.__file__).parent
 # Level by level from the bottom; a module may import those of the rows above its own, and none of its own row.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "specs"),
-    ("atomic", "cpus", "exif", "memory", "onnx_bytes", "options", "pngchunks", "resize", "sniff", "stages", "xmp"),
-    ("colors", "graph", "matte", "matting", "metadata", "models", "png", "providers", "regions"),
+    (
+        "atomic",
+        "cpus",
+        "exif",
+        "memory",
+        "onnx_bytes",
+        "options",
+        "pngchunks",
+        "regions",
+        "resize",
+        "sheet",
+        "sniff",
+        "stages",
+        "xmp",
+    ),
+    ("colors", "graph", "matte", "matting", "metadata", "metrics", "models", "png", "providers"),
     ("backdrop", "cleanup", "deep", "files", "store", "tensor", "tiff"),
     ("download", "encoder", "framing", "picture", "report", "session"),
     ("codec", "frames", "rembg_session"),
-    ("doctor", "pipeline"),
-    ("batch",),
-    ("api", "bench", "console"),
+    ("doctor", "gallery", "pipeline"),
+    ("batch", "contenders"),
+    ("api", "bench", "comparison", "console", "evaluation"),
     ("cli.options",),
-    ("cli.bench", "cli.doctor", "cli.looks", "cli.models", "cli.run"),
-    ("cli.remove",),
+    ("cli.bench", "cli.doctor", "cli.looks", "cli.models", "cli.run", "cli.sides"),
+    ("cli.compare", "cli.evaluate", "cli.remove"),
     ("cli",),
     ("", "__main__"),  # the package itself: its public names
 )
@@ -123,7 +137,8 @@ def test_each_optional_package_is_imported_by_one_module() -> None:
     assert importers("pillow_heif") == {"encoder"}
     assert importers("requests", "tqdm") == {"download"}
     assert importers("rich") <= {"console", "cli.models"}
-    assert importers("typer") == {"cli", "cli.bench", "cli.doctor", "cli.models", "cli.options", "cli.remove"}
+    commands = {"cli.bench", "cli.compare", "cli.doctor", "cli.evaluate", "cli.models", "cli.remove"}
+    assert importers("typer") == {"cli", "cli.options", *commands}
 
 
 def test_only_the_codec_opens_pictures() -> None:

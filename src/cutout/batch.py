@@ -23,10 +23,14 @@ from cutout.stages import Stages
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator
     from contextlib import AbstractContextManager
+    from typing import TypeVar
 
     from cutout.codec import Picture
     from cutout.files import Job
     from cutout.pipeline import Remover
+
+    Work = TypeVar("Work")
+    Result = TypeVar("Result")
 
 __all__ = ["Encoding", "activity", "emit", "process", "process_all", "run"]
 
@@ -250,14 +254,14 @@ def _cut_frames(
 
 
 def run(
-    jobs: Iterable[Job],
-    work: Callable[[Job], Outcome],
+    jobs: Iterable[Work],
+    work: Callable[[Work], Result],
     *,
     workers: int,
     ahead: int = 0,
     stop: threading.Event | None = None,
-) -> Iterator[Outcome]:
-    """Do many files side by side; outcomes come as they are ready.
+) -> Iterator[Result]:
+    """Do many files side by side; results come as they are ready.
 
     No more than `workers` + `ahead` files are begun at once. Once `stop` is set, files that were started are finished
     and the rest is left.
@@ -271,7 +275,7 @@ def run(
         stop: Set by whoever wants the run to end early.
     """
     waiting = iter(jobs)
-    running: set[Future[Outcome]] = set()
+    running: set[Future[Result]] = set()
     limit = workers + ahead
     with ThreadPoolExecutor(limit, thread_name_prefix="cutout") as pool:
         while True:

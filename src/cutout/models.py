@@ -61,6 +61,8 @@ class ModelSpec:
         mean: Per channel, after the division.
         std: Per channel, after the division.
         fit: Default of `--fit`.
+        fit_note: What that was chosen by: MAE · 1000 of stretch → pad, on sets of photographs that docs/quality-eval.md
+            tells of.
         output: Index of the network output to use; negative counts from the end.
         activation: What turns the output into a mask.
         rescale: Stretch the mask so that its extremes become 0 and 1.
@@ -86,6 +88,7 @@ class ModelSpec:
     mean: Triple = _IMAGENET_MEAN
     std: Triple = _IMAGENET_STD
     fit: Fit = Fit.STRETCH
+    fit_note: str = ""
     output: int = 0
     activation: Activation = Activation.NONE
     rescale: bool = True
@@ -118,6 +121,7 @@ MODELS: dict[str, ModelSpec] = {
             "309c8469258dda742793dce0ebea8e6dd393174f89934733ecc8b14c76f4ddd8",
             licence="Apache-2.0",
             embedded=True,
+            fit_note="toys and plants 100 → 92, animals and things 26 → 24, people 15 → 22",
             about="small and fast, inside this package; the default",
         ),
         _row(
@@ -126,6 +130,7 @@ MODELS: dict[str, ModelSpec] = {
             175_997_641,
             "8d10d2f3bb75ae3b6d527c77944fc5e7dcd94b29809d47a739a7a728a912b491",
             licence="Apache-2.0",
+            fit_note="toys and plants 161 → 78, animals and things 24 → 34, people 17 → 20",
             about="general use, finer than u2netp",
         ),
         _row(
@@ -156,6 +161,7 @@ MODELS: dict[str, ModelSpec] = {
             44_173_029,
             "75da6c8d2f8096ec743d071951be73b4a8bc7b3e51d9a6625d63644f90ffeedb",
             licence="not stated by its author",
+            fit_note="toys and plants 255 → 99, animals and things 40 → 54, people 15 → 20",
             about="u2net made smaller",
         ),
         _row(
@@ -179,6 +185,7 @@ MODELS: dict[str, ModelSpec] = {
             size=(1024, 1024),
             mean=(0.5, 0.5, 0.5),
             std=(1.0, 1.0, 1.0),
+            fit_note="toys and plants 151 → 104, animals and things 51 → 47 (IoU no better), people 13 → 12",
             about="general use, 1024 pixels",
         ),
         _row(

@@ -11,7 +11,7 @@ import numpy as np
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-__all__ = ["Regions", "find_regions"]
+__all__ = ["Regions", "find_regions", "largest_region"]
 
 
 @dataclass(frozen=True)
@@ -89,6 +89,15 @@ def find_regions(mask: npt.NDArray[np.bool_], *, diagonal: bool) -> Regions:
     root = _roots(starts.size, one, other)
     found, label = np.unique(root, return_inverse=True)
     return Regions((height, width), starts, ends, label, found.size)
+
+
+def largest_region(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """The largest 4-connected region of a mask (height, width), the uppermost of equals; nothing where it is empty."""
+    found = find_regions(mask, diagonal=False)
+    if not found.count:
+        return np.zeros_like(mask)
+    chosen = np.arange(found.count) == found.areas.argmax()
+    return found.paint(chosen).astype(np.bool_)
 
 
 def _roots(count: int, one: npt.NDArray[np.int64], other: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:

@@ -18,7 +18,7 @@ def option(*names: str, text: str, panel: str | None = None, **settings: Any) ->
     return typer.Option(*names, help=text, envvar=variable, show_envvar=False, rich_help_panel=panel, **settings)
 
 
-def pairs(texts: list[str]) -> dict[str, Any]:
+def pairs(texts: list[str], option: str = "--model-option") -> dict[str, Any]:
     """`key=value` texts as a mapping; a value that is JSON is taken as such.
 
     Raises:
@@ -30,7 +30,7 @@ def pairs(texts: list[str]) -> dict[str, Any]:
     for text in texts:
         key, sign, value = text.partition("=")
         if not sign or not key:
-            raise UsageError(f"--model-option {text!r} is not of the form key=value")
+            raise UsageError(f"{option} {text!r} is not of the form key=value")
         try:
             result[key] = json.loads(value)
         except ValueError:
