@@ -161,6 +161,8 @@ class RemoveOptions:
         threshold: 0–255; alpha at or above it becomes 255, below it 0. None keeps soft edges.
         post_process: Smooth the mask and make it binary.
         rescale: Stretch the mask to the full range 0–255; None takes the model's own default.
+        refine: Look again at the subject and at its mirror image, and move the mask's contour onto the picture's edges.
+        tiles: Look again at those tiles of an N×N grid that the contour runs through, 2–8; 0 or 1 looks at none.
         matting: Refine the edge by closed-form matting (Levin et al. 2008) and estimate its colours.
         matting_foreground: 0–255; mask values above it are surely foreground.
         matting_background: 0–255; mask values below it are surely background.
@@ -192,6 +194,8 @@ class RemoveOptions:
     threshold: int | None = None
     post_process: bool = False
     rescale: bool | None = None
+    refine: bool = False
+    tiles: int = 0
     matting: bool = False
     matting_foreground: int = 240
     matting_background: int = 10
@@ -213,15 +217,7 @@ class RemoveOptions:
 
     def __post_init__(self) -> None:
         self._check_whole_numbers()
-        for name in ("threshold", "matting_foreground", "matting_background"):
-            value = getattr(self, name)
-            if value is not None and not 0 <= value <= 255:
-                raise UsageError(f"{_option(name)} is {value}, but it must lie between 0 and 255")
-        if self.max_size is not None and self.max_size < 1:
-            raise UsageError(f"{_option('max_size')} is {self.max_size}, but it must be at least 1 pixel")
-        for name in ("matting_erode", "erode", "dilate", "feather"):
-            if (value := getattr(self, name)) < 0:
-                raise UsageError(f"{_option(name)} is {value}, but it cannot be negative")
+        self._check_ranges()
         if self.matting and self.matting_background >= self.matting_foreground:
             raise UsageError(
                 f"--matting-background ({self.matting_background}) must be below "
@@ -237,10 +233,24 @@ class RemoveOptions:
         self._check_background()
         self._check_framing()
 
+    def _check_ranges(self) -> None:
+        for name in ("threshold", "matting_foreground", "matting_background"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value <= 255:
+                raise UsageError(f"{_option(name)} is {value}, but it must lie between 0 and 255")
+        if self.max_size is not None and self.max_size < 1:
+            raise UsageError(f"{_option('max_size')} is {self.max_size}, but it must be at least 1 pixel")
+        if not 0 <= self.tiles <= 8:
+            raise UsageError(f"{_option('tiles')} is {self.tiles}, but it must lie between 0 and 8")
+        for name in ("matting_erode", "erode", "dilate", "feather"):
+            if (value := getattr(self, name)) < 0:
+                raise UsageError(f"{_option(name)} is {value}, but it cannot be negative")
+
     def _check_whole_numbers(self) -> None:
         for name in (
             "threshold",
             "max_size",
+            "tiles",
             "matting_foreground",
             "matting_background",
             "matting_erode",

@@ -10,7 +10,7 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cutout import backdrop, cleanup, codec, framing, matte, matting
+from cutout import backdrop, cleanup, codec, framing, matte, matting, passes, refine
 from cutout.colors import is_srgb, to_srgb
 from cutout.cpus import usable_cpus
 from cutout.deep import merge
@@ -156,10 +156,11 @@ class Remover:
             picture = _beside_background(picture, options)
             rgb, warnings, seen = picture.rgb, list(picture.notes), picture.rgb
             if not is_srgb(icc := picture.metadata.icc):
-                seen = to_srgb(rgb, icc, enough=_enough(self.session.spec, rgb.size))
-        mask = self.session.predict(seen, fit=options.fit, rescale=options.rescale, stages=stages)
+                once = not (options.refine or options.tiles)  # further looks see more of the picture
+                seen = to_srgb(rgb, icc, enough=_enough(self.session.spec, rgb.size) if once else None)
+        mask, resolution = passes.predict(self.session, seen, options, stages)
         with stages.time("postprocess"):
-            alpha = matte.upscale(mask, rgb.size)
+            alpha = refine.refine(rgb, mask, resolution) if options.refine else matte.upscale(mask, rgb.size)
             if options.post_process:
                 alpha = matte.post_process(alpha)
             if options.matting:

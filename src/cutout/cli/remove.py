@@ -174,6 +174,21 @@ def remove(
     canvas: looks.Canvas = None,
     scale: looks.Scale = "fit",
     position: looks.Position = "center",
+    refine: Annotated[
+        bool,
+        option("--refine", text="Look at the subject twice more and move the mask onto its edges.", panel=_LOOK),
+    ] = False,
+    tiles: Annotated[
+        int,
+        option(
+            "--tiles",
+            text="Look again at those tiles of an N×N grid that the contour runs through; for large pictures.",
+            min=0,
+            max=8,
+            metavar="N",
+            panel=_LOOK,
+        ),
+    ] = 0,
     matting: Annotated[
         bool,
         option("--matting", "-a", text="Refine the edge by alpha matting (slow; needs the rembg extra).", panel=_EDGE),
@@ -246,6 +261,8 @@ def remove(
         threshold=threshold,
         post_process=post_process,
         rescale=rescale,
+        refine=refine,
+        tiles=tiles,
         matting=matting,
         matting_foreground=matting_foreground,
         matting_background=matting_background,
