@@ -33,7 +33,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "stages",
         "xmp",
     ),
-    ("colors", "graph", "matte", "matting", "metadata", "metrics", "models", "png", "providers"),
+    ("colors", "foreground", "graph", "matte", "matting", "metadata", "metrics", "models", "png", "providers"),
     ("backdrop", "cleanup", "deep", "files", "refine", "store", "tensor", "tiff"),
     ("download", "encoder", "framing", "picture", "report", "session"),
     ("codec", "frames", "passes", "rembg_session"),

@@ -20,7 +20,7 @@ from cutout.codec import decode, encode
 from cutout.deep import merge, resize, turn
 from cutout.errors import OutputError
 from cutout.files import Job
-from cutout.options import BitDepth, OutputFormat, RemoveOptions
+from cutout.options import BitDepth, EdgeColors, OutputFormat, RemoveOptions
 from cutout.picture import read
 from cutout.pipeline import Remover
 
@@ -144,7 +144,7 @@ def test_a_pixel_that_was_changed_takes_the_change() -> None:
 def cut(name: str, target: Path, remover: Remover, options: RemoveOptions | None = None, **how: Any) -> bytes:
     kind = OutputFormat(target.suffix[1:])
     job = Job(source=DATA / name, target=target, output_format=kind)
-    outcome = process(job, remover, options or RemoveOptions(), Encoding(keep_hidden=True, **how))
+    outcome = process(job, remover, options or RemoveOptions(edge_colors=EdgeColors.KEEP), Encoding(keep_hidden=True, **how))
     assert outcome.error is None
     return target.read_bytes()
 

@@ -12,7 +12,7 @@ from PIL import Image
 from cutout.codec import Metadata, Picture, decode
 from cutout.errors import ExitCode, ModelError, PictureError, UsageError
 from cutout.models import MODELS
-from cutout.options import RemoveOptions
+from cutout.options import EdgeColors, RemoveOptions
 from cutout.pipeline import Remover, resolve_model
 from cutout.stages import STAGES, Stages
 
@@ -77,7 +77,7 @@ def orange() -> Picture:
 def test_a_cut_out_has_the_pictures_colours_and_the_masks_alpha(
     remover: Remover, cat: Picture, mask: npt.NDArray[np.uint8]
 ) -> None:
-    cutout = remover.cut(cat)
+    cutout = remover.cut(cat, RemoveOptions(edge_colors=EdgeColors.KEEP))
     assert cutout.image.mode == "RGBA"
     assert cutout.image.size == cutout.size == cat.rgb.size
     assert np.array_equal(array(cutout.image)[:, :, :3], array(cat.rgb))

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
         UsageError,
     )
     from cutout.models import MODELS, ModelSpec
-    from cutout.options import Fit, OutputFormat, RemoveOptions
+    from cutout.options import EdgeColors, Fit, OutputFormat, RemoveOptions
     from cutout.pipeline import Cutout, Remover
 
 __all__ = [
@@ -35,6 +35,7 @@ __all__ = [
     "Cutout",
     "CutoutError",
     "DeviceError",
+    "EdgeColors",
     "ExitCode",
     "Fit",
     "ModelError",
@@ -54,6 +55,7 @@ _HOMES = {
     "Cutout": "pipeline",
     "CutoutError": "errors",
     "DeviceError": "errors",
+    "EdgeColors": "options",
     "ExitCode": "errors",
     "Fit": "options",
     "ModelError": "errors",

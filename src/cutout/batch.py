@@ -208,7 +208,7 @@ def _cut(
         film = codec.film(data, max_frames=encoding.max_frames, **limits)
         return _cut_frames(film, picture, output_format, remover, options, encoding, stages)
     del data
-    cutout = remover.cut(picture, options, stages)
+    cutout = remover.cut(picture, options, stages, consume=True)
     with stages.time("encode"):
         metadata, notes = cutout.metadata.stripped(encoding.strip).fitting(output_format)
         encoded = codec.encode(cutout.rgb, cutout.alpha, output_format, metadata, deep=cutout.deep, **encoding.how)

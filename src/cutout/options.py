@@ -16,6 +16,7 @@ __all__ = [
     "OUTPUT_SUFFIXES",
     "BackgroundFit",
     "BitDepth",
+    "EdgeColors",
     "Existing",
     "Fit",
     "OnCollision",
@@ -39,6 +40,15 @@ class Fit(StrEnum):
     """Both sides scaled to the input; the aspect ratio changes."""
     PAD = "pad"
     """The long side scaled, the rest filled (letterbox); the filling is cropped from the mask again."""
+
+
+class EdgeColors(StrEnum):
+    """What becomes of the colours of soft pixels, in which the old background shines through."""
+
+    KEEP = "keep"
+    """They stay the picture's own."""
+    CLEAN = "clean"
+    """The old background's share is taken out of them."""
 
 
 class OutputFormat(StrEnum):
@@ -182,6 +192,7 @@ class RemoveOptions:
         position: Place of the subject on the canvas: `center`, `bottom`, `top-left`, `50%,80%`.
         shadow: A soft shadow: `default` (or True), or `DX,DY,BLUR,OPACITY[,COLOR]`; percent of the subject's longer
             side.
+        edge_colors: Whether the old background's colour is taken out of soft pixels.
 
     Raises:
         UsageError: A value is out of range or makes no sense.
@@ -214,6 +225,7 @@ class RemoveOptions:
     scale: str = "fit"
     position: str | tuple[str, str] = "center"
     shadow: str | bool | None = None
+    edge_colors: EdgeColors = EdgeColors.CLEAN
 
     def __post_init__(self) -> None:
         self._check_whole_numbers()
@@ -229,6 +241,7 @@ class RemoveOptions:
             raise UsageError("--mask gives the alpha alone, so --background has nothing to fill")
         if self.fit is not None:  # a plain word is taken too
             object.__setattr__(self, "fit", _one_of(Fit, "fit", self.fit))
+        object.__setattr__(self, "edge_colors", _one_of(EdgeColors, "edge_colors", self.edge_colors))
         object.__setattr__(self, "background_fit", _one_of(BackgroundFit, "background_fit", self.background_fit))
         self._check_background()
         self._check_framing()

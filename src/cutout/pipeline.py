@@ -10,13 +10,13 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cutout import backdrop, cleanup, codec, framing, matte, matting, passes, refine
+from cutout import backdrop, cleanup, codec, foreground, framing, matte, matting, passes, refine
 from cutout.colors import is_srgb, to_srgb
 from cutout.cpus import usable_cpus
 from cutout.deep import merge
 from cutout.errors import ModelError, PictureError, UsageError
 from cutout.models import DEFAULT_MODEL, ModelSpec, custom_spec, find_spec
-from cutout.options import BackgroundFit, RemoveOptions
+from cutout.options import BackgroundFit, EdgeColors, RemoveOptions
 from cutout.providers import request_device
 from cutout.rembg_session import PREFIX, open_rembg
 from cutout.session import open_session
@@ -127,13 +127,21 @@ class Remover:
         """The device that really runs, as the runtime reports it."""
         return self.session.device
 
-    def cut(self, picture: Picture, options: RemoveOptions | None = None, stages: Stages | None = None) -> Cutout:
+    def cut(
+        self,
+        picture: Picture,
+        options: RemoveOptions | None = None,
+        stages: Stages | None = None,
+        *,
+        consume: bool = False,
+    ) -> Cutout:
         """Remove the background of a decoded picture.
 
         Args:
             picture: What `codec.decode` gave.
             options: Instead of the options given at construction.
             stages: Receives the time of each stage.
+            consume: The picture is not needed any more: its pixels may become the cut-out's, which saves a copy.
 
         Raises:
             CutoutError: The model failed on this picture.
@@ -145,13 +153,13 @@ class Remover:
             _check(options)
         stages = stages or Stages()
         try:
-            return self._cut(picture, options, stages)
+            return self._cut(picture, options, stages, consume=consume)
         except MemoryError as error:
             raise PictureError(
                 "there is not enough memory for this picture", hint="try --jobs 1 or --max-size"
             ) from error
 
-    def _cut(self, picture: Picture, options: RemoveOptions, stages: Stages) -> Cutout:
+    def _cut(self, picture: Picture, options: RemoveOptions, stages: Stages, *, consume: bool) -> Cutout:
         with stages.time("preprocess"):
             picture = _beside_background(picture, options)
             rgb, warnings, seen = picture.rgb, list(picture.notes), picture.rgb
@@ -173,6 +181,10 @@ class Remover:
                 alpha = matte.multiply(alpha, picture.alpha)
             if not alpha.getbbox():
                 warnings.append("nothing was found: the cut-out is empty")
+            if options.edge_colors is EdgeColors.CLEAN and not options.mask and rgb is picture.rgb:
+                rgb = foreground.clean(
+                    rgb, alpha, in_place=consume and picture.deep is None
+                )  # matting gives colours of its own
             colors, transparency = _finish(rgb, alpha, options)
             deep = None if picture.deep is None or colors is None else merge(picture.deep, picture.rgb, colors)
             if deep is None and picture.deep is not None and colors is not None:

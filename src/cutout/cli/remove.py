@@ -18,6 +18,7 @@ from cutout.models import DEFAULT_MODEL
 from cutout.options import (
     BackgroundFit,
     BitDepth,
+    EdgeColors,
     Existing,
     Fit,
     OnCollision,
@@ -219,6 +220,14 @@ def remove(
         int,
         option("--matting-erode", text="Pixels by which both sure regions shrink.", min=0, metavar="N", panel=_EDGE),
     ] = 10,
+    edge_colors: Annotated[
+        EdgeColors,
+        option(
+            "--edge-colors",
+            text="clean: take the old background's colour out of soft edges; keep: leave colours as they are.",
+            panel=_LOOK,
+        ),
+    ] = EdgeColors.CLEAN,
     jobs: Annotated[
         int,
         option(
@@ -281,6 +290,7 @@ def remove(
         scale=scale,
         position=position,
         shadow=shadow,
+        edge_colors=edge_colors,
     )
     todo = plan(
         inputs,
