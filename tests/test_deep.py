@@ -144,7 +144,8 @@ def test_a_pixel_that_was_changed_takes_the_change() -> None:
 def cut(name: str, target: Path, remover: Remover, options: RemoveOptions | None = None, **how: Any) -> bytes:
     kind = OutputFormat(target.suffix[1:])
     job = Job(source=DATA / name, target=target, output_format=kind)
-    outcome = process(job, remover, options or RemoveOptions(edge_colors=EdgeColors.KEEP), Encoding(keep_hidden=True, **how))
+    options = options or RemoveOptions(edge_colors=EdgeColors.KEEP)
+    outcome = process(job, remover, options, Encoding(keep_hidden=True, **how))
     assert outcome.error is None
     return target.read_bytes()
 

@@ -631,7 +631,7 @@ class TestProcess:
         kind: str,
         words: str,
     ) -> None:
-        def cut(*_: object) -> None:
+        def cut(*_: object, **__: object) -> None:
             raise raised
 
         monkeypatch.setattr(type(remover), "cut", cut)
@@ -650,9 +650,9 @@ class TestProcess:
     ) -> None:
         target, real = tmp_path / "out.png", type(remover).cut
 
-        def cut(*args: Any) -> Any:
+        def cut(*args: Any, **words: Any) -> Any:
             target.write_text("of another run")
-            return real(*args)
+            return real(*args, **words)
 
         monkeypatch.setattr(type(remover), "cut", cut)
         found = self.process(half(tmp_path / "a.png"), target, remover, existing)

@@ -20,10 +20,11 @@ MARKED = re.findall(r"<!-- run(?:: (\w+))? -->\n```(\w+)\n(.*?)```", README, re.
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
-    """A folder with the example pictures, where a user would type the commands."""
+    """A folder with the example pictures and samples, where a user would type the commands."""
     (tmp_path / "examples").mkdir()
     for path in EXAMPLES.glob("*.jpg"):
         shutil.copy(path, tmp_path / "examples")
+    shutil.copytree(ROOT / "tests" / "data", tmp_path / "tests" / "data")
     return tmp_path
 
 
