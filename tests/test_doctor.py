@@ -7,12 +7,17 @@ import sys
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import onnx
 import onnxruntime
 import pytest
 
 from cutout.doctor import examine
 from cutout.models import MODELS
+from cutout.png import _library
 from cutout.providers import CPU, PROVIDERS
+from cutout.runtime_log import what_it_says
+from cutout.tiny_model import SHAPE, expected, tiny_model
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -42,7 +47,8 @@ def test_this_machine_is_healthy(cutout: Cutout) -> None:
     assert found["offline"] is False
     (cpu,) = [check for check in found["providers"] if check["device"] == "cpu"]
     assert cpu["works"] is True
-    assert cpu["ms"] > 0
+    assert 0 < cpu["ms"] < cpu["first_ms"]
+    assert found["png"] == {"fastest": "isal 2", "fast": "zlib_ng 4", "small": "zlib_ng 9"}
 
 
 def test_people_get_the_same_in_lines(cutout: Cutout) -> None:
@@ -110,7 +116,7 @@ def test_a_runtime_that_does_not_load_is_told_by_what_it_said(monkeypatch: pytes
     found = examine()
     assert not found.healthy
     (advice,) = found.advice
-    assert "GLIBCXX_3.4.30 not found" in advice
+    assert "GLIBCXX_3.4.30 is missing" in advice
     assert "built without" not in advice
 
 
@@ -123,9 +129,9 @@ class Refusing:
     def get_available_providers(self) -> list[str]:
         return ["CUDAExecutionProvider", "TensorrtExecutionProvider", CPU.name]
 
-    def InferenceSession(self, path: str, *, sess_options: Any, providers: Any, **_: Any) -> Any:  # noqa: N802
+    def InferenceSession(self, path: Any, *, sess_options: Any, providers: Any, **_: Any) -> Any:  # noqa: N802
         if providers[0][0] != CPU.name:
-            raise RuntimeError("CUDA failure 100: no CUDA-capable device is detected")
+            raise RuntimeError("CUDA failure 12345: something new")
         return onnxruntime.InferenceSession(path, sess_options, providers=[CPU.name])
 
 
@@ -133,7 +139,7 @@ def test_a_device_is_judged_by_what_it_does_not_by_what_is_listed(monkeypatch: p
     monkeypatch.setitem(sys.modules, "onnxruntime", Refusing())
     found = examine()
     assert [(check.device, check.works) for check in found.checks] == [("cuda", False), ("cpu", True)]
-    assert "no CUDA-capable device is detected" in found.checks[0].reason
+    assert "CUDA failure 12345: something new" in found.checks[0].reason
     assert not found.healthy
     (advice,) = found.advice
     assert advice.startswith("cuda: the runtime refused it")
@@ -148,6 +154,44 @@ def test_a_broken_embedded_model_is_told(monkeypatch: pytest.MonkeyPatch, tmp_pa
     (advice,) = found.advice
     assert "corrupt" in advice
     assert "cutout models pull u2netp" in advice
+
+
+def test_a_device_that_computes_nonsense_does_not_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cutout.proof.expected", lambda _channels: 0.75)
+    (cpu,) = [check for check in examine().checks if check.device == "cpu"]
+    assert (cpu.works, cpu.reason) == (False, "it computes a wrong result")
+
+
+def test_the_tiny_network_is_a_sound_model_with_the_result_it_states() -> None:
+    model = onnx.load_from_string(tiny_model())
+    onnx.checker.check_model(model, full_check=True)
+    session = onnxruntime.InferenceSession(tiny_model(), providers=[CPU.name])
+    for channels in ((1.0, 0.0, 0.0), (0.0, 1.0, 0.5), (0.3, -0.2, 0.9)):
+        picture = np.broadcast_to(np.reshape(np.array(channels, np.float32), (1, 3, 1, 1)), SHAPE)
+        (mask,) = session.run(None, {"picture": np.ascontiguousarray(picture)})
+        assert mask.shape == (1, 1, 8, 8)
+        assert mask == pytest.approx(np.full((1, 1, 8, 8), expected(channels)), abs=1e-6)
+
+
+def test_missing_fast_deflate_libraries_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("isal", "zlib_ng"):
+        monkeypatch.setitem(sys.modules, name, None)
+    _library.cache_clear()
+    try:
+        found = examine()
+    finally:
+        _library.cache_clear()
+    assert found.facts["png"] == {"fastest": "zlib 1", "fast": "zlib 1", "small": "zlib 9"}
+    (advice,) = found.advice
+    assert "slow zlib" in advice
+    assert "pip install --force-reinstall zlib-ng isal" in advice
+    assert not found.healthy
+
+
+def test_a_provider_that_is_passed_over_in_silence_is_asked_for_its_reason() -> None:
+    """The real runtime, in a process of its own: here it has no such provider, and says nothing of the matter."""
+    assert what_it_says(("CPUExecutionProvider", {})) == ""
+    assert "NoSuchProvider" in what_it_says(("NoSuchProvider", {}))
 
 
 def test_the_lines_for_programs_are_json_whatever_is_found() -> None:

@@ -2,12 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from cutout.errors import DeviceError, ExitCode, UsageError
-from cutout.providers import CPU, PROVIDERS, DeviceRequest, Machine, Provider, choose, request_device, why_not
+from cutout.providers import (
+    CPU,
+    PROVIDERS,
+    Device,
+    DeviceRequest,
+    Machine,
+    Provider,
+    choose,
+    provider_entry,
+    request_device,
+    why_not,
+    with_options,
+)
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 _BY_DEVICE = {provider.device: provider for provider in PROVIDERS}
 CUDA, TENSORRT, OPENVINO, COREML = (_BY_DEVICE[name] for name in ("cuda", "tensorrt", "openvino", "coreml"))
@@ -93,6 +109,43 @@ def test_an_unknown_device_lists_the_known_ones(text: str) -> None:
         request_device(text, {})
     for device in ("auto", "cpu", "cuda", "openvino", "cuda:1"):
         assert device in (caught.value.hint or "")
+
+
+@pytest.mark.parametrize(
+    ("text", "meant"),
+    [
+        ("gpu", "cuda"),
+        ("nvidia", "cuda"),
+        ("cuda1", "cuda"),
+        ("GPU:0", "cuda"),
+        ("trt", "tensorrt"),
+        ("tensort", "tensorrt"),
+        ("amd", "migraphx"),
+        ("intel", "openvino"),
+        ("opnvino", "openvino"),
+        ("mps", "coreml"),
+        ("dml", "directml"),
+        ("cppu", "cpu"),
+    ],
+)
+def test_a_device_that_nobody_knows_is_guessed(text: str, meant: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        request_device(text, {})
+    assert (caught.value.hint or "").startswith(f"did you mean {meant}?")
+
+
+def test_several_cards_are_named_together() -> None:
+    request = request_device("cuda:0,2", {})
+    assert ([str(device) for device in request.devices], request.further) == (["cuda:0"], (2,))
+    request = request_device("cuda:all", {})
+    assert ([str(device) for device in request.devices], request.further) == (["cuda:0"], ("all",))
+    assert request_device("cuda:1", {}).further == ()
+
+
+@pytest.mark.parametrize("text", ["cuda:0,0", "cuda:0,x", "cuda:1,", "cpu:all", "openvino:0,1", "auto:all"])
+def test_cards_that_make_no_sense_are_refused(text: str) -> None:
+    with pytest.raises(UsageError):
+        request_device(text, {})
 
 
 @pytest.mark.parametrize("text", ["cuda:x", "cuda:-1", "cuda:1:2", "cpu:0", "openvino:1", "auto:1"])
@@ -206,7 +259,7 @@ CPU_INSTALL = 'pip install "cutout-cli[cpu]"'
         ),
         (OPENVINO, GPU_BUILD, "onnxruntime-gpu 1.23.0 was built without", 'pip install "cutout-cli[openvino]"'),
         (COREML, CPU_BUILD, "was built without CoreMLExecutionProvider", "cutout doctor"),
-        (CUDA, NO_CUDNN, "its library does not load: libcudnn.so.9", f"{GPU_INSTALL} brings CUDA and cuDNN"),
+        (CUDA, NO_CUDNN, "cuDNN 9 is not installed", 'pip install --upgrade "cutout-cli[gpu]"'),
         (CUDA, GPU_BUILD, "without giving a reason", "cutout doctor"),
     ],
 )
@@ -219,11 +272,8 @@ def test_why_a_device_cannot_be_used_and_what_to_do(
 
 
 def test_what_the_runtime_said_is_told_where_nothing_better_is_known() -> None:
-    assert (
-        "CUDA failure 101: invalid device ordinal"
-        in why_not(CUDA, GPU_BUILD, "CUDA failure 101: invalid device ordinal")[0]
-    )
-    assert "libcudnn" in why_not(CUDA, NO_CUDNN, "something vague")[0]
+    assert "CUDA failure 12345: something new" in why_not(CUDA, GPU_BUILD, "CUDA failure 12345: something new")[0]
+    assert "cuDNN 9" in why_not(CUDA, NO_CUDNN, "something vague")[0]
 
 
 # --- the table of providers ---
@@ -246,6 +296,37 @@ def test_devices_and_names_are_unique_and_the_cpu_is_last() -> None:
 def test_a_device_is_handed_on_as_the_runtime_wants_it(text: str, entry: tuple[str, dict[str, Any]]) -> None:
     (device,) = request_device(text, {}).devices
     assert device.entry == entry
+
+
+def test_a_provider_gets_its_defaults_unless_the_user_says_otherwise(tmp_path: Path) -> None:
+    request = with_options(request_device("cuda:1", {}), {"cudnn_conv_algo_search": "EXHAUSTIVE", "use_tf32": True})
+    name, options = provider_entry(request.devices[0], replace(request, memory=8 << 30, cache=tmp_path))
+    assert name == "CUDAExecutionProvider"
+    assert options == {
+        "cudnn_conv_algo_search": "EXHAUSTIVE",
+        "arena_extend_strategy": "kSameAsRequested",
+        "use_tf32": "1",
+        "gpu_mem_limit": str(8 << 30),
+        "device_id": 1,
+    }
+
+
+def test_compiled_models_are_kept_in_a_folder_and_half_precision_is_asked_for_by_name(tmp_path: Path) -> None:
+    request = replace(request_device("tensorrt", {}), cache=tmp_path, half=True)
+    options = provider_entry(request.devices[0], request)[1]
+    assert options["trt_engine_cache_path"] == options["trt_timing_cache_path"] == str(tmp_path / "tensorrt")
+    assert options["trt_engine_cache_enable"] == options["trt_fp16_enable"] == "1"
+    assert "trt_fp16_enable" not in provider_entry(request.devices[0], replace(request, half=False))[1]
+
+
+def test_options_are_for_the_device_that_was_named() -> None:
+    request = with_options(request_device("openvino", {}), {"device_type": "GPU"})
+    assert provider_entry(request.devices[0], request)[1]["device_type"] == "GPU"
+    assert provider_entry(Device(CPU), request)[1] == {}
+    for asked in (None, "auto", "cpu"):
+        with pytest.raises(UsageError, match="--provider-option belongs to a device"):
+            with_options(request_device(asked, {}), {"device_type": "GPU"})
+        assert with_options(request_device(asked, {}), {}) == request_device(asked, {})
 
 
 def test_one_package_is_no_clash() -> None:

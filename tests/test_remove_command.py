@@ -464,6 +464,7 @@ class TestWhatIsPrinted:
             "model": "brightness",
             "device": "cpu",
             "exit_code": 1,
+            "batch": 1,
         }
 
     def test_quiet_prints_nothing_on_success(self, cutout: Cutout) -> None:

@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import os
 import platform
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from cutout import __version__
+from cutout import __version__, png
 from cutout.cpus import cgroup_quota, usable_cpus
 from cutout.errors import CutoutError
+from cutout.gpu_memory import cards
 from cutout.models import DEFAULT_MODEL, MODELS
-from cutout.providers import PROVIDERS, Device, DeviceRequest, request_device, why_not
-from cutout.session import machine, open_session
+from cutout.options import PngLevel
+from cutout.proof import prove
+from cutout.providers import PROVIDERS, Device, request_device, why_not
+from cutout.session import machine
 from cutout.store import data_home, locate, offline, require
 
 if TYPE_CHECKING:
     from cutout.providers import Machine, Provider
 
 __all__ = ["Diagnosis", "ProviderCheck", "examine"]
+
+_FAST_MACHINES = frozenset({"x86_64", "amd64", "aarch64", "arm64"})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -28,14 +32,16 @@ class ProviderCheck:
 
     Attributes:
         device: The word for `--device`.
-        works: A real model was opened on it, ran, and the runtime says that it ran there.
-        ms: Milliseconds of one inference of the embedded model, after one to warm up.
+        works: A tiny network ran on it, the runtime says that it ran there, and the result is right.
+        first_ms: Milliseconds of opening it and of its first run.
+        ms: Milliseconds of a further run.
         reason: Why it does not work.
         hint: What to do.
     """
 
     device: str
     works: bool
+    first_ms: float | None = None
     ms: float | None = None
     reason: str = ""
     hint: str = ""
@@ -59,8 +65,15 @@ class Diagnosis:
         return {
             **self.facts,
             "providers": [
-                {"device": c.device, "works": c.works, "ms": c.ms, "reason": c.reason, "hint": c.hint}
-                for c in self.checks
+                {
+                    "device": check.device,
+                    "works": check.works,
+                    "first_ms": check.first_ms,
+                    "ms": check.ms,
+                    "reason": check.reason,
+                    "hint": check.hint,
+                }
+                for check in self.checks
             ],
             "advice": list(self.advice),
             "healthy": self.healthy,
@@ -68,18 +81,22 @@ class Diagnosis:
 
 
 def examine() -> Diagnosis:
-    """Look at the runtime, try every provider it offers on the embedded model, and say what to do."""
+    """Look at the runtime, try a tiny network on every provider it offers, and say what to do."""
     here = machine()
     checks = tuple(_check(provider) for provider in PROVIDERS if _worth_showing(provider, here))
     advice = [f"{check.device}: {check.reason} — {check.hint}" for check in checks if not check.works]
     if here.clash:
         advice = [" — ".join(why_not(PROVIDERS[0], here))]
+    backends = _png_backends()
+    advice += _model_advice() + _png_advice(backends)
     try:
         asked = [str(device) for device in request_device(None, os.environ).devices] or ["auto"]
     except CutoutError as error:
         asked = []
         advice.append(f"{error.message} — {error.hint}" if error.hint else error.message)
-    return Diagnosis(facts={**_facts(here), "device_asked": asked}, checks=checks, advice=tuple(advice))
+    return Diagnosis(
+        facts={**_facts(here), "png": backends, "device_asked": asked}, checks=checks, advice=tuple(advice)
+    )
 
 
 def _worth_showing(provider: Provider, here: Machine) -> bool:
@@ -88,20 +105,43 @@ def _worth_showing(provider: Provider, here: Machine) -> bool:
 
 
 def _check(provider: Provider) -> ProviderCheck:
-    import numpy as np
-
-    spec = MODELS[DEFAULT_MODEL]
-    request = DeviceRequest(devices=(Device(provider),), strict=True, origin="device")
     try:
-        session = open_session(require(spec), spec, request, threads=usable_cpus())
-        batch = np.zeros((1, 3, 320, 320), np.float32)
-        session.run(batch)
-        start = time.perf_counter()
-        session.run(batch)
-        return ProviderCheck(device=provider.device, works=True, ms=round((time.perf_counter() - start) * 1e3, 1))
+        proof = prove(Device(provider))
     except CutoutError as error:
         reason = error.message.removeprefix(f"device {provider.device} cannot be used: ")
         return ProviderCheck(device=provider.device, works=False, reason=reason, hint=error.hint or "")
+    return ProviderCheck(
+        device=provider.device,
+        works=proof.works,
+        first_ms=proof.first_ms,
+        ms=proof.ms,
+        reason=proof.reason,
+        hint=proof.hint,
+    )
+
+
+def _model_advice() -> list[str]:
+    """What is wrong with the model that ships with the package, if anything."""
+    spec = MODELS[DEFAULT_MODEL]
+    try:
+        require(spec)
+    except CutoutError as error:
+        return [f"{spec.name}: {error.message} — {error.hint}" if error.hint else f"{spec.name}: {error.message}"]
+    return []
+
+
+def _png_backends() -> dict[str, str]:
+    """The library that writes PNGs, by level of `--png-level`."""
+    return {str(level): png.backend(level) for level in PngLevel}
+
+
+def _png_advice(backends: dict[str, str]) -> list[str]:
+    """Where the fast libraries are missing, PNGs take several times as long."""
+    slow = [level for level, library in backends.items() if library.partition(" ")[0] == "zlib"]
+    if not slow or platform.machine().lower() not in _FAST_MACHINES:  # there are no wheels for others
+        return []
+    told = f"png: {', '.join(slow)} is written by the slow zlib, as zlib-ng and isal cannot be loaded"
+    return [f"{told} — pip install --force-reinstall zlib-ng isal"]
 
 
 def _facts(here: Machine) -> dict[str, Any]:
@@ -116,4 +156,5 @@ def _facts(here: Machine) -> dict[str, Any]:
         "model_folder": str(data_home() / "models"),
         "models": models,
         "offline": offline(),
+        "cards": [str(card) for card in cards()],
     }

@@ -11,15 +11,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cutout import backdrop, cleanup, codec, foreground, framing, matte, matting, passes, refine
+from cutout.accelerator import open_model
 from cutout.colors import is_srgb, to_srgb
 from cutout.cpus import usable_cpus
 from cutout.deep import merge
+from cutout.device_options import DeviceOptions
 from cutout.errors import ModelError, PictureError, UsageError
 from cutout.models import DEFAULT_MODEL, ModelSpec, custom_spec, find_spec
 from cutout.options import BackgroundFit, EdgeColors, RemoveOptions
 from cutout.providers import request_device
 from cutout.rembg_session import PREFIX, open_rembg
-from cutout.session import open_session
 from cutout.stages import Stages
 from cutout.store import require
 from cutout.tensor import input_size
@@ -85,6 +86,7 @@ class Remover:
         jobs: Pictures that will be worked on side by side; every inference gets its share of the processors.
         model_config: For an `.onnx` file: columns of `ModelSpec`, as a mapping or the path of a JSON file.
         model_options: Options of the model itself, such as `{"class": "upper"}`.
+        device_options: How devices other than the processor are used.
         warn: Called with a line worth telling, such as that a graphics card is there but cannot be used.
 
     Raises:
@@ -102,6 +104,7 @@ class Remover:
         jobs: int = 1,
         model_config: Mapping[str, Any] | Path | None = None,
         model_options: Mapping[str, Any] | None = None,
+        device_options: DeviceOptions | None = None,
         warn: Callable[[str], None] = lambda _text: None,
     ) -> None:
         self.options = options or RemoveOptions()
@@ -115,7 +118,15 @@ class Remover:
             self.session: Session = open_rembg(name, request, threads=threads, model_options=extra, warn=warn)
         else:
             spec = resolve_model(model, model_config)
-            self.session = open_session(require(spec), spec, request, threads=threads, model_options=extra, warn=warn)
+            self.session = open_model(
+                require(spec),
+                spec,
+                request,
+                threads=threads,
+                options=device_options or DeviceOptions(),
+                model_options=extra,
+                warn=warn,
+            )
 
     @property
     def model(self) -> str:
@@ -126,6 +137,16 @@ class Remover:
     def device(self) -> str:
         """The device that really runs, as the runtime reports it."""
         return self.session.device
+
+    @property
+    def batch(self) -> int:
+        """Pictures that the device computes at once."""
+        return int(getattr(self.session, "batch", 1))
+
+    @property
+    def in_flight(self) -> int:
+        """Pictures that wait for the device or are on it, beyond those that the processor works on."""
+        return int(getattr(self.session, "in_flight", 0))
 
     def cut(
         self,

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import difflib
 import json
-from dataclasses import dataclass, field
+import re
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from cutout.diagnosis import Place, recognise
 from cutout.errors import DeviceError, UsageError
+from cutout.provider_table import CPU, MEANT, PROVIDERS, Provider
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
 
 __all__ = [
     "CPU",
@@ -19,58 +24,15 @@ __all__ = [
     "Machine",
     "Provider",
     "choose",
+    "named_device",
+    "parse_device",
+    "provider_entry",
     "request_device",
+    "unusable",
     "why_not",
+    "with_options",
 ]
 
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Provider:
-    """One execution provider of ONNX Runtime.
-
-    Attributes:
-        device: The word for `--device`.
-        name: ONNX Runtime's name.
-        extra: The extra of this package that installs it; empty when there is none.
-        library: Stem of its shared library inside the runtime's package; empty when it is built in.
-        indexed: Whether `device:N` chooses one of several.
-        auto: Whether `auto` may take it.
-    """
-
-    device: str
-    name: str
-    extra: str = ""
-    library: str = ""
-    indexed: bool = False
-    auto: bool = False
-
-
-CPU = Provider(device="cpu", name="CPUExecutionProvider", extra="cpu", auto=True)
-
-PROVIDERS: tuple[Provider, ...] = (  # `auto` tries them in this order
-    Provider(
-        device="cuda",
-        name="CUDAExecutionProvider",
-        extra="gpu",
-        library="onnxruntime_providers_cuda",
-        indexed=True,
-        auto=True,
-    ),
-    Provider(
-        device="tensorrt",
-        name="TensorrtExecutionProvider",
-        extra="gpu",
-        library="onnxruntime_providers_tensorrt",
-        indexed=True,
-    ),
-    Provider(device="migraphx", name="MIGraphXExecutionProvider", indexed=True, auto=True),
-    Provider(device="rocm", name="ROCMExecutionProvider", indexed=True, auto=True),
-    Provider(device="directml", name="DmlExecutionProvider", indexed=True, auto=True),
-    Provider(device="openvino", name="OpenVINOExecutionProvider", extra="openvino"),
-    Provider(device="coreml", name="CoreMLExecutionProvider"),
-    Provider(device="qnn", name="QNNExecutionProvider"),
-    CPU,
-)
 
 _BY_DEVICE = {provider.device: provider for provider in PROVIDERS}
 _BY_NAME = {provider.name: provider for provider in PROVIDERS}
@@ -88,7 +50,7 @@ class Device:
 
     @property
     def entry(self) -> tuple[str, dict[str, Any]]:
-        """What ONNX Runtime wants in its list of providers."""
+        """Which device, as ONNX Runtime wants it in its list of providers, without further options."""
         return self.provider.name, {} if self.index is None else {"device_id": self.index}
 
 
@@ -100,11 +62,21 @@ class DeviceRequest:
         devices: In order of preference; empty means `auto`.
         strict: Fail rather than use something that was not asked for.
         origin: Who asked, for messages.
+        further: Numbers of further cards of the first device that work beside it; ("all",) for as many as there are.
+        options: What the user wants the provider to be told.
+        half: Compute in half precision where the provider can.
+        cache: Folder for compiled models; None keeps none.
+        memory: Bytes of the device's memory that may be used; None leaves it to the runtime.
     """
 
     devices: tuple[Device, ...] = ()
     strict: bool = False
     origin: str = "--device"
+    further: tuple[int | str, ...] = ()
+    options: tuple[tuple[str, str], ...] = ()
+    half: bool = False
+    cache: Path | None = None
+    memory: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -115,11 +87,13 @@ class Machine:
         available: Names of the providers the runtime was built with, as it reports them.
         packages: Versions of the installed runtime distributions by name.
         load_errors: Why a provider's shared library does not load, by provider name.
+        place: Tells where this process runs; asked when something fails.
     """
 
     available: tuple[str, ...]
     packages: Mapping[str, str] = field(default_factory=dict)
     load_errors: Mapping[str, str] = field(default_factory=dict)
+    place: Callable[[], Place] = Place
 
     @property
     def clash(self) -> tuple[str, ...]:
@@ -137,14 +111,35 @@ def parse_device(text: str) -> Device:
     name, _, index = text.strip().partition(":")
     provider = _BY_DEVICE.get(name.lower()) or _BY_NAME.get(name)
     if provider is None:
+        near = MEANT.get(name.lower()) or next(iter(difflib.get_close_matches(name.lower(), _BY_DEVICE, 1)), "")
         raise UsageError(
-            f"there is no device {text!r}", hint=f"known: auto, {', '.join(_BY_DEVICE)}; a second card is cuda:1"
+            f"there is no device {text!r}",
+            hint=(f"did you mean {near}? " if near else "")
+            + f"known: auto, {', '.join(_BY_DEVICE)}; a second card is cuda:1",
         )
     if not index:
         return Device(provider)
     if not provider.indexed or not index.isdecimal():
         raise UsageError(f"device {text!r} has an index that makes no sense", hint="for example: cuda:0")
     return Device(provider, int(index))
+
+
+def named_device(text: str) -> tuple[Device, tuple[int | str, ...]]:
+    """A device and the numbers of further cards: `cuda:0,1` and `cuda:all` are several cards that work together.
+
+    Raises:
+        UsageError: No such device, or a card named twice.
+    """
+    name, sign, indexes = text.strip().partition(":")
+    if indexes.strip().lower() == "all":
+        device = parse_device(f"{name}:0")
+        return device, ("all",)
+    first, *rest = indexes.split(",")
+    device = parse_device(name + sign + first.strip())
+    further = tuple(parse_device(f"{name}:{index.strip() or 'nothing'}").index or 0 for index in rest)
+    if len({device.index or 0, *further}) <= len(further):
+        raise UsageError(f"device {text!r} names a card twice", hint="for example: cuda:0,1")
+    return device, further
 
 
 def request_device(asked: str | None, environ: Mapping[str, str]) -> DeviceRequest:
@@ -160,7 +155,8 @@ def request_device(asked: str | None, environ: Mapping[str, str]) -> DeviceReque
     if not asked:
         asked, origin = environ.get("CUTOUT_DEVICE"), "CUTOUT_DEVICE"
     if asked and asked.strip().lower() != "auto":
-        return DeviceRequest(devices=(parse_device(asked),), strict=True, origin=origin)
+        device, further = named_device(asked)
+        return DeviceRequest(devices=(device,), strict=True, origin=origin, further=further)
     listed = environ.get("ONNXRUNTIME_EXECUTION_PROVIDERS", "").strip()
     if asked or not listed:
         return DeviceRequest()
@@ -174,6 +170,42 @@ def request_device(asked: str | None, environ: Mapping[str, str]) -> DeviceReque
         strict=bool(devices) and all(device.provider is not CPU for device in devices),
         origin="ONNXRUNTIME_EXECUTION_PROVIDERS",
     )
+
+
+def with_options(request: DeviceRequest, options: Mapping[str, Any]) -> DeviceRequest:
+    """The request with options for its provider, as text, which is what ONNX Runtime takes.
+
+    Raises:
+        UsageError: No device was named, so that nobody knows whose options they are.
+    """
+    if not options:
+        return request
+    if not request.devices or request.devices[0].provider is CPU:
+        raise UsageError(
+            "--provider-option belongs to a device, and none is named",
+            hint="for example: --device cuda --provider-option cudnn_conv_algo_search=EXHAUSTIVE",
+        )
+    texts = {key: str(int(value)) if isinstance(value, bool) else str(value) for key, value in options.items()}
+    return replace(request, options=tuple(texts.items()))
+
+
+def provider_entry(device: Device, request: DeviceRequest) -> tuple[str, dict[str, Any]]:
+    """A device with all its options, as ONNX Runtime wants it in its list of providers.
+
+    The user's own count before what follows from the request, and that before the provider's defaults.
+    """
+    provider = device.provider
+    options: dict[str, Any] = dict(provider.options)
+    if request.half:
+        options |= provider.half
+    if request.cache is not None:
+        options |= dict.fromkeys(provider.cache, str(request.cache / provider.device))
+    if request.memory is not None and provider.memory_limit:
+        options[provider.memory_limit] = str(request.memory)
+    options |= device.entry[1]
+    if request.devices and provider is request.devices[0].provider:
+        options |= request.options
+    return provider.name, options
 
 
 def choose(request: DeviceRequest, machine: Machine) -> list[Device]:
@@ -220,17 +252,24 @@ def why_not(provider: Provider, machine: Machine, said: str = "") -> tuple[str, 
         have = ", ".join(f"{name} {version}" for name, version in machine.packages.items()) or "the installed runtime"
         hint = f"pip uninstall -y {' '.join(machine.packages)} && {install}" if install else "see `cutout doctor`"
         return f"{have} was built without {provider.name}", hint
-    if error := machine.load_errors.get(provider.name):
-        return f"its library does not load: {error}", _library_hint(provider, install)
+    return _refused(provider, machine, said, install)
+
+
+def _refused(provider: Provider, machine: Machine, said: str, install: str) -> tuple[str, str]:
+    """Why a provider that this runtime has does not work."""
+    error = machine.load_errors.get(provider.name, "")
+    if (error or said) and (found := recognise(provider.device, error or said, machine.place())) is not None:
+        return found.sentence, found.hint
+    hint = "see `cutout doctor`"
+    if error:
+        return f"its library does not load: {error}", install or hint
     if said:
-        return f"the runtime refused it: {said}", "see `cutout doctor`"
-    return (
-        "the runtime refused it without giving a reason (no such device, or its driver is missing)",
-        "see `cutout doctor`",
-    )
+        return f"the runtime refused it: {brief(said)}", hint
+    return "the runtime refused it without giving a reason (no such device, or its driver is missing)", hint
 
 
-def _library_hint(provider: Provider, install: str) -> str:
-    if provider.device in {"cuda", "tensorrt"}:
-        return f"{install} brings CUDA and cuDNN; the NVIDIA driver must be there already (try nvidia-smi)"
-    return install or "see `cutout doctor`"
+def brief(text: str) -> str:
+    """What a runtime said without the names of its own functions and files."""
+    line = (text.strip().splitlines() or [""])[0]
+    found = re.search(r"(?:CUDA|CUDNN|CUBLAS|HIP|MIOPEN|ROCBLAS) failure [^;]+", line)
+    return found[0].strip() if found else line if len(line) <= 300 else f"{line[:300]}…"

@@ -8,16 +8,29 @@ import os
 import tempfile
 import threading
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from cutout import graph
+from cutout.diagnosis import recognise
 from cutout.errors import CutoutError, DeviceError, ModelError, UsageError
 from cutout.models import Activation
-from cutout.providers import CPU, PROVIDERS, Device, DeviceRequest, Machine, Provider, choose, unusable, why_not
+from cutout.providers import (
+    CPU,
+    PROVIDERS,
+    Device,
+    DeviceRequest,
+    Machine,
+    choose,
+    provider_entry,
+    unusable,
+    why_not,
+)
+from cutout.runtime_log import what_it_says
 from cutout.store import prepared_home
+from cutout.surroundings import library_error, load_tensorrt, look
 from cutout.tensor import input_size, to_input, to_mask
 
 if TYPE_CHECKING:
@@ -92,6 +105,11 @@ class OnnxSession:
             rescale = spec.rescale if rescale is None else rescale
             return to_mask(output, spec, place, rescale=rescale, wanted=self._class)
 
+    @property
+    def wiring(self) -> tuple[Any, str, str, str]:
+        """The runtime's session, its input, the wanted output and the input's dtype, for whoever runs it himself."""
+        return self._inner, self._input, self._output[0], self._dtype
+
     def run(self, batch: Any, *, sparing: bool = False) -> Any:
         """One inference: float32 (1, 3, H, W) in, the chosen output alone out.
 
@@ -121,10 +139,12 @@ def machine() -> Machine:
         return Machine(available=(), packages=packages)
     available = tuple(runtime.get_available_providers())
     errors = {}
+    folder = Path(runtime.__file__).parent / "capi"
     for provider in PROVIDERS:
-        if provider.name in available and (error := _load_error(runtime, provider)):
+        if provider.name in available and (error := library_error(folder, provider.library)):
             errors[provider.name] = error
-    return Machine(available=available, packages=packages, load_errors=errors)
+    place = partial(look, next((f"{name} {version}" for name, version in packages.items()), ""))
+    return Machine(available=available, packages=packages, load_errors=errors, place=place)
 
 
 def open_session(
@@ -176,11 +196,11 @@ def _open(path: Path, here: Prepared, settings: Any) -> tuple[Any, str]:
             return here.runtime.InferenceSession(
                 str(path),
                 sess_options=settings,
-                providers=[device.entry for device in left],
+                providers=[provider_entry(device, here.request) for device in left],
                 enable_fallback=0,  # a fallback is ours to choose and to tell
             ), said
         except Exception as error:  # the runtime's exceptions share no base
-            said = said or _first_line(error)
+            said = said or str(error).strip() or type(error).__name__
             if left[0].provider is CPU or type(error).__name__ in _FILE_FAULTS:
                 raise ModelError(
                     f"the model file {path} cannot be opened: {_first_line(error)}",
@@ -268,6 +288,8 @@ class Prepared:
         """
         asked = self.devices[0]
         used = next((device for device in self.devices if device.provider.name == running[0]), Device(CPU))
+        if used.provider is not asked.provider and not said and asked.provider.name not in self.machine.load_errors:
+            said = what_it_says(provider_entry(asked, self.request))
         if used not in self.devices:
             raise unusable(asked, self.request, self.machine, said)
         reason, hint = why_not(asked.provider, self.machine, said)
@@ -289,6 +311,8 @@ def prepare(request: DeviceRequest) -> Prepared:
     devices = choose(request, here)
     if any(device.provider.device in {"cuda", "tensorrt"} for device in devices):
         _preload(runtime)
+        if any(device.provider.device == "tensorrt" for device in devices):
+            load_tensorrt()
         here = machine()
     return Prepared(runtime=runtime, machine=here, request=request, devices=devices)
 
@@ -304,7 +328,11 @@ def _runtime() -> Any:
                 "ONNX Runtime is not installed",
                 hint='pip install "cutout-cli[cpu]", or "cutout-cli[gpu]" on a machine with an NVIDIA card',
             ) from None
-        raise DeviceError(f"ONNX Runtime is installed but cannot be loaded: {error}", hint="cutout doctor") from error
+        found = recognise("cpu", str(error))
+        raise DeviceError(
+            f"ONNX Runtime is installed but cannot be loaded: {found.sentence if found else error}",
+            hint=found.hint if found else "cutout doctor",
+        ) from error
     if not hasattr(onnxruntime, "InferenceSession"):  # what uninstalling one of two clashing packages leaves behind
         raise DeviceError(
             "the onnxruntime folder is damaged: two of its packages were installed over each other",
@@ -349,28 +377,8 @@ def quiet() -> Iterator[None]:
 def _preload(runtime: Any) -> None:
     """Load CUDA and cuDNN from their wheels, so that no system CUDA is needed."""
     if hasattr(runtime, "preload_dlls"):
-        with quiet(), contextlib.suppress(Exception):  # what fails shows in `_load_error`
+        with quiet(), contextlib.suppress(Exception):  # what fails shows in `library_error`
             runtime.preload_dlls()
-
-
-def _load_error(runtime: Any, provider: Provider) -> str:
-    """Why the provider's shared library does not load; empty when it does or is built in."""
-    if not provider.library:
-        return ""
-    import ctypes
-
-    folder = Path(runtime.__file__).parent / "capi"
-    for prefix, suffix in (("lib", ".so"), ("", ".dll")):
-        library = folder / f"{prefix}{provider.library}{suffix}"
-        if library.exists():
-            shared = folder / f"{prefix}onnxruntime_providers_shared{suffix}"
-            try:
-                ctypes.CDLL(str(shared), mode=ctypes.RTLD_GLOBAL)
-                ctypes.CDLL(str(library))
-            except OSError as error:
-                return str(error)
-            return ""
-    return ""
 
 
 def _check_signature(inner: Any, spec: ModelSpec, path: Path) -> ModelSpec:

@@ -27,9 +27,8 @@ def doctor(as_json: Annotated[bool, option("--json", text="Print JSON.")] = Fals
         for name, value in found.facts.items():
             typer.echo(f"{name.replace('_', ' '):18} {_text(value)}")
         for check in found.checks:
-            typer.echo(
-                f"device {check.device:11} " + (f"works, {check.ms} ms" if check.works else f"NO: {check.reason}")
-            )
+            told = f"works, {check.ms:.2f} ms a run, {check.first_ms:.0f} ms to start" if check.works else check.reason
+            typer.echo(f"device {check.device:11} {'' if check.works else 'NO: '}{told}")
         for advice in found.advice:
             typer.echo(f"to do: {advice}")
         if found.healthy:
@@ -41,4 +40,4 @@ def doctor(as_json: Annotated[bool, option("--json", text="Print JSON.")] = Fals
 def _text(value: Any) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{key} {item}" for key, item in value.items()) or "none"
-    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    return (", ".join(map(str, value)) or "none") if isinstance(value, list) else str(value)

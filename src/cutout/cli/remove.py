@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cutout.cli import looks
+from cutout.cli import devices, looks
 from cutout.cli.options import option, pairs
 from cutout.cli.run import Interrupt, is_terminal, print_plan, run_plan
 from cutout.console import Console
 from cutout.cpus import usable_cpus
+from cutout.device_options import DeviceOptions, parse_batch
 from cutout.errors import ExitCode, UsageError
 from cutout.models import DEFAULT_MODEL
 from cutout.options import (
@@ -132,6 +133,12 @@ def remove(
             panel=_MODEL,
         ),
     ] = None,
+    provider_option: devices.ProviderOption = None,
+    batch: devices.Batch = None,
+    half: devices.Half = False,
+    cpu_fallback: devices.CpuFallback = False,
+    gpu_memory_limit: devices.GpuMemoryLimit = 80.0,
+    gpu_wait: devices.GpuWait = 0.0,
     pull: Annotated[bool, option("--pull", text="Download the model first if it is missing.", panel=_MODEL)] = False,
     mask: Annotated[bool, option("--mask", text="Write the alpha alone, as a grey picture.", panel=_LOOK)] = False,
     background: looks.Background = None,
@@ -324,6 +331,15 @@ def remove(
         "device": device,
         "model_config": model_config,
         "model_options": pairs(model_option or []),
+        "device_options": DeviceOptions(
+            batch=parse_batch(batch),
+            half=half,
+            provider_options=pairs(provider_option or [], "--provider-option"),
+            cpu_fallback=cpu_fallback,
+            gpu_memory_limit=gpu_memory_limit,
+            gpu_wait=gpu_wait,
+            pictures=len(todo.jobs),
+        ),
         "warn": console.warn,
     }
     if pull:

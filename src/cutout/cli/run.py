@@ -109,6 +109,7 @@ def run_plan(
     sweep({job.target.parent for job in todo.jobs if job.target is not None})
     waiting: list[Job] = []
     used_model = used_device = ""
+    batch = 1
     with Progress(console, report.total) as progress:
 
         def tell(outcome: Outcome) -> None:
@@ -129,14 +130,16 @@ def run_plan(
             from cutout.pipeline import Remover
 
             remover = Remover(options=options, jobs=workers, **settings)
-            used_model, used_device = remover.model, remover.device
-            console.detail(f"{used_model} on {used_device}, {workers} at a time")
+            used_model, used_device, batch = remover.model, remover.device, remover.batch
+            workers += remover.in_flight  # a device's batches wait for it, and take no processor meanwhile
+            together = f", batches of {batch}" if batch > 1 else ""
+            console.detail(f"{used_model} on {used_device}, {workers} at a time{together}")
             for outcome in process_all(waiting, remover, options, encoding, workers=workers, stop=stop):
                 tell(outcome)
             report.interrupted = stop.is_set() and report.finished < report.total
     seconds = time.monotonic() - start
     if as_json:
-        _emit(report.as_json(seconds=seconds, model=used_model, device=used_device))
+        _emit({**report.as_json(seconds=seconds, model=used_model, device=used_device), "batch": batch})
     _close(report, todo, console, seconds, f", {used_model} on {used_device}" if waiting else "")
     return report
 
