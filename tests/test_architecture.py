@@ -20,6 +20,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "faults", "specs"),
     (
         "atomic",
+        "closedform",
         "cpus",
         "device_options",
         "exif",
@@ -165,7 +166,7 @@ def test_only_the_session_imports_onnxruntime() -> None:
 
 def test_each_optional_package_is_imported_by_one_module() -> None:
     assert importers("rembg") == {"rembg_session"}
-    assert importers("pymatting", "scipy") == {"matting"}
+    assert not importers("numba", "pymatting", "scipy")
     assert importers("pillow_heif") == {"encoder"}
     assert importers("requests", "tqdm") == {"download"}
     assert importers("rich") <= {"console", "cli.models"}
@@ -221,11 +222,12 @@ def test_a_name_that_is_not_public_is_an_attribute_error() -> None:
         package.Romover  # noqa: B018
 
 
-def test_removing_a_background_loads_only_what_it_needs(examples: Path, tmp_path: Path) -> None:
-    """No download library, no matting, no rembg, and no rich where there is no terminal."""
+@pytest.mark.parametrize("extra", ["", ", '--matting'"])
+def test_removing_a_background_loads_only_what_it_needs(extra: str, examples: Path, tmp_path: Path) -> None:
+    """No download library, no rembg, and no rich where there is no terminal."""
     code = (
         "from cutout.cli import main; "
-        "sys.argv = ['cutout', 'remove', sys.argv[1], '-o', sys.argv[2], '--device', 'cpu']; main()"
+        f"sys.argv = ['cutout', 'remove', sys.argv[1], '-o', sys.argv[2], '--device', 'cpu'{extra}]; main()"
     )
     loaded = loaded_by(code, examples / "coffee.jpg", tmp_path / "out.png")
     assert (tmp_path / "out.png").is_file()

@@ -173,7 +173,7 @@ class RemoveOptions:
         rescale: Stretch the mask to the full range 0–255; None takes the model's own default.
         refine: Look again at the subject and at its mirror image, and move the mask's contour onto the picture's edges.
         tiles: Look again at those tiles of an N×N grid that the contour runs through, 2–8; 0 or 1 looks at none.
-        matting: Refine the edge by closed-form matting (Levin et al. 2008) and estimate its colours.
+        matting: Refine the edge by closed-form matting (Levin et al. 2008).
         matting_foreground: 0–255; mask values above it are surely foreground.
         matting_background: 0–255; mask values below it are surely background.
         matting_erode: Pixels by which both sure regions shrink.

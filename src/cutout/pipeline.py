@@ -194,7 +194,7 @@ class Remover:
                 alpha = matte.post_process(alpha)
             if options.matting:
                 try:
-                    alpha, rgb = matting.refine(rgb, alpha, options)
+                    alpha = matting.refine(rgb, alpha, options)
                 except matting.UnsolvableError as unsolvable:
                     warnings.append(f"matting was left out: {unsolvable.message}")
             alpha = cleanup.clean(alpha, options)
@@ -202,10 +202,8 @@ class Remover:
                 alpha = matte.multiply(alpha, picture.alpha)
             if not alpha.getbbox():
                 warnings.append("nothing was found: the cut-out is empty")
-            if options.edge_colors is EdgeColors.CLEAN and not options.mask and rgb is picture.rgb:
-                rgb = foreground.clean(
-                    rgb, alpha, in_place=consume and picture.deep is None
-                )  # matting gives colours of its own
+            if options.edge_colors is EdgeColors.CLEAN and not options.mask:
+                rgb = foreground.clean(rgb, alpha, in_place=consume and picture.deep is None)
             colors, transparency = _finish(rgb, alpha, options)
             deep = None if picture.deep is None or colors is None else merge(picture.deep, picture.rgb, colors)
             if deep is None and picture.deep is not None and colors is not None:
@@ -255,8 +253,6 @@ def _read_config(config: Mapping[str, Any] | Path | None) -> dict[str, Any]:
 
 def _check(options: RemoveOptions) -> None:
     """What would otherwise fail at every picture fails before the first one."""
-    if options.matting:
-        matting.check_available()
     if (path := options.background_picture) is not None:
         _background(path)
 

@@ -199,7 +199,7 @@ def remove(
     ] = 0,
     matting: Annotated[
         bool,
-        option("--matting", "-a", text="Refine the edge by alpha matting (slow; needs the rembg extra).", panel=_EDGE),
+        option("--matting", "-a", text="Refine the edge by alpha matting: hair, fur, soft edges.", panel=_EDGE),
     ] = False,
     matting_foreground: Annotated[
         int,
