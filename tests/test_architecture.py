@@ -69,7 +69,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "tiff",
     ),
     ("download", "encoder", "framing", "picture", "report", "session"),
-    ("accelerator", "codec", "frames", "passes", "proof", "rembg_session"),
+    ("accelerator", "codec", "frames", "openvino_session", "passes", "proof", "rembg_session"),
     ("doctor", "gallery", "pipeline"),
     ("batch", "contenders"),
     ("api", "bench", "comparison", "console", "evaluation"),
@@ -82,7 +82,19 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 LEVEL = {module: level for level, row in enumerate(LAYERS) for module in row}
 
 HEAVY = {"PIL", "numpy", "onnxruntime", "pooch", "requests", "rich", "tqdm", "typer"}
-RARELY_NEEDED = {"numba", "pooch", "pymatting", "rembg", "requests", "rich", "scipy", "skimage", "tqdm", "urllib3"}
+RARELY_NEEDED = {
+    "numba",
+    "openvino",
+    "pooch",
+    "pymatting",
+    "rembg",
+    "requests",
+    "rich",
+    "scipy",
+    "skimage",
+    "tqdm",
+    "urllib3",
+}
 
 
 @cache
@@ -166,6 +178,7 @@ def test_only_the_session_imports_onnxruntime() -> None:
 
 def test_each_optional_package_is_imported_by_one_module() -> None:
     assert importers("rembg") == {"rembg_session"}
+    assert importers("openvino") == {"openvino_session"}
     assert not importers("numba", "pymatting", "scipy")
     assert importers("pillow_heif") == {"encoder"}
     assert importers("requests", "tqdm") == {"download"}

@@ -14,7 +14,7 @@ from cutout.batch import Encoding, process_all
 from cutout.cpus import usable_cpus
 from cutout.errors import UsageError
 from cutout.files import Job, plan
-from cutout.options import Existing, OutputFormat, RemoveOptions
+from cutout.options import Existing, OutputFormat, Precision, RemoveOptions
 from cutout.pipeline import Remover
 from cutout.report import Status
 from cutout.stages import STAGES
@@ -37,6 +37,7 @@ class Measured:
         ms: Median milliseconds of one picture by stage; side by side they share the processors.
         model: The model that ran.
         device: The device that ran it.
+        precision: What it computed in.
     """
 
     jobs: int
@@ -45,6 +46,12 @@ class Measured:
     ms: dict[str, float]
     model: str
     device: str
+    precision: Precision = Precision.FULL
+
+    @property
+    def note(self) -> str:
+        """What people should read beside the device."""
+        return "" if self.precision is Precision.FULL else f" in {self.precision} precision"
 
     def as_json(self) -> dict[str, Any]:
         """One line of `--json`."""
@@ -55,6 +62,7 @@ class Measured:
             "ms": {stage: round(value, 1) for stage, value in self.ms.items()},
             "model": self.model,
             "device": self.device,
+            **({} if self.precision is Precision.FULL else {"precision": self.precision.value}),
         }
 
 
@@ -147,6 +155,7 @@ def _one(
         ms=ms,
         model=remover.model,
         device=remover.device,
+        precision=remover.precision,
     )
 
 

@@ -22,9 +22,11 @@ __all__ = [
     "OnCollision",
     "OutputFormat",
     "PngLevel",
+    "Precision",
     "RemoveOptions",
     "Strip",
     "parse_color",
+    "parse_precision",
 ]
 
 if TYPE_CHECKING:
@@ -138,6 +140,27 @@ class OnCollision(StrEnum):
 
     REFUSE = "refuse"
     SUFFIX = "suffix"
+
+
+class Precision(StrEnum):
+    """What a model computes in."""
+
+    FULL = "full"
+    """float32."""
+    REDUCED = "reduced"
+    """bfloat16 wherever that was measured to do no harm."""
+
+
+def parse_precision(value: str) -> Precision:
+    """`full` or `reduced`.
+
+    Raises:
+        UsageError: Neither.
+    """
+    try:
+        return Precision(value)
+    except ValueError:
+        raise UsageError(f"unknown precision {value!r}", hint=f"known: {', '.join(Precision)}") from None
 
 
 class BackgroundFit(StrEnum):

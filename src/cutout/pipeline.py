@@ -18,7 +18,8 @@ from cutout.deep import merge
 from cutout.device_options import DeviceOptions
 from cutout.errors import ModelError, PictureError, UsageError
 from cutout.models import DEFAULT_MODEL, ModelSpec, custom_spec, find_spec
-from cutout.options import BackgroundFit, EdgeColors, RemoveOptions
+from cutout.openvino_session import check_reduced, no_reduced, open_reduced
+from cutout.options import BackgroundFit, EdgeColors, Precision, RemoveOptions, parse_precision
 from cutout.providers import request_device
 from cutout.rembg_session import PREFIX, open_rembg
 from cutout.stages import Stages
@@ -87,6 +88,7 @@ class Remover:
         model_config: For an `.onnx` file: columns of `ModelSpec`, as a mapping or the path of a JSON file.
         model_options: Options of the model itself, such as `{"class": "upper"}`.
         device_options: How devices other than the processor are used.
+        precision: `full`, or `reduced`: bfloat16 on a CPU that computes it, for models that were measured to bear it.
         warn: Called with a line worth telling, such as that a graphics card is there but cannot be used.
 
     Raises:
@@ -105,6 +107,7 @@ class Remover:
         model_config: Mapping[str, Any] | Path | None = None,
         model_options: Mapping[str, Any] | None = None,
         device_options: DeviceOptions | None = None,
+        precision: Precision | str = Precision.FULL,
         warn: Callable[[str], None] = lambda _text: None,
     ) -> None:
         self.options = options or RemoveOptions()
@@ -112,12 +115,20 @@ class Remover:
         request = request_device(device, os.environ)
         threads = max(1, usable_cpus() // max(1, jobs))
         extra = dict(model_options or {})
+        self.precision = parse_precision(precision)
+        reduced = self.precision is Precision.REDUCED
         if str(model).startswith(PREFIX):
             _refuse_config(model_config)
             name = str(model).removeprefix(PREFIX)
+            if reduced:
+                raise no_reduced(str(model))
             self.session: Session = open_rembg(name, request, threads=threads, model_options=extra, warn=warn)
         else:
             spec = resolve_model(model, model_config)
+            if reduced:
+                check_reduced(spec, request, extra)
+                self.session = open_reduced(require(spec), spec, threads=threads, jobs=jobs)
+                return
             self.session = open_model(
                 require(spec),
                 spec,

@@ -134,7 +134,7 @@ class Report:
             return ExitCode.BUG
         return ExitCode.SOME_FAILED if self.failures else ExitCode.OK
 
-    def as_json(self, *, seconds: float, model: str, device: str) -> dict[str, Any]:
+    def as_json(self, *, seconds: float, model: str, device: str, precision: str = "full") -> dict[str, Any]:
         """The closing line of `--json`."""
         return {
             "event": "summary",
@@ -145,6 +145,7 @@ class Report:
             "interrupted": self.interrupted,
             "model": model,
             "device": device,
+            **({} if precision == "full" else {"precision": precision}),
             "seconds": round(seconds, 3),
             "exit_code": int(self.exit_code),
         }

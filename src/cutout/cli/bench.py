@@ -11,7 +11,7 @@ from cutout.cli.options import option
 from cutout.console import Console
 from cutout.errors import UsageError
 from cutout.models import DEFAULT_MODEL
-from cutout.options import OutputFormat, RemoveOptions
+from cutout.options import OutputFormat, Precision, RemoveOptions
 
 __all__ = ["bench"]
 
@@ -22,6 +22,9 @@ def bench(
     ] = None,
     model: Annotated[str, option("--model", "-m", text="The model to measure.")] = DEFAULT_MODEL,
     device: Annotated[str | None, option("--device", "-d", text="auto, cpu, cuda, ... (default: auto)")] = None,
+    precision: Annotated[
+        Precision, option("--precision", text="full, or reduced where the model has it.")
+    ] = Precision.FULL,
     jobs: Annotated[
         str | None, option("--jobs", "-j", text="Pictures side by side to compare. (default: 1,2,4,...)", metavar="N,N")
     ] = None,
@@ -48,7 +51,7 @@ def bench(
         megapixels=megapixels,
         options=RemoveOptions(),
         output_format=output_format,
-        remover_settings={"model": model, "device": device, "warn": console.warn},
+        remover_settings={"model": model, "device": device, "precision": precision, "warn": console.warn},
         tell=console.say,
     )
     best = max(results, key=lambda result: result.rate)
@@ -58,7 +61,7 @@ def bench(
         typer.echo(json.dumps({"event": "recommendation", "jobs": best.jobs}))
         return
     stages = list(best.ms)
-    typer.echo(f"{best.model} on {best.device}; milliseconds of one picture by stage")
+    typer.echo(f"{best.model} on {best.device}{best.note}; milliseconds of one picture by stage")
     typer.echo("  ".join(["jobs", "pictures/s", *(f"{stage:>11}" for stage in stages)]))
     for result in results:
         times = (f"{result.ms.get(stage, 0.0):11.1f}" for stage in stages)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from cutout.console import Console, Progress, printable
 from cutout.errors import ExitCode, OutputError, PictureError
-from cutout.options import Existing
+from cutout.options import Existing, Precision
 
 if TYPE_CHECKING:
     from cutout.batch import Encoding
@@ -108,8 +108,8 @@ def run_plan(
         console.detail(f"{path}: ignored, no picture")
     sweep({job.target.parent for job in todo.jobs if job.target is not None})
     waiting: list[Job] = []
-    used_model = used_device = ""
-    batch = 1
+    used_model = used_device = note = ""
+    precision, batch = Precision.FULL, 1
     with Progress(console, report.total) as progress:
 
         def tell(outcome: Outcome) -> None:
@@ -131,16 +131,19 @@ def run_plan(
 
             remover = Remover(options=options, jobs=workers, **settings)
             used_model, used_device, batch = remover.model, remover.device, remover.batch
+            precision = remover.precision
+            note = "" if precision is Precision.FULL else f" in {precision} precision"
             workers += remover.in_flight  # a device's batches wait for it, and take no processor meanwhile
             together = f", batches of {batch}" if batch > 1 else ""
-            console.detail(f"{used_model} on {used_device}, {workers} at a time{together}")
+            console.detail(f"{used_model} on {used_device}{note}, {workers} at a time{together}")
             for outcome in process_all(waiting, remover, options, encoding, workers=workers, stop=stop):
                 tell(outcome)
             report.interrupted = stop.is_set() and report.finished < report.total
     seconds = time.monotonic() - start
     if as_json:
-        _emit({**report.as_json(seconds=seconds, model=used_model, device=used_device), "batch": batch})
-    _close(report, todo, console, seconds, f", {used_model} on {used_device}" if waiting else "")
+        summary = report.as_json(seconds=seconds, model=used_model, device=used_device, precision=precision)
+        _emit({**summary, "batch": batch})
+    _close(report, todo, console, seconds, f", {used_model} on {used_device}{note}" if waiting else "")
     return report
 
 
