@@ -73,9 +73,17 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("doctor", "gallery", "pipeline"),
     ("batch", "contenders"),
     ("api", "bench", "comparison", "console", "evaluation"),
-    ("cli.options",),
-    ("cli.bench", "cli.devices", "cli.doctor", "cli.looks", "cli.models", "cli.run", "cli.sides"),
-    ("cli.compare", "cli.evaluate", "cli.remove"),
+    ("service", "service.logs", "service.queue", "service.settings"),
+    ("service.engine",),
+    ("service.form", "service.metrics", "service.problems"),
+    ("service.describe", "service.fetch", "service.guard", "service.intake", "service.jobs"),
+    ("service.runner",),
+    ("service.batches", "service.cluster", "service.page", "service.removebg"),
+    ("service.app",),
+    ("service.run",),
+    ("cli.extras", "cli.options"),
+    ("cli.bench", "cli.devices", "cli.doctor", "cli.looks", "cli.models", "cli.run", "cli.serve", "cli.sides"),
+    ("cli.compare", "cli.evaluate", "cli.remove", "cli.worker"),
     ("cli",),
     ("", "__main__"),  # the package itself: its public names
 )
@@ -183,8 +191,19 @@ def test_each_optional_package_is_imported_by_one_module() -> None:
     assert importers("pillow_heif") == {"encoder"}
     assert importers("requests", "tqdm") == {"download"}
     assert importers("rich") <= {"console", "cli.models"}
-    commands = {"cli.bench", "cli.compare", "cli.doctor", "cli.evaluate", "cli.models", "cli.remove"}
+    commands = {"cli.bench", "cli.compare", "cli.doctor", "cli.evaluate", "cli.models", "cli.remove", "cli.worker"}
     assert importers("typer") == {"cli", "cli.options", *commands}
+    assert importers("celery", "kombu", "redis") == {"service.cluster"}
+    assert importers("prometheus_client") == {"service.metrics"}
+    assert importers("uvicorn") == {"service.run"}
+
+
+def test_the_service_is_loaded_by_its_own_commands_alone() -> None:
+    assert importers("cutout.service") - {m for m in modules() if m.startswith("service")} == {
+        "cli.serve",
+        "cli.worker",
+    }
+    assert not loaded_by("from cutout.cli import app") & {"celery", "fastapi", "redis", "starlette", "uvicorn"}
 
 
 def test_only_the_codec_opens_pictures() -> None:

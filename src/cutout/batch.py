@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     Work = TypeVar("Work")
     Result = TypeVar("Result")
 
-__all__ = ["Encoding", "activity", "emit", "process", "process_all", "run"]
+__all__ = ["Encoding", "Transformed", "activity", "emit", "process", "process_all", "run", "transform"]
 
 _WHITE = (255, 255, 255, 255)
 
@@ -150,7 +150,7 @@ def _process(
         with stages.time("load"):
             data = _load(job, encoding)
         with lanes:
-            result = _cut(data, job.output_format, remover, options, encoding, stages)
+            result = transform(data, job.output_format, remover, options, encoding, stages)
         del data
         with stages.time("write"):
             written = _store(job, result.encoded)
@@ -178,22 +178,43 @@ def _process(
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class _Result:
+class Transformed:
+    """One file's bytes made from another's.
+
+    Attributes:
+        encoded: The bytes.
+        size: (width, height).
+        warnings: Things a user should know.
+        frames: Frames or pages.
+    """
+
     encoded: bytes
     size: tuple[int, int]
     warnings: tuple[str, ...]
     frames: int = 1
 
 
-def _cut(
+def transform(
     data: bytes,
     output_format: OutputFormat,
     remover: Remover,
     options: RemoveOptions,
     encoding: Encoding,
     stages: Stages,
-) -> _Result:
-    """From the bytes of the input to the bytes of the output."""
+) -> Transformed:
+    """From the bytes of the input to the bytes of the output, in memory.
+
+    Args:
+        data: A file of any supported format.
+        output_format: What is written; one without transparency gets a white background unless another is asked for.
+        remover: The opened model.
+        options: What the cut-out looks like.
+        encoding: How it is written.
+        stages: Receives the time of each stage.
+
+    Raises:
+        CutoutError: Whatever is wrong with the picture or the options.
+    """
     options = _for_format(options, output_format)
     limits: dict[str, Any] = {
         "max_size": options.max_size,
@@ -212,7 +233,7 @@ def _cut(
     with stages.time("encode"):
         metadata, notes = cutout.metadata.stripped(encoding.strip).fitting(output_format)
         encoded = codec.encode(cutout.rgb, cutout.alpha, output_format, metadata, deep=cutout.deep, **encoding.how)
-    return _Result(encoded=encoded, size=cutout.size, warnings=(*cutout.warnings, *notes))
+    return Transformed(encoded=encoded, size=cutout.size, warnings=(*cutout.warnings, *notes))
 
 
 def _cut_frames(
@@ -223,7 +244,7 @@ def _cut_frames(
     options: RemoveOptions,
     encoding: Encoding,
     stages: Stages,
-) -> _Result:
+) -> Transformed:
     """All frames of an animation, or all pages; one of them in memory at a time."""
     warnings: dict[str, int] = {}
     sizes: list[tuple[int, int]] = []
@@ -250,7 +271,7 @@ def _cut_frames(
     elsewhere = sum(stages.ms.values()) - before
     stages.ms["encode"] = max(0.0, (time.perf_counter() - start) * 1e3 - elsewhere)
     told = tuple(text if many == count else f"{many} of {count} frames: {text}" for text, many in warnings.items())
-    return _Result(encoded=encoded, size=sizes[0], warnings=told, frames=count)
+    return Transformed(encoded=encoded, size=sizes[0], warnings=told, frames=count)
 
 
 def run(

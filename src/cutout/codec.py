@@ -31,12 +31,18 @@ __all__ = [
     "DEFAULT_MAX_PIXELS",
     "Metadata",
     "Picture",
+    "TooLargeError",
     "decode",
     "encode",
     "film",
     "from_array",
     "from_image",
 ]
+
+
+class TooLargeError(PictureError):
+    """The picture has more pixels than are allowed."""
+
 
 DEFAULT_MAX_PIXELS = 256_000_000
 """A picture of more pixels is refused: 256 megapixels take about 1 GB while they are worked on."""
@@ -300,7 +306,7 @@ _pillows_limit = _Lifted()
 def _check_size(image: Image.Image, max_pixels: int) -> None:
     width, height = image.size
     if width * height > max_pixels:
-        raise PictureError(
+        raise TooLargeError(
             f"the picture has {width}×{height} = {width * height / 1e6:.0f} megapixels, "
             f"more than the limit of {max_pixels / 1e6:.0f}",
             hint="if it is what it should be, raise --max-pixels",

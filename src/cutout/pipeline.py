@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from cutout.codec import Metadata, Picture
     from cutout.session import Session
 
-__all__ = ["Cutout", "Remover", "resolve_model"]
+__all__ = ["Cutout", "Remover", "forget_backgrounds", "resolve_model"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -302,6 +302,11 @@ def _named(path: Path) -> Iterator[None]:
         yield
     except (OSError, PictureError) as error:
         raise UsageError(f"the background picture {path} cannot be used: {error}") from error
+
+
+def forget_backgrounds() -> None:
+    """Free the background pictures that are kept decoded, for programs that run long and are given many."""
+    _decoded.cache_clear()
 
 
 @lru_cache(maxsize=4)

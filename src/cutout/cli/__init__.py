@@ -13,7 +13,7 @@ import typer
 from typer.core import TyperGroup
 
 from cutout import __version__
-from cutout.cli import bench, compare, doctor, evaluate, models, remove
+from cutout.cli import bench, compare, doctor, evaluate, models, remove, serve, worker
 from cutout.console import Console
 from cutout.errors import CutoutError, ExitCode, OutputError, UsageError
 from cutout.memory import keep_small
@@ -48,6 +48,8 @@ app.command("bench")(bench.bench)
 app.command("compare", no_args_is_help=True)(compare.compare)
 app.command("eval", no_args_is_help=True)(evaluate.evaluate)
 app.command("doctor")(doctor.doctor)
+app.command("serve")(serve.serve)
+app.command("worker")(worker.worker)
 
 
 def _version(asked: bool) -> None:

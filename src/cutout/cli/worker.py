@@ -1,0 +1,63 @@
+"""`cutout worker`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from cutout.cli.extras import needs
+from cutout.cli.options import option
+from cutout.cli.serve import LogFormat
+from cutout.models import DEFAULT_MODEL
+
+__all__ = ["worker"]
+
+
+def worker(
+    broker: Annotated[
+        str, typer.Option("--broker", help="redis://HOST:PORT/N, as given to `cutout serve`.", envvar="CUTOUT_BROKER")
+    ],
+    model: Annotated[
+        list[str] | None, option("--model", "-m", text="A model to open: the same ones as the service has.")
+    ] = None,
+    device: Annotated[str | None, option("--device", "-d", text="auto, cpu, cuda, ...")] = None,
+    jobs: Annotated[
+        int,
+        option("--jobs", "-j", text="Pictures side by side; 0 means as many as processors.", min=0, metavar="N"),
+    ] = 0,
+    max_pixels: Annotated[int, option("--max-pixels", text="Refuse larger pictures.", min=1, metavar="N")] = 40_000_000,
+    expiry: Annotated[float, option("--expiry", text="Seconds that the results of a batch can be fetched.")] = 300,
+    redelivery: Annotated[
+        float,
+        option("--redelivery", text="Seconds after which a picture whose worker has died goes to another one."),
+    ] = 60,
+    log_format: Annotated[LogFormat, option("--log-format", text="text or json, on standard error.")] = LogFormat.TEXT,
+) -> None:
+    """Work on the batches of `cutout serve --broker`, on this or another machine (needs the [cluster] extra)."""
+    from cutout.cpus import usable_cpus
+
+    with needs("serve,cluster"):
+        from cutout.service import logs
+        from cutout.service.cluster import work
+        from cutout.service.engine import Engine
+        from cutout.service.runner import do
+        from cutout.service.settings import Settings
+    settings = Settings(
+        models=tuple(model or [DEFAULT_MODEL]),
+        device=device,
+        workers=jobs or usable_cpus(),
+        max_pixels=max_pixels,
+        expiry=expiry,
+        broker=broker,
+        redelivery=redelivery,
+    )
+    logs.set_up(log_format.value)
+    engine = Engine(settings, warn=lambda text: logs.event("warning", text=text))
+    work(
+        broker,
+        concurrency=settings.workers,
+        redelivery=redelivery,
+        expiry=expiry,
+        do=lambda item, kept: do(item, kept, engine, max_pixels=max_pixels),
+    )

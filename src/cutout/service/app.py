@@ -1,0 +1,272 @@
+"""The application: what it is made of, and the endpoints for one picture and for those who watch."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+
+from cutout import __version__
+from cutout.errors import CutoutError
+from cutout.service import batches, form, logs, page, removebg
+from cutout.service.describe import PICTURE, errors, form_body
+from cutout.service.engine import Done, Engine, media_type
+from cutout.service.guard import Guard, refusal
+from cutout.service.intake import GoneError, Intake, texts
+from cutout.service.jobs import Jobs, SqliteJobs
+from cutout.service.metrics import CONTENT_TYPE, Metrics
+from cutout.service.problems import Problem, problem_of
+from cutout.service.queue import WorkQueue
+from cutout.service.runner import Periodic, Runner
+from cutout.service.settings import Settings
+
+__all__ = ["create_app", "picture_headers"]
+
+
+class State:
+    """What a running application holds."""
+
+    def __init__(self, settings: Settings, engine: Engine | None, metrics: Metrics) -> None:
+        self.settings = settings
+        self.metrics = metrics
+        self.engine = engine
+        self.given = engine is not None
+        self.intake: Intake | None = None
+        self.jobs: Jobs | None = None
+        self.runner: Runner | None = None
+        self.periodic: Periodic | None = None
+        self._mend: Callable[[], int] | None = None
+        self.queue = WorkQueue(settings.workers, settings.queue)
+        metrics.watch(self.queue)
+
+    def ready(self) -> Intake:
+        """The way in, once the models are open.
+
+        Raises:
+            Problem: They are not yet.
+        """
+        if self.intake is None:
+            raise Problem(503, "starting", "the models are still being opened", retry_after=2)
+        return self.intake
+
+    def open(self) -> None:
+        """Open the models, which takes its time."""
+        if self.engine is not None:
+            for name in self.engine.models:
+                self.metrics.loads.labels(name).inc()
+        else:
+            self.engine = Engine(
+                self.settings,
+                warn=lambda text: logs.event("warning", level=logging.WARNING, text=text),
+                loaded=lambda name: self.metrics.loads.labels(name).inc(),
+            )
+        self.jobs = self._jobs()
+        self.intake = Intake(self.settings, self.engine, self.queue, self.metrics)
+        logs.event("ready", models=", ".join(self.engine.models), device=self.engine.device)
+
+    def _jobs(self) -> Jobs:
+        if self.settings.broker is not None:
+            from cutout.service.cluster import RedisJobs
+
+            jobs = RedisJobs(self.settings.broker, expiry=self.settings.expiry, redelivery=self.settings.redelivery)
+            self._mend = jobs.mend
+            return jobs
+        return SqliteJobs(self.settings.folder, expiry=self.settings.expiry)
+
+    def start(self) -> None:
+        """Begin with what an earlier process has left."""
+        if isinstance(self.jobs, SqliteJobs) and self.engine is not None:
+            limit = self.settings.max_pixels
+            self.runner = Runner(self.jobs, self.engine, self.queue, self.metrics, max_pixels=limit)
+        elif self._mend is not None:
+            self.periodic = Periodic(self._mend, max(1.0, self.settings.redelivery / 4))
+
+    async def stop(self) -> None:
+        """Finish what was accepted, and end."""
+        if self.runner is not None:
+            await self.runner.stop()
+        if self.periodic is not None:
+            await self.periodic.stop()
+        await asyncio.to_thread(self.queue.close)
+        if self.intake is not None:
+            self.intake.close()
+        if self.jobs is not None:
+            self.jobs.close()
+
+
+def create_app(settings: Settings, engine: Engine | None = None) -> FastAPI:
+    """The application.
+
+    Args:
+        settings: What it is started with.
+        engine: The opened models; without it they are opened while the application already says that it lives.
+    """
+    metrics = Metrics()
+    state = State(settings, engine, metrics)
+
+    @asynccontextmanager
+    async def life(_app: FastAPI) -> AsyncIterator[None]:
+        opening = asyncio.ensure_future(_open(state))
+        if engine is not None:
+            await opening
+        try:
+            yield
+        finally:
+            await asyncio.gather(opening, return_exceptions=True)
+            await state.stop()
+
+    app = FastAPI(
+        title="cutout",
+        version=__version__,
+        summary="Removes the background of pictures.",
+        docs_url=None,
+        redoc_url=None,
+        lifespan=life,
+    )
+    _handle_errors(app)
+    _add_removal(app, state)
+    _add_watching(app, state)
+    app.include_router(batches.router(state, settings))
+    app.include_router(removebg.router(state))
+    app.include_router(page.router())
+    app.add_middleware(Guard, settings=settings, metrics=metrics)
+    return app
+
+
+async def _open(state: State) -> None:
+    try:
+        await asyncio.to_thread(state.open)
+        state.start()
+    except Exception as error:
+        logs.event("failed", level=logging.ERROR, text=str(error))
+        if state.given:
+            raise
+        import signal
+
+        signal.raise_signal(signal.SIGTERM)  # a service that can never be ready must not look alive
+
+
+def picture_headers(done: Done, seconds: float) -> dict[str, str]:
+    """What an answer says beside the picture."""
+    timing = ", ".join(f"{stage};dur={milliseconds}" for stage, milliseconds in done.ms.items())
+    headers = {
+        "X-Processing-Time": f"{seconds:.4f}",
+        "X-Model-Version": _ascii(done.model),
+        "X-Device": _ascii(done.device),
+        "X-Width": str(done.size[0]),
+        "X-Height": str(done.size[1]),
+        "Server-Timing": timing,
+    }
+    if done.warnings:
+        headers["X-Warning"] = _ascii("; ".join(done.warnings))
+    return headers
+
+
+def _ascii(text: str) -> str:
+    return "".join(sign if " " <= sign <= "~" else "?" for sign in text)
+
+
+def _add_removal(app: FastAPI, state: State) -> None:
+    images = {media_type(kind): PICTURE for kind in form.FORMATS.values()}
+
+    @app.post(
+        "/remove-background",
+        tags=["pictures"],
+        response_class=Response,
+        responses={
+            200: {"description": "The picture.", "content": images},
+            **errors(400, 401, 408, 413, 415, 422, 503),
+        },
+        openapi_extra={"requestBody": form_body("file", state.settings.model_names)},
+    )
+    async def remove_background(request: Request) -> Response:
+        """Remove the background of one picture; every field of `cutout remove` is a form field here."""
+        intake = state.ready()
+        started = asyncio.get_running_loop().time()
+        async with intake.form(request, files=2) as fields:
+            values = texts(fields, without={"file"})
+            data = await intake.file(fields.get("file"))
+            background = await intake.background(fields)
+            try:
+                wish = form.wish(values, intake.engine, max_pixels=state.settings.max_pixels, background=background)
+                done = await intake.cut(request, data, wish)
+            finally:
+                intake.drop(background)
+        headers = picture_headers(done, asyncio.get_running_loop().time() - started)
+        return Response(done.data, media_type=media_type(done.output_format), headers=headers)
+
+
+def _add_watching(app: FastAPI, state: State) -> None:
+    @app.get("/health", tags=["service"])
+    async def health() -> dict[str, str]:
+        """Whether the service lives."""
+        return {"status": "ok", "version": __version__}
+
+    @app.get("/ready", tags=["service"], responses=errors(503))
+    async def ready() -> dict[str, Any]:
+        """Whether it would take a picture now: the models are open and the queue is not full."""
+        intake = state.ready()
+        if state.queue.full:
+            raise Problem(503, "overloaded", "the queue is full", retry_after=1)
+        return {
+            "status": "ready",
+            "models": list(intake.engine.models),
+            "device": intake.engine.device,
+            "waiting": state.queue.waiting,
+            "running": state.queue.running,
+        }
+
+    @app.get("/metrics", tags=["service"], response_class=Response)
+    async def metrics() -> Response:
+        """What Prometheus reads."""
+        device = "cpu" if state.engine is None else state.engine.device
+        text = await asyncio.to_thread(_scrape, state, device)
+        return Response(text, media_type=CONTENT_TYPE)
+
+
+def _scrape(state: State, device: str) -> bytes:
+    try:
+        pending = 0 if state.jobs is None else state.jobs.pending()
+    except CutoutError:
+        pending = -1  # the broker cannot be reached
+    return state.metrics.text(device=device, pending=pending)
+
+
+def _handle_errors(app: FastAPI) -> None:
+    def answer(request: Request, problem: Problem) -> Response:
+        status, headers, body = refusal(problem, request.state.request_id, request.url.path)
+        return Response(body, status_code=status, headers=headers)
+
+    async def ours(request: Request, error: Exception) -> Response:
+        problem = problem_of(error)
+        request.state.outcome = problem.word
+        return answer(request, problem)
+
+    async def gone(request: Request, _error: Exception) -> Response:
+        request.state.outcome = "gone"
+        return Response(status_code=499)  # nobody reads it; the number is the one that nginx logs
+
+    async def foreign(request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)  # noqa: S101 - registered for it alone
+        kind = {404: "not-found", 405: "method"}.get(error.status_code, "request")
+        problem = Problem(error.status_code, kind, str(error.detail))
+        found = answer(request, problem)
+        headers: Mapping[str, str] = error.headers or {}
+        found.headers.update(headers)
+        return found
+
+    async def invalid(request: Request, error: Exception) -> Response:
+        assert isinstance(error, RequestValidationError)  # noqa: S101 - registered for it alone
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first.get("loc", ()))
+        return answer(request, Problem(422, "usage", f"{where}: {first.get('msg', 'not valid')}"))
+
+    app.add_exception_handler(CutoutError, ours)
+    app.add_exception_handler(GoneError, gone)
+    app.add_exception_handler(HTTPException, foreign)
+    app.add_exception_handler(RequestValidationError, invalid)
+    app.add_exception_handler(Exception, ours)

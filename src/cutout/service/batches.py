@@ -1,0 +1,233 @@
+"""Batches over HTTP."""
+
+import asyncio
+import json
+import re
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from pathlib import PurePosixPath
+from typing import IO, Any, Protocol
+
+from fastapi import APIRouter, Request, Response
+from starlette.datastructures import UploadFile
+from starlette.responses import StreamingResponse
+
+from cutout.service import form
+from cutout.service.describe import PICTURE, errors, form_body, task_schema
+from cutout.service.engine import media_type
+from cutout.service.intake import Intake, texts
+from cutout.service.jobs import Item, Jobs, Task
+from cutout.service.problems import Problem
+from cutout.service.runner import Runner
+from cutout.service.settings import Settings
+
+__all__ = ["router"]
+
+
+class House(Protocol):
+    """What the endpoints need of the running application."""
+
+    jobs: Jobs | None
+    runner: Runner | None
+
+    def ready(self) -> Intake:
+        """The way in, or a problem."""
+        ...
+
+
+def router(house: House, settings: Settings) -> APIRouter:
+    """The endpoints."""
+    routes = APIRouter(tags=["batches"])
+    ends = _Endpoints(house, settings)
+    images = {media_type(kind): PICTURE for kind in form.FORMATS.values()}
+    routes.add_api_route(
+        "/batch-remove-background",
+        ends.start,
+        methods=["POST"],
+        status_code=202,
+        responses=_good(202, "Accepted.", _as_json(task_schema(short=True)))
+        | errors(400, 401, 408, 413, 415, 422, 429, 503),
+        openapi_extra={"requestBody": form_body("files", settings.model_names, several=True)},
+    )
+    routes.add_api_route(
+        "/task-status/{task_id}",
+        ends.status,
+        methods=["GET"],
+        responses=_good(200, "How it stands.", _as_json(task_schema())) | errors(401, 404, 422, 503),
+    )
+    routes.add_api_route(
+        "/task-result/{task_id}",
+        ends.everything,
+        methods=["GET"],
+        response_class=Response,
+        responses=_good(200, "All results.", {"application/zip": PICTURE}) | errors(401, 404, 409, 422, 503),
+    )
+    routes.add_api_route(
+        "/task-result/{task_id}/{number}",
+        ends.one,
+        methods=["GET"],
+        response_class=Response,
+        responses=_good(200, "A result.", images) | errors(401, 404, 409, 422, 503),
+    )
+    routes.add_api_route(
+        "/task/{task_id}", ends.delete, methods=["DELETE"], status_code=204, responses=errors(401, 404, 422, 503)
+    )
+    return routes
+
+
+def _good(status: int, text: str, content: dict[str, Any]) -> dict[int | str, dict[str, Any]]:
+    return {status: {"description": text, "content": content}}
+
+
+def _as_json(schema: dict[str, Any]) -> dict[str, Any]:
+    return {"application/json": {"schema": schema}}
+
+
+class _Endpoints:
+    def __init__(self, house: House, settings: Settings) -> None:
+        self._house = house
+        self._settings = settings
+
+    async def start(self, request: Request) -> dict[str, Any]:
+        """Give many pictures at once; what is accepted is finished or reported failed, even after a restart."""
+        intake, jobs, client, most = self._house.ready(), self._jobs, request.state.client, self._settings.max_tasks
+        if await asyncio.to_thread(jobs.pending, client) >= most:
+            raise Problem(429, "too-many-tasks", f"{most} of your batches are not finished", retry_after=5)
+        async with intake.form(request, files=self._settings.max_files) as fields:
+            uploads = self._uploads(fields.getlist("files") + fields.getlist("file"))
+            for upload in uploads:
+                intake.check_size(upload.size or 0)
+            values = texts(fields, without={"files", "file"})
+            form.wish(values, intake.engine, max_pixels=intake.settings.max_pixels)  # what is wrong is told now
+            files = [(_name(upload.filename, number), upload.file.read) for number, upload in enumerate(uploads)]
+            task = await asyncio.to_thread(jobs.add, client, values, files)
+        if self._house.runner is not None:
+            self._house.runner.wake()
+        return {"task_id": task, "total": len(files)}
+
+    async def status(self, request: Request, task_id: str) -> dict[str, Any]:
+        """How far a batch has come, picture by picture."""
+        return _status(await self._found(request, task_id))
+
+    async def everything(self, request: Request, task_id: str) -> Response:
+        """All results as a zip; failures are listed in errors.json inside."""
+        task = await self._found(request, task_id)
+        if not task.finished:
+            raise Problem(409, "not-finished", "the batch is not finished", hint="see /task-status", retry_after=1)
+        try:
+            archive, size = await asyncio.to_thread(_zip, task, self._jobs)
+        except FileNotFoundError:
+            raise _unknown() from None
+        headers = {"Content-Disposition": 'attachment; filename="cutouts.zip"', "Content-Length": str(size)}
+        return StreamingResponse(_sent(archive), media_type="application/zip", headers=headers)
+
+    async def one(self, request: Request, task_id: str, number: int) -> Response:
+        """One result, as soon as it is done; pictures are counted from 0."""
+        task = await self._found(request, task_id)
+        if not 0 <= number < len(task.items):
+            raise Problem(404, "not-found", f"the batch has pictures 0 to {len(task.items) - 1}")
+        item = task.items[number]
+        if item.state == "failed":
+            said = dict(item.error or {})
+            raise Problem(422, said.get("kind", "failed"), said.get("message", "failed"), hint=said.get("hint"))
+        if item.state != "done":
+            raise Problem(409, "not-finished", "the picture is not done yet", hint="see /task-status", retry_after=1)
+        try:
+            data = await asyncio.to_thread(self._jobs.result, task_id, number)
+        except FileNotFoundError:
+            raise _unknown() from None
+        return Response(data, media_type=media_type(form.FORMATS[item.media]))
+
+    async def delete(self, request: Request, task_id: str) -> Response:
+        """Forget a batch and its pictures."""
+        await self._found(request, task_id)
+        await asyncio.to_thread(self._jobs.delete, task_id)
+        return Response(status_code=204)
+
+    @property
+    def _jobs(self) -> Jobs:
+        self._house.ready()
+        assert self._house.jobs is not None  # noqa: S101 - is there once the service is ready
+        return self._house.jobs
+
+    async def _found(self, request: Request, task_id: str) -> Task:
+        """A batch of this client's, where clients have keys to be told apart by."""
+        task = await asyncio.to_thread(self._jobs.task, task_id)
+        if task is None or (self._settings.api_keys and task.client != request.state.client):
+            raise _unknown()
+        return task
+
+    def _uploads(self, given: list[UploadFile | str]) -> list[UploadFile]:
+        uploads = [value for value in given if isinstance(value, UploadFile)]
+        if not uploads or len(uploads) < len(given):
+            text = "the field `files` must hold pictures"
+            raise Problem(400, "no-file", text, hint="curl -F files=@a.jpg -F files=@b.jpg")
+        if len(uploads) > (most := self._settings.max_files):
+            raise Problem(413, "too-many-files", f"a batch has at most {most} pictures here")
+        return uploads
+
+
+def _unknown() -> Problem:
+    return Problem(404, "not-found", "there is no such task", hint="results are kept for a limited time only")
+
+
+def _status(task: Task) -> dict[str, Any]:
+    states = [item.state for item in task.items]
+    began = any(state != "waiting" for state in states)
+    return {
+        "task_id": task.id,
+        "state": "finished" if task.finished else "working" if began else "waiting",
+        "total": len(states),
+        "completed": states.count("done"),
+        "failed": states.count("failed"),
+        "expires": task.expires,
+        "files": [
+            {
+                "number": item.number,
+                "name": item.name,
+                "state": item.state,
+                "error": dict(item.error) if item.error else None,
+            }
+            for item in task.items
+        ],
+    }
+
+
+def _sent(file: IO[bytes]) -> Iterator[bytes]:
+    with file:
+        while chunk := file.read(1 << 16):
+            yield chunk
+
+
+def _zip(task: Task, jobs: Jobs) -> tuple[IO[bytes], int]:
+    """A temporary file of all results under the names that their pictures had, none twice; and its size."""
+    file = tempfile.TemporaryFile(prefix="cutout-zip-")  # noqa: SIM115 - closed by whoever sends it
+    taken: set[str] = {"errors.json"}
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+        for item in task.items:
+            if item.state == "done":
+                archive.writestr(_free(item, taken), jobs.result(task.id, item.number))
+        failed = [{"name": item.name, "error": dict(item.error or {})} for item in task.items if item.state == "failed"]
+        if failed:
+            archive.writestr("errors.json", json.dumps(failed, indent=1))
+    size = file.tell()
+    file.seek(0)
+    return file, size
+
+
+def _free(item: Item, taken: set[str]) -> str:
+    stem = PurePosixPath(item.name).stem or f"picture-{item.number}"
+    name, again = f"{stem}.{item.media}", 1
+    while name.lower() in taken:
+        again += 1
+        name = f"{stem}-{again}.{item.media}"
+    taken.add(name.lower())
+    return name
+
+
+def _name(given: str | None, number: int) -> str:
+    """A client's file name as a label: no folders, no signs that mean something anywhere."""
+    last = re.split(r"[/\\]", given or "")[-1]
+    label = re.sub(r'[\x00-\x1f\x7f<>:"|?*]', "_", last).strip(". ")[:120]
+    return label.encode("utf-8", "replace").decode() or f"picture-{number}"

@@ -1,0 +1,261 @@
+"""Form fields to options: names, kinds and schema follow from `RemoveOptions` and `Encoding`."""
+
+from __future__ import annotations
+
+import math
+import re
+import types
+import typing
+from dataclasses import MISSING, Field, dataclass, fields
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cutout.batch import Encoding
+from cutout.errors import UsageError
+from cutout.options import OutputFormat, RemoveOptions
+from cutout.service.engine import Engine, Wish
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["FORMATS", "SHORT", "schema", "wish"]
+
+FORMATS = {entry.value: entry for entry in OutputFormat} | {"jpeg": OutputFormat.JPEG}
+SHORT = {
+    "alpha_matting": "matting",
+    "foreground_threshold": "matting_foreground",
+    "background_threshold": "matting_background",
+    "erode_size": "matting_erode",
+    "format": "output_format",
+}
+"""Further names of fields."""
+
+_OURS: dict[str, Any] = {
+    "threads": 1,
+    "max_frames": None,
+    "first_frame": True,
+}  # of `Encoding`: for the service to decide
+_LARGEST = 10_000  # of any number: neither results of any size nor hours of work must be had by asking
+_LARGEST_OF = {"erode": 100, "dilate": 100, "feather": 200, "matting_erode": 200, "margin": 2000, "shadow": 500}
+_LARGEST_PERCENT = {"margin": 50.0}
+_MARGIN_TAKES = 4  # times the picture's pixels, at that percentage
+_LONGEST = 300
+_NO_PATH = re.compile(r"[^/\\\x00-\x1f]*")
+_NUMBER = re.compile(r"(?<![#\w])(\d+(?:\.\d+)?)\s*(%?)")
+_FREE = {"max_size"}  # only ever makes a picture smaller
+_YES = {"1", "true", "yes", "on"}
+_NO = {"0", "false", "no", "off"}
+_NONE = {"", "none", "null"}
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    name: str
+    kinds: tuple[Any, ...]
+    """What the value may be, without None; the members of a union."""
+    optional: bool
+    default: Any
+
+    def parse(self, text: str) -> Any:
+        """The text of a form field as a value.
+
+        Raises:
+            UsageError: It is none of the kinds, or it may be a path.
+        """
+        if len(text) > _LONGEST:
+            raise UsageError(f"{self.name} is longer than {_LONGEST} characters")
+        text = text.strip()
+        if text.lower() in _NONE and (self.optional or not text):
+            return self.default if not text else None
+        self._check_numbers(text)
+        for kind in self.kinds:
+            value = _as_kind(kind, text)
+            if value is not None:
+                return value
+        raise UsageError(f"{self.name} is {text[:80]!r}, but it must be {self._wanted()}")
+
+    def _check_numbers(self, text: str) -> None:
+        most = math.inf if self.name in _FREE else _LARGEST_OF.get(self.name, _LARGEST)
+        most_percent = _LARGEST_PERCENT.get(self.name, most)
+        for number, percent in _NUMBER.findall(text):
+            limit = most_percent if percent else most
+            if float(number) > limit:
+                raise UsageError(f"{self.name} holds {number}{percent}, but at most {limit:g}{percent} is allowed here")
+
+    def _wanted(self) -> str:
+        return " or ".join(_WORDS.get(kind) or _members(kind) for kind in self.kinds)
+
+    def schema(self) -> dict[str, Any]:
+        """JSON schema of the field."""
+        found: list[dict[str, Any]] = []
+        for kind in self.kinds:
+            if isinstance(kind, type) and issubclass(kind, Enum):
+                found.append({"type": "string", "enum": [str(entry.value) for entry in kind]})
+            elif kind in _SCHEMAS:
+                found.append(_SCHEMAS[kind])
+        result: dict[str, Any] = (
+            dict(found[0]) if len(found) == 1 else {"anyOf": found} if found else {"type": "string"}
+        )
+        if isinstance(self.default, bool | int | float | str) and not isinstance(self.default, Enum):
+            result["default"] = self.default
+        elif isinstance(self.default, Enum):
+            result["default"] = self.default.value
+        return result
+
+
+_SCHEMAS: dict[Any, dict[str, Any]] = {
+    bool: {"type": "boolean"},
+    int: {"type": "integer"},
+    float: {"type": "number"},
+    str: {"type": "string", "maxLength": _LONGEST},
+}
+_WORDS: dict[Any, str] = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "a text that is no path",
+}
+
+
+def _members(kind: Any) -> str:
+    if isinstance(kind, type) and issubclass(kind, Enum):
+        return "one of " + ", ".join(str(entry.value) for entry in kind)
+    return "a value that it takes"
+
+
+def _as_kind(kind: Any, text: str) -> Any:
+    """The text as this kind of value, or None."""
+    if kind is bool:
+        word = text.lower()
+        return True if word in _YES else False if word in _NO else None
+    if kind in {int, float}:
+        try:
+            number = int(text) if kind is int else float(text)
+        except ValueError:
+            return None
+        return number if abs(number) < math.inf else None
+    if isinstance(kind, type) and issubclass(kind, Enum):
+        return next((entry for entry in kind if str(entry.value) == text.lower()), None)
+    if typing.get_origin(kind) is tuple:
+        return _numbers(text) if set(typing.get_args(kind)) <= {int, ...} else None
+    # A client names no files of this machine; nor does it learn which there are.
+    return text if kind is str and _NO_PATH.fullmatch(text) else None
+
+
+def _numbers(text: str) -> tuple[int, ...] | None:
+    parts = re.split(r"\s*[,x×]\s*", text)
+    return tuple(map(int, parts)) if len(parts) > 1 and all(part.isdecimal() for part in parts) else None
+
+
+def _entries(owner: type[Any]) -> dict[str, _Entry]:
+    hints = typing.get_type_hints(owner)
+    return {
+        field.name: _Entry(field.name, *_kinds(hints[field.name]), _default(field))
+        for field in fields(owner)
+        if field.name not in _OURS and field.name != "max_pixels"
+    }
+
+
+def _kinds(hint: Any) -> tuple[tuple[Any, ...], bool]:
+    members = typing.get_args(hint) if typing.get_origin(hint) in {typing.Union, types.UnionType} else (hint,)
+    kinds = [kind for kind in members if kind is not types.NoneType and kind is not Path]
+    # a text fits everything, so it comes last; 1 is a number before it is a yes
+    kinds.sort(key=lambda kind: (kind is str, kind not in {int, float}))
+    return tuple(kinds), types.NoneType in members
+
+
+def _default(field: Field[Any]) -> Any:
+    return None if field.default is MISSING else field.default
+
+
+_LOOK = _entries(RemoveOptions)
+_FILE = _entries(Encoding)
+_ENCODING = {field.name for field in fields(Encoding)}
+
+
+def wish(values: Mapping[str, str], engine: Engine, *, max_pixels: int, background: Path | None = None) -> Wish:
+    """What a form asks for.
+
+    Args:
+        values: Field names and texts.
+        engine: Knows the models.
+        max_pixels: The service's limit.
+        background: A picture that the client sent along, in place of a colour.
+
+    Raises:
+        UsageError: An unknown field, a value that does not fit, a path.
+    """
+    look: dict[str, Any] = {}
+    file: dict[str, Any] = {}
+    output_format, model = OutputFormat.PNG, None
+    for given, text in values.items():
+        name = SHORT.get(given, given)
+        if name == "model":
+            model = text.strip()
+        elif name == "output_format":
+            output_format = _format(text)
+        elif name in _LOOK:
+            look[name] = _LOOK[name].parse(text)
+        elif name in _FILE:
+            file[name] = _FILE[name].parse(text)
+        else:
+            known = ", ".join(sorted({*_LOOK, *_FILE, *SHORT, "model", "output_format"}))
+            raise UsageError(f"unknown field {given[:80]!r}", hint=f"known: {known}")
+    if background is not None:
+        look["background"] = background
+    options = _options(look, background)
+    if not 0 <= (file.get("quality") or 0) <= 100:
+        raise UsageError(f"quality is {file['quality']}, but it must lie between 0 and 100")
+    fixed = {name: value for name, value in _OURS.items() if name in _ENCODING and value is not None}
+    most = max_pixels // _MARGIN_TAKES if look.get("margin") and not look.get("canvas") else max_pixels
+    encoding = Encoding(**file, **fixed, max_pixels=most)
+    _check_canvas(values.get("canvas", ""), max_pixels)
+    return Wish(model=engine.resolve(model), options=options, output_format=output_format, encoding=encoding)
+
+
+def _options(look: dict[str, Any], background: Path | None) -> RemoveOptions:
+    no_color = UsageError(
+        "background is no colour", hint="names (white), #rrggbb, #rrggbbaa, rgb(r,g,b), or a picture sent as a file"
+    )
+    try:
+        options = RemoveOptions.from_mapping(look)
+    except UsageError as error:
+        # the same words whether or not there is a file of that name here
+        raise (
+            no_color if isinstance(look.get("background"), str) and "picture file" in error.message else error
+        ) from None
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"the options do not go together: {error}") from error
+    if options.background_picture != background:
+        raise no_color
+    return options
+
+
+def _check_canvas(text: str, max_pixels: int) -> None:
+    sides = [float(number) for number, _ in _NUMBER.findall(re.sub(r"[x×]", " ", text))][:2]
+    if sides and sides[0] * sides[-1] > max_pixels:
+        raise UsageError(f"canvas has more than {max_pixels / 1e6:.0f} megapixels")
+
+
+def _format(text: str) -> OutputFormat:
+    try:
+        return FORMATS[text.strip().lower()]
+    except KeyError:
+        raise UsageError(f"output_format is {text[:80]!r}, but it must be one of {', '.join(FORMATS)}") from None
+
+
+def schema(models: typing.Sequence[str] = ()) -> dict[str, Any]:
+    """JSON schema of all fields beside the file."""
+    properties: dict[str, Any] = {
+        "output_format": {"type": "string", "enum": list(FORMATS), "default": "png"},
+        "model": {"type": "string", **({"enum": list(models)} if models else {})},
+        **{name: entry.schema() for name, entry in (_LOOK | _FILE).items()},
+    }
+    properties["background"] = {
+        "description": "A colour, or a picture as a file.",
+        "anyOf": [{"type": "string", "maxLength": _LONGEST}, {"type": "string", "format": "binary"}],
+    }
+    for short, name in SHORT.items():
+        properties[short] = {**properties[name], "description": f"The same as {name}."}
+    return properties

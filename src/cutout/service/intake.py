@@ -1,0 +1,258 @@
+"""From a request to a finished picture: admission, form, queue, time limit; and clients that go away."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import secrets
+import tempfile
+from contextlib import asynccontextmanager, contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from starlette.datastructures import FormData, UploadFile
+from starlette.requests import ClientDisconnect
+
+from cutout import codec
+from cutout.pipeline import forget_backgrounds
+from cutout.service.problems import Problem
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+
+    from starlette.requests import Request
+
+    from cutout.service.engine import Done, Engine, Wish
+    from cutout.service.metrics import Metrics
+    from cutout.service.queue import WorkQueue
+    from cutout.service.settings import Settings
+
+__all__ = ["GoneError", "Intake", "texts"]
+
+_FIELDS = 100
+_Read = TypeVar("_Read")
+
+
+class GoneError(Exception):
+    """The client has closed the connection: nobody waits for an answer."""
+
+
+class Intake:
+    """What all endpoints that take pictures share.
+
+    Args:
+        settings: Limits.
+        engine: The opened models.
+        queue: The workers.
+        metrics: Counts.
+    """
+
+    def __init__(self, settings: Settings, engine: Engine, queue: WorkQueue, metrics: Metrics) -> None:
+        self.settings = settings
+        self.engine = engine
+        self.queue = queue
+        self.metrics = metrics
+        self._temporary = tempfile.TemporaryDirectory(prefix="cutout-service-")
+
+    def close(self) -> None:
+        """Remove temporary files."""
+        self._temporary.cleanup()
+
+    @asynccontextmanager
+    async def form(self, request: Request, *, files: int) -> AsyncIterator[FormData]:
+        """Admit a request, and read its form; the place in the queue is held for the length of the `with` block.
+
+        Raises:
+            OverloadedError: The queue is full; nothing of the body was read.
+            Problem: The body is no form, too large, has too many parts, or came too slowly.
+            GoneError: The client has gone.
+        """
+        with self._admitted(request):
+            if _kind(request) != "multipart/form-data":
+                raise Problem(415, "not-a-form", "the body must be multipart/form-data", hint="curl -F file=@photo.jpg")
+            form = await self._parsed(request, files)
+            try:
+                yield form
+            finally:
+                await form.close()
+
+    @asynccontextmanager
+    async def any_form(self, request: Request) -> AsyncIterator[Mapping[str, Any]]:
+        """The same for forms of any kind, and for JSON objects.
+
+        Raises:
+            OverloadedError: The queue is full; nothing of the body was read.
+            Problem: The body is neither, too large, has too many parts, or came too slowly.
+            GoneError: The client has gone.
+        """
+        with self._admitted(request):
+            if _kind(request) == "application/json":
+                yield await self._json(request)
+                return
+            if _kind(request) not in {"multipart/form-data", "application/x-www-form-urlencoded"}:
+                raise Problem(415, "not-a-form", "the body must be a form or JSON")
+            form = await self._parsed(request, 4)
+            try:
+                yield form
+            finally:
+                await form.close()
+
+    @contextmanager
+    def _admitted(self, request: Request) -> Iterator[None]:
+        client = request.state.client
+        self.queue.admit(client)
+        try:
+            yield
+        finally:
+            self.queue.leave(client)
+
+    async def _parsed(self, request: Request, files: int) -> FormData:
+        largest = self.settings.max_body * 4 // 3 + 1024
+        # a few more than allowed, so that we say so in our own words
+        return await self._in_time(request.form(max_files=files + 4, max_fields=_FIELDS, max_part_size=largest))
+
+    async def _json(self, request: Request) -> dict[str, str]:
+        body = await self._in_time(request.body())
+        try:
+            found = json.loads(body)
+        except (ValueError, RecursionError):
+            raise Problem(400, "json", "the body is not JSON") from None
+        if not isinstance(found, dict):
+            raise Problem(400, "json", "the body must be a JSON object")
+        values = {name: value for name, value in found.items() if value is not None}
+        if any(isinstance(value, dict | list) for value in values.values()):
+            raise Problem(400, "json", "the values of the JSON object must be texts, numbers, true or false")
+        return {name: str(value).lower() if isinstance(value, bool) else str(value) for name, value in values.items()}
+
+    async def _in_time(self, reading: Awaitable[_Read]) -> _Read:
+        try:
+            async with asyncio.timeout(self.settings.timeout):
+                return await reading
+        except TimeoutError:
+            raise Problem(408, "slow", "the request took too long to arrive") from None
+        except ClientDisconnect:
+            raise GoneError from None
+
+    async def file(self, upload: object) -> bytes:
+        """The content of a form's file.
+
+        Raises:
+            Problem: It is missing, empty or too large.
+        """
+        if not isinstance(upload, UploadFile):
+            raise Problem(400, "no-file", "the field `file` must be a picture", hint="curl -F file=@photo.jpg")
+        return self.checked(await upload.read())
+
+    def checked(self, data: bytes) -> bytes:
+        """The same bytes, if there are some and not too many.
+
+        Raises:
+            Problem: There are none, or too many.
+        """
+        self.check_size(len(data))
+        return data
+
+    def check_size(self, size: int) -> None:
+        """A picture must have some bytes, and not too many.
+
+        Raises:
+            Problem: It has none, or too many.
+        """
+        if size == 0:
+            raise Problem(400, "empty", "the picture is empty (0 bytes)")
+        if size > self.settings.max_body:
+            limit = f"{self.settings.max_body / 1e6:.0f} MB"
+            raise Problem(413, "too-large", f"the picture is larger than {limit}", hint="send a smaller one")
+
+    async def background(self, form: FormData, name: str = "background") -> Path | None:
+        """A background picture that came as a file, checked and laid where the pipeline finds it; see `drop`.
+
+        Raises:
+            CutoutError: It is no picture.
+        """
+        upload = form.get(name)
+        if not isinstance(upload, UploadFile):
+            return None
+        return await self.lay(self.checked(await upload.read()), lane="backgrounds")
+
+    async def lay(self, data: bytes, *, lane: str) -> Path:
+        """Check a background picture, and lay it where the pipeline finds it; see `drop`.
+
+        Raises:
+            CutoutError: It is no picture, or too large.
+        """
+        path = Path(self._temporary.name) / secrets.token_hex(16)
+
+        def check(_alone: bool) -> None:  # noqa: FBT001 - the queue's
+            codec.decode(data, max_pixels=self.settings.max_pixels)
+            path.write_bytes(data)
+
+        await asyncio.wrap_future(self.queue.submit(lane, check, seconds=self.settings.timeout))
+        return path
+
+    def drop(self, background: Path | None) -> None:
+        """Remove what `background` laid down."""
+        if background is not None:
+            with suppress(OSError):
+                background.unlink()
+            forget_backgrounds()
+
+    async def cut(self, request: Request, data: bytes, wish: Wish) -> Done:
+        """One picture through the queue.
+
+        Raises:
+            GoneError: The client has gone; if nobody had begun, it cost nothing.
+            Problem: The time limit has passed.
+            CutoutError: The picture cannot be done.
+        """
+        done = await self._through(request, lambda alone: self.engine.cut(data, wish, alone=alone))
+        self.metrics.done(done, "request")
+        return done
+
+    async def aside(self, request: Request, work: Callable[[], _Read]) -> _Read:
+        """Anything else that takes a processor's time; raises as `cut` does."""
+        return await self._through(request, lambda _alone: work())
+
+    async def _through(self, request: Request, work: Callable[[bool], _Read]) -> _Read:
+        ticket = self.queue.submit(request.state.client, work, seconds=self.settings.timeout)
+        result: asyncio.Future[_Read] = asyncio.wrap_future(ticket)
+        watch = asyncio.ensure_future(_gone(request))
+        try:
+            waiting: set[asyncio.Future[Any]] = {result, watch}
+            await asyncio.wait(waiting, timeout=self.settings.timeout, return_when=asyncio.FIRST_COMPLETED)
+            if result.done():
+                return result.result()
+            if watch.done():
+                raise GoneError
+            raise Problem(503, "timeout", "the time limit of this request has passed", retry_after=1)
+        finally:
+            result.cancel()  # and with it the ticket, if nobody has begun
+            watch.cancel()
+
+
+def _kind(request: Request) -> str:
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+async def _gone(request: Request) -> None:
+    """Returns when the client has closed the connection."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+def texts(form: FormData, *, without: set[str]) -> dict[str, str]:
+    """The text fields of a form.
+
+    Raises:
+        Problem: A field is there twice, or is a file where a text belongs.
+    """
+    found: dict[str, str] = {}
+    for name, value in form.multi_items():
+        if name in without or (name == "background" and isinstance(value, UploadFile)):
+            continue
+        if isinstance(value, UploadFile):
+            raise Problem(422, "usage", f"the field {name[:80]!r} takes no file")
+        if name in found:
+            raise Problem(422, "usage", f"the field {name[:80]!r} is there twice")
+        found[name] = value
+    return found

@@ -1,0 +1,104 @@
+"""What Prometheus reads: requests by outcome, queue, stages, memory."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from typing import TYPE_CHECKING
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.gc_collector import GCCollector
+from prometheus_client.process_collector import ProcessCollector
+
+if TYPE_CHECKING:
+    from cutout.service.engine import Done
+    from cutout.service.queue import WorkQueue
+
+__all__ = ["CONTENT_TYPE", "Metrics"]
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+_FRESH = 10.0  # seconds that a look at the graphics card holds
+
+
+class Metrics:
+    """The metrics of one application, in a registry of their own."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        GCCollector(registry=self.registry)
+        self.requests = Counter(
+            "cutout_requests", "Requests by endpoint and outcome.", ["endpoint", "outcome"], registry=self.registry
+        )
+        self.seconds = Histogram(
+            "cutout_request_seconds",
+            "Time from the first byte to the answer.",
+            ["endpoint"],
+            buckets=_BUCKETS,
+            registry=self.registry,
+        )
+        self.stages = Histogram(
+            "cutout_stage_seconds", "Time of each stage.", ["stage"], buckets=_BUCKETS, registry=self.registry
+        )
+        self.pictures = Counter(
+            "cutout_pictures",
+            "Pictures by where they came from and outcome.",
+            ["origin", "outcome"],
+            registry=self.registry,
+        )
+        self.loads = Counter("cutout_model_loads", "Models opened.", ["model"], registry=self.registry)
+        self._waiting = Gauge("cutout_queue_waiting", "Pictures that wait for a worker.", registry=self.registry)
+        self._running = Gauge("cutout_queue_running", "Pictures that are worked on.", registry=self.registry)
+        self._inside = Gauge("cutout_queue_depth", "Requests in the house.", registry=self.registry)
+        self._bound = Gauge("cutout_queue_limit", "Requests that may be in the house.", registry=self.registry)
+        self._batch = Gauge("cutout_batch_pending", "Pictures of batches not done yet.", registry=self.registry)
+        self._gpu = _Card()
+        self._gpu_memory = Gauge(
+            "cutout_gpu_memory_bytes", "Memory in use on the graphics cards.", ["gpu"], registry=self.registry
+        )
+
+    def watch(self, queue: WorkQueue) -> None:
+        """Read the queue at every scrape."""
+        self._waiting.set_function(lambda: queue.waiting)
+        self._running.set_function(lambda: queue.running)
+        self._inside.set_function(lambda: queue.inside)
+        self._bound.set(queue.bound)
+
+    def done(self, done: Done, origin: str) -> None:
+        """Count a finished picture."""
+        self.pictures.labels(origin, "done").inc()
+        for stage, milliseconds in done.ms.items():
+            self.stages.labels(stage).observe(milliseconds / 1e3)
+
+    def text(self, *, device: str, pending: int) -> bytes:
+        """What a scrape gets; may ask the graphics card, so not for the event loop."""
+        self._batch.set(pending)
+        if device != "cpu":
+            for name, used in self._gpu.memory().items():
+                self._gpu_memory.labels(name).set(used)
+        return generate_latest(self.registry)
+
+
+class _Card:
+    """Memory in use on NVIDIA cards, asked for at most every few seconds."""
+
+    def __init__(self) -> None:
+        self._found: dict[str, int] = {}
+        self._asked = -_FRESH
+
+    def memory(self) -> dict[str, int]:
+        if time.monotonic() - self._asked > _FRESH:
+            self._asked = time.monotonic()
+            self._found = _ask_cards()
+        return self._found
+
+
+def _ask_cards() -> dict[str, int]:
+    command = ["nvidia-smi", "--query-gpu=index,memory.used", "--format=csv,noheader,nounits"]
+    try:
+        said = subprocess.run(command, capture_output=True, text=True, timeout=5, check=True).stdout
+        rows = (line.split(",") for line in said.splitlines())
+        return {index.strip(): int(used) << 20 for index, used in rows}
+    except (OSError, subprocess.SubprocessError, ValueError):
+        return {}

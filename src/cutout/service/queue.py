@@ -1,0 +1,195 @@
+"""The bounded queue between requests and workers: fair between clients, and never longer than it is allowed to be."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections import Counter, OrderedDict, deque
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from cutout.errors import CutoutError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["ExpiredError", "OverloadedError", "WorkQueue"]
+
+_RESERVED_EACH = 2
+_RESERVE = 4  # a quarter of the queue on top, for clients that have next to nothing in it
+
+
+class OverloadedError(CutoutError):
+    """The queue is full; `retry_after` is a whole number of seconds."""
+
+    kind = "overloaded"
+
+    def __init__(self, retry_after: int) -> None:
+        super().__init__("the service is busy: its queue is full", hint=f"try again in {retry_after} s")
+        self.retry_after = retry_after
+
+
+class ExpiredError(CutoutError):
+    """The request waited longer than it was allowed to."""
+
+    kind = "timeout"
+
+
+@dataclass(eq=False, slots=True)
+class _Ticket:
+    lane: str
+    work: Callable[[bool], Any]
+    deadline: float
+    future: Future[Any] = field(default_factory=Future)
+
+
+class WorkQueue:
+    """So many worker threads, and tickets that wait for them in one lane per client.
+
+    A request is admitted before its body is read (`admit`), and leaves when it is answered (`leave`): that bounds how
+    many are in the house. What has come in (`submit`) waits in the lane of its client, and workers take from the lanes
+    in turn.
+
+    Args:
+        workers: Threads.
+        bound: Requests in the house at once. A client that has fewer than two there is let in beyond that, up to a
+            quarter more, so that no other client can shut it out.
+    """
+
+    def __init__(self, workers: int, bound: int) -> None:
+        self.workers = workers
+        self.bound = bound
+        self._lock = threading.Condition()
+        self._lanes: OrderedDict[str, deque[_Ticket]] = OrderedDict()
+        self._inside: Counter[str] = Counter()
+        self._running = 0
+        self._seconds = 0.5  # of one ticket, a moving average
+        self._closed = False
+        self._threads = [
+            threading.Thread(target=self._work, name=f"cutout-worker-{number}", daemon=True)
+            for number in range(workers)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    @property
+    def waiting(self) -> int:
+        """Tickets that no worker has taken yet."""
+        with self._lock:
+            return self._waiting()
+
+    @property
+    def running(self) -> int:
+        """Tickets that are being worked on."""
+        with self._lock:
+            return self._running
+
+    @property
+    def inside(self) -> int:
+        """Requests that were admitted and are not answered yet."""
+        with self._lock:
+            return self._inside.total()
+
+    @property
+    def full(self) -> bool:
+        """Whether a client that has requests here already would be refused."""
+        return self.inside >= self.bound
+
+    def admit(self, client: str) -> None:
+        """Count a request in.
+
+        Raises:
+            OverloadedError: There is no room.
+        """
+        with self._lock:
+            total = self._inside.total()
+            own = self._inside[client]
+            if self._closed or not (
+                total < self.bound or (own < _RESERVED_EACH and total < self.bound + max(1, self.bound // _RESERVE))
+            ):
+                raise OverloadedError(self._retry_after())
+            self._inside[client] = own + 1
+
+    def leave(self, client: str) -> None:
+        """Count a request out."""
+        with self._lock:
+            self._inside[client] -= 1
+            if self._inside[client] <= 0:
+                del self._inside[client]
+
+    def submit(self, lane: str, work: Callable[[bool], Any], *, seconds: float = math.inf) -> Future[Any]:
+        """Let something be done by a worker.
+
+        Args:
+            lane: Who asks; lanes are served in turn.
+            work: Called in a worker's thread; its argument says whether nothing else is there to do.
+            seconds: How long it may wait; its future ends with `ExpiredError` after that.
+
+        Returns:
+            The future; cancelling it costs nothing as long as no worker has begun.
+        """
+        ticket = _Ticket(lane, work, time.monotonic() + seconds)
+        with self._lock:
+            if self._closed:
+                raise OverloadedError(self._retry_after())
+            self._lanes.setdefault(lane, deque()).append(ticket)
+            self._lock.notify()
+        return ticket.future
+
+    def close(self) -> None:
+        """Take nothing new, finish what is there, and end the workers."""
+        with self._lock:
+            self._closed = True
+            self._lock.notify_all()
+        for thread in self._threads:
+            thread.join()
+
+    def _waiting(self) -> int:
+        return sum(map(len, self._lanes.values()))
+
+    def _retry_after(self) -> int:
+        return min(60, max(1, math.ceil(self._inside.total() * self._seconds / self.workers / 2)))
+
+    def _next(self) -> tuple[_Ticket, bool] | None:
+        """The next ticket of the lane whose turn it is, and whether it is the only one; None when all is over."""
+        with self._lock:
+            while not self._lanes:
+                if self._closed:
+                    return None
+                self._lock.wait()
+            lane, tickets = next(iter(self._lanes.items()))
+            ticket = tickets.popleft()
+            if tickets:
+                self._lanes.move_to_end(lane)
+            else:
+                del self._lanes[lane]
+            if not ticket.future.set_running_or_notify_cancel():
+                return ticket, False
+            self._running += 1
+            return ticket, self._running == 1 and not self._lanes
+
+    def _work(self) -> None:
+        while (taken := self._next()) is not None:
+            ticket, alone = taken
+            if ticket.future.cancelled():
+                continue
+            started = time.monotonic()
+            try:
+                if started > ticket.deadline:
+                    raise ExpiredError("the request waited too long in the queue", hint="try again later")
+                result = ticket.work(alone)
+            except BaseException as error:  # noqa: BLE001 - whoever waits is told
+                self._done(None)
+                ticket.future.set_exception(error)
+            else:
+                self._done(time.monotonic() - started)
+                ticket.future.set_result(result)
+            del ticket, taken  # a waiting worker keeps no picture alive
+
+    def _done(self, seconds: float | None) -> None:
+        with self._lock:
+            self._running -= 1
+            if seconds is not None:
+                self._seconds += 0.1 * (seconds - self._seconds)

@@ -1,0 +1,284 @@
+"""remove.bg's interface over this service: its clients work when their base address is changed."""
+
+import asyncio
+import base64
+import binascii
+import io
+import json
+import re
+import zipfile
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from fastapi import APIRouter, Request, Response
+from PIL import Image
+from starlette.datastructures import UploadFile
+
+from cutout import codec
+from cutout.options import OutputFormat, RemoveOptions
+from cutout.service import form
+from cutout.service.describe import PICTURE
+from cutout.service.engine import Done, media_type
+from cutout.service.fetch import fetch
+from cutout.service.intake import Intake
+from cutout.service.problems import Problem
+
+__all__ = ["router"]
+
+_SIDES = {"preview": 612, "small": 612, "regular": 612, "medium": 1500, "hd": 2449, "4k": 3873}
+"""Longest sides of sizes that remove.bg bounds by 0.25, 1.5, 4 and 10 megapixels; other sizes are the picture's own."""
+
+_FULL = {"", "auto", "full", "50mp"}
+_SOURCES = ("image_file", "image_file_b64", "image_url")
+_NAMES = set(RemoveOptions.names())
+_LENGTH = re.compile(r"(\d+(?:\.\d+)?)(%|px)?")
+_HEX = re.compile(r"[0-9a-fA-F]{3,4}|[0-9a-fA-F]{6}|[0-9a-fA-F]{8}")
+_WORDS: dict[str, Any] = {
+    "image_file": {"type": "string", "format": "binary"},
+    "image_file_b64": {"type": "string"},
+    "image_url": {"type": "string"},
+    "size": {"type": "string", "enum": ["auto", "full", "50MP", *_SIDES]},
+    "type": {"type": "string"},
+    "format": {"type": "string", "enum": ["auto", "png", "jpg", "webp", "zip"]},
+    "channels": {"type": "string", "enum": ["rgba", "alpha"]},
+    "roi": {"type": "string", "description": "x1 y1 x2 y2, in px or %"},
+    "crop": {"type": "boolean"},
+    "crop_margin": {"type": "string"},
+    "scale": {"type": "string"},
+    "position": {"type": "string"},
+    "add_shadow": {"type": "boolean"},
+    "semitransparency": {"type": "boolean"},
+    "bg_color": {"type": "string"},
+    "bg_image_url": {"type": "string"},
+    "bg_image_file": {"type": "string", "format": "binary"},
+}
+
+
+class House(Protocol):
+    """What the endpoint needs of the running application."""
+
+    def ready(self) -> Intake:
+        """The way in, or a problem."""
+        ...
+
+
+def _bad(name: str, text: str) -> Problem:
+    return Problem(400, f"invalid-{name.replace('_', '-')}", text)
+
+
+def router(house: House) -> APIRouter:
+    """The endpoint."""
+    routes = APIRouter(tags=["remove.bg"])
+    schema = {"type": "object", "properties": _WORDS}
+    body = {"content": {kind: {"schema": schema} for kind in _KINDS}}
+    error = {"content": {"application/json": {"schema": _ERROR}}}
+    answers: dict[int | str, dict[str, Any]] = {
+        200: {
+            "description": "The picture.",
+            "content": dict.fromkeys(_ANSWERS, PICTURE) | {"application/json": {}},
+        },
+        **{status: {"description": text, **error} for status, text in _STATUSES.items()},
+    }
+
+    @routes.post("/v1.0/removebg", response_class=Response, responses=answers, openapi_extra={"requestBody": body})
+    async def removebg(request: Request) -> Response:
+        """Remove the background of one picture, as remove.bg does."""
+        intake = house.ready()
+        async with intake.any_form(request) as fields:
+            words = {name: value for name, value in fields.items() if isinstance(value, str) and value}
+            words |= {name: "file" for name in fields if isinstance(fields[name], UploadFile)}
+            data = await _source(intake, fields, words)
+            backdrop = await _backdrop(intake, fields, words)
+            background = None if backdrop is None else await intake.lay(backdrop, lane=request.state.client)
+            try:
+                if "roi" in words:
+                    data = await intake.aside(request, lambda: _inside(data, words["roi"], intake.settings.max_pixels))
+                values = _values(words)
+                if {"scale", "position"} & set(values):
+                    size = await intake.aside(request, lambda: _size(data, intake.settings.max_pixels))
+                    values.setdefault("canvas", "{}x{}".format(*size))
+                wish = form.wish(values, intake.engine, max_pixels=intake.settings.max_pixels, background=background)
+                done = await intake.cut(request, data, wish)
+            finally:
+                intake.drop(background)
+            if words.get("format") == "zip":
+                packed = await intake.aside(request, lambda: _zip(done.data))
+                return _answer(request, done, packed, "application/zip")
+            return _answer(request, done, done.data, media_type(done.output_format))
+
+    return routes
+
+
+_KINDS = ("multipart/form-data", "application/x-www-form-urlencoded", "application/json")
+_ANSWERS = ("image/png", "image/jpeg", "image/webp", "application/zip")
+_STATUSES = {
+    400: "A parameter or picture that cannot be used.",
+    403: "An API key is needed.",
+    408: "The request came too slowly.",
+    413: "Too large.",
+    415: "Neither a form nor JSON.",
+    503: "Busy; see Retry-After.",
+}
+_ERROR = {
+    "type": "object",
+    "required": ["errors"],
+    "properties": {
+        "errors": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "required": ["title", "code"],
+                "properties": {word: {"type": "string"} for word in ("title", "code", "detail")},
+            },
+        }
+    },
+}
+
+
+async def _source(intake: Intake, fields: Mapping[str, Any], words: Mapping[str, str]) -> bytes:
+    given = [name for name in _SOURCES if name in words]
+    if not given:
+        raise Problem(400, "missing-source", "No image given", hint=f"send one of {', '.join(_SOURCES)}")
+    if len(given) > 1:
+        raise Problem(400, "multiple-sources", f"More than one image given: {', '.join(given)}")
+    match given[0]:
+        case "image_url":
+            return await _fetched(intake, words["image_url"])
+        case "image_file_b64":
+            return intake.checked(_decoded(words["image_file_b64"]))
+        case _:
+            return await intake.file(fields.get("image_file"))
+
+
+def _decoded(text: str) -> bytes:
+    _, comma, rest = text.partition(",")
+    try:
+        return base64.b64decode(re.sub(r"\s", "", rest if comma else text), validate=True)
+    except (binascii.Error, ValueError):
+        raise _bad("image_file_b64", "image_file_b64 is not base64") from None
+
+
+async def _fetched(intake: Intake, url: str) -> bytes:
+    settings = intake.settings
+    if not settings.image_url:
+        raise Problem(
+            400, "url-off", "this service fetches no pictures", hint="it is started with --image-url if it should"
+        )
+    data = await asyncio.to_thread(fetch, url, max_bytes=settings.max_body, private=settings.fetch_private)
+    return intake.checked(data)
+
+
+async def _backdrop(intake: Intake, fields: Mapping[str, Any], words: Mapping[str, str]) -> bytes | None:
+    given = [name for name in ("bg_color", "bg_image_url", "bg_image_file") if name in words]
+    if len(given) > 1:
+        raise Problem(400, "multiple-backgrounds", f"More than one background given: {', '.join(given)}")
+    if given == ["bg_image_url"]:
+        return await _fetched(intake, words["bg_image_url"])
+    if given == ["bg_image_file"]:
+        return await intake.file(fields["bg_image_file"])
+    return None
+
+
+def _values(words: Mapping[str, str]) -> dict[str, str]:
+    """remove.bg's words in ours."""
+    values = {"output_format": _format(words), **_placing(words)}
+    size = words.get("size", "auto").lower()
+    if size in _SIDES:
+        values["max_size"] = str(_SIDES[size])
+    elif size not in _FULL:
+        raise _bad("size", f"size is {size[:40]!r}, but it must be one of {', '.join((*_SIDES, 'full', 'auto'))}")
+    channels = words.get("channels", "rgba")
+    if channels not in {"rgba", "alpha"}:
+        raise _bad("channels", "channels must be rgba or alpha")
+    if channels == "alpha":
+        values["mask"] = "true"
+    elif color := words.get("bg_color"):
+        values["background"] = f"#{color}" if _HEX.fullmatch(color) else color
+    return values
+
+
+def _placing(words: Mapping[str, str]) -> dict[str, str]:
+    values: dict[str, str] = {}
+    for theirs, ours in (("crop", "crop"), ("add_shadow", "shadow")):
+        if _yes(theirs, words.get(theirs, "false")):
+            values[_known(theirs, ours)] = "true"
+    if "crop_margin" in words and "crop" in values and "margin" in _NAMES:
+        values["margin"] = ",".join(words["crop_margin"].removesuffix(",").split())
+    for name in ("scale", "position"):
+        text = words.get(name, "original")
+        if text != "original":
+            values[_known(name, name)] = ",".join(text.split())
+    return values
+
+
+def _format(words: Mapping[str, str]) -> str:
+    asked = words.get("format", "auto").lower()
+    if asked not in {"auto", "png", "jpg", "jpeg", "webp", "zip"}:
+        raise _bad("format", f"format is {asked[:40]!r}, but it must be one of auto, png, jpg, webp, zip")
+    opaque = (
+        any(name in words for name in ("bg_color", "bg_image_url", "bg_image_file"))
+        and words.get("channels") != "alpha"
+    )
+    return {"auto": "jpg" if opaque else "png", "zip": "png"}.get(asked, asked)
+
+
+def _yes(name: str, text: str) -> bool:
+    if text.lower() not in {"true", "false", "1", "0", "yes", "no"}:
+        raise _bad(name, f"{name} must be true or false")
+    return text.lower() in {"true", "1", "yes"}
+
+
+def _known(theirs: str, ours: str) -> str:
+    if ours not in _NAMES:
+        raise _bad(theirs, f"this version of the service has no {theirs}")
+    return ours
+
+
+def _size(data: bytes, max_pixels: int) -> tuple[int, int]:
+    return codec.decode(data, max_pixels=max_pixels).rgb.size
+
+
+def _inside(data: bytes, roi: str, max_pixels: int) -> bytes:
+    """The picture with all transparent that lies outside a region of interest."""
+    picture = codec.decode(data, max_pixels=max_pixels)
+    box = _box(roi, picture.rgb.size)
+    alpha = Image.new("L", picture.rgb.size)
+    alpha.paste(255 if picture.alpha is None else picture.alpha.crop(box), box)
+    return codec.encode(picture.rgb, alpha, OutputFormat.PNG, picture.metadata, keep_hidden=True)
+
+
+def _box(roi: str, size: tuple[int, int]) -> tuple[int, int, int, int]:
+    found = [_LENGTH.fullmatch(part) for part in roi.split()]
+    if len(found) != 4 or not all(found):
+        raise _bad("roi", "roi must be four lengths, such as 0% 0% 50% 100% or 10px 10px 200px 300px")
+    values = [
+        min(side, round(float(part[1]) * side / 100 if part[2] == "%" else float(part[1])))
+        for part, side in zip(found, (*size, *size), strict=True)
+        if part is not None
+    ]
+    left, top, right, bottom = values
+    if left >= right or top >= bottom:
+        raise _bad("roi", "roi is empty")
+    return left, top, right, bottom
+
+
+def _zip(png: bytes) -> bytes:
+    """Colours and alpha as two pictures, for those who handle large ones."""
+    picture = codec.decode(png)
+    alpha = picture.alpha or Image.new("L", picture.rgb.size, 255)
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
+        archive.writestr("color.jpg", codec.encode(picture.rgb, None, OutputFormat.JPEG, picture.metadata, quality=95))
+        archive.writestr("alpha.png", codec.encode(None, alpha, OutputFormat.PNG))
+    return buffer.getvalue()
+
+
+def _answer(request: Request, done: Done, data: bytes, kind: str) -> Response:
+    width, height = (str(side) for side in done.size)
+    headers = {"X-Width": width, "X-Height": height, "X-Type": "other", "X-Credits-Charged": "0"}
+    headers["X-Model-Version"] = done.model
+    if "application/json" in request.headers.get("accept", ""):
+        whole = {"result_b64": base64.b64encode(data).decode(), "foreground_width": done.size[0]}
+        whole["foreground_height"] = done.size[1]
+        return Response(json.dumps({"data": whole}), media_type="application/json", headers=headers)
+    return Response(data, media_type=kind, headers=headers)

@@ -1,0 +1,98 @@
+"""Starting and stopping the server."""
+
+from __future__ import annotations
+
+import signal
+import socket
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import uvicorn
+
+from cutout.errors import CutoutError
+from cutout.service import logs
+from cutout.service.app import create_app
+from cutout.service.engine import Engine
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from cutout.service.settings import Settings
+
+__all__ = ["serve"]
+
+
+def serve(
+    settings: Settings,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    preload: bool = True,
+    log_format: str = "text",
+    trust_proxy: str | None = None,
+) -> None:
+    """Serve until told to stop; what was accepted is finished.
+
+    Args:
+        settings: What the application is made with.
+        host: Address to listen on.
+        port: 0 takes a free one.
+        preload: Open the models before listening, so that a missing one ends the command at once.
+        log_format: `text` or `json`.
+        trust_proxy: Addresses of proxies whose `X-Forwarded-For` is believed.
+
+    Raises:
+        CutoutError: The port is taken, or a model is missing.
+    """
+    logs.set_up(log_format)
+    engine = Engine(settings, warn=lambda text: logs.event("warning", text=text)) if preload else None
+    config = uvicorn.Config(
+        create_app(settings, engine),
+        host=host,
+        port=port,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=trust_proxy is not None,
+        forwarded_allow_ips=trust_proxy,
+        timeout_graceful_shutdown=int(settings.timeout) + 5,
+        limit_concurrency=None,
+    )
+    listener = _listen(config)
+    where = listener.getsockname()
+    if not settings.api_keys and not where[0].startswith(("127.", "::1")):
+        logs.event("warning", text="other machines may use this service without an API key", host=where[0])
+    logs.event("listening", url=f"http://{where[0]}:{where[1]}")
+    server = _Server(config)
+    server.run(sockets=[listener])
+    if not server.started:
+        raise CutoutError("the service could not be started", hint="its log tells why")
+
+
+class _Server(uvicorn.Server):
+    """Ends with status 0 once it has finished what it accepted; uvicorn's own dies of the signal."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Stop on the first signal, at once on the second."""
+        before = {number: signal.signal(number, self.handle_exit) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def _listen(config: uvicorn.Config) -> socket.socket:
+    family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((config.host, config.port))
+    except OSError as error:
+        listener.close()
+        raise CutoutError(
+            f"cannot listen on {config.host} port {config.port}: {error.strerror or error}",
+            hint="choose another --port",
+        ) from error
+    return listener

@@ -1,0 +1,120 @@
+"""What the tests of the service share: a server in a thread, one in a process, an engine that waits to be let go."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import uvicorn
+from small import brightness_model
+
+from cutout.service.app import create_app
+from cutout.service.engine import Done, Engine, Wish
+from cutout.service.settings import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+
+@contextmanager
+def served(settings: Settings, engine: Engine) -> Iterator[httpx.Client]:
+    """A real server on a free port, and a client of it."""
+    listener = socket.socket()
+    listener.bind(("127.0.0.1", 0))
+    server = uvicorn.Server(
+        uvicorn.Config(create_app(settings, engine), log_config=None, access_log=False, server_header=False)
+    )
+    thread = threading.Thread(target=server.run, args=([listener],))
+    thread.start()
+    try:
+        with httpx.Client(base_url=f"http://127.0.0.1:{listener.getsockname()[1]}", timeout=60) as client:
+            until(lambda: client.get("/ready").status_code == 200)
+            yield client
+    finally:
+        server.should_exit = True
+        thread.join(60)
+        listener.close()
+    assert not thread.is_alive()
+
+
+def until(true: Callable[[], Any], seconds: float = 60) -> Any:
+    """Wait for something to become true, and give it."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        try:
+            if found := true():
+                return found
+        except httpx.TransportError:
+            pass
+        time.sleep(0.02)
+    raise AssertionError("it never became true")
+
+
+class Process:
+    """`cutout serve` as a user starts it."""
+
+    def __init__(self, folder: Path, *args: str, **environ: str) -> None:
+        self.log = folder / "log.jsonl"
+        command = [sys.executable, "-m", "cutout", "serve", "--port", "0", "--log-format", "json", "--device", "cpu"]
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen([*command, *args], stderr=log, env={**os.environ, **environ})
+        self.url = until(lambda: next((e["url"] for e in self.events() if e["event"] == "listening"), None))
+        self.client = httpx.Client(base_url=self.url, timeout=60)
+        until(lambda: self.client.get("/ready").status_code == 200)
+
+    def events(self) -> list[dict[str, Any]]:
+        """What it has logged since it was started."""
+        lines = [line for line in self.log.read_text().splitlines() if line.endswith("}")]
+        events = [json.loads(line) for line in lines]
+        starts = [number for number, event in enumerate(events) if event["event"] == "listening"]
+        return events[starts[-1] :] if starts else events
+
+    def kill(self) -> None:
+        """As the kernel does when memory runs out."""
+        self.client.close()
+        self.process.kill()
+        self.process.wait()
+        self.log.unlink()
+
+    def stop(self) -> int:
+        """As an operator does; the exit status."""
+        self.client.close()
+        self.process.terminate()
+        return self.process.wait(60)
+
+
+def quick(folder: Path, **changes: Any) -> tuple[Settings, Engine]:
+    """A service whose model takes no time; its name is `brightness`."""
+    settings = Settings(
+        **{
+            "models": (str(brightness_model(folder)),),
+            "device": "cpu",
+            "workers": 2,
+            "folder": folder / "jobs",
+            **changes,
+        }
+    )
+    return settings, Engine(settings)
+
+
+class Held(Engine):
+    """An engine that begins with nothing until it is let go, and remembers what it began with."""
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(settings)
+        self.go = threading.Event()
+        self.begun: list[bytes] = []
+
+    def cut(self, data: bytes, wish: Wish, *, alone: bool = False) -> Done:
+        self.begun.append(data)
+        assert self.go.wait(60)
+        return super().cut(data, wish, alone=alone)
