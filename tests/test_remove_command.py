@@ -464,7 +464,6 @@ class TestWhatIsPrinted:
             "model": "brightness",
             "device": "cpu",
             "exit_code": 1,
-            "batch": 1,
         }
 
     def test_quiet_prints_nothing_on_success(self, cutout: Cutout) -> None:

@@ -6,6 +6,7 @@ import errno
 import os
 import shlex
 import sys
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,13 +14,26 @@ import typer
 from typer.core import TyperGroup
 
 from cutout import __version__
-from cutout.cli import bench, compare, doctor, evaluate, models, remove, serve, worker
 from cutout.console import Console
 from cutout.errors import CutoutError, ExitCode, OutputError, UsageError
 from cutout.memory import keep_small
 from cutout.options import OUTPUT_SUFFIXES
 
 __all__ = ["app", "main"]
+
+_COMMANDS = {
+    "remove": "remove",
+    "models": "models",
+    "bench": "bench",
+    "compare": "compare",
+    "eval": "evaluate",
+    "doctor": "doctor",
+    "serve": "serve",
+    "worker": "worker",
+}
+"""The module of each, which has a function of the same name."""
+_EPILOG = "Every option can be set in the environment: --device is CUTOUT_DEVICE, --on-collision CUTOUT_ON_COLLISION."
+_NEED_ARGUMENTS = {"remove", "compare", "eval"}
 
 
 class _Commands(TyperGroup):
@@ -33,38 +47,45 @@ class _Commands(TyperGroup):
         return super().resolve_command(ctx, args)
 
 
-app = typer.Typer(
-    name="cutout",
-    cls=_Commands,
-    help="Remove the background of pictures.",
-    epilog="Every option can be set in the environment: --device is CUTOUT_DEVICE, --on-collision CUTOUT_ON_COLLISION.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-app.command("remove", no_args_is_help=True)(remove.remove)
-app.add_typer(models.app, name="models")
-app.command("bench")(bench.bench)
-app.command("compare", no_args_is_help=True)(compare.compare)
-app.command("eval", no_args_is_help=True)(evaluate.evaluate)
-app.command("doctor")(doctor.doctor)
-app.command("serve")(serve.serve)
-app.command("worker")(worker.worker)
-
-
 def _version(asked: bool) -> None:
     if asked:
         typer.echo(f"cutout {__version__}")
         raise typer.Exit
 
 
-@app.callback()
 def _root(
     _version: Annotated[
         bool, typer.Option("--version", help="Print the version and exit.", callback=_version, is_eager=True)
     ] = False,
 ) -> None:
     """Remove the background of pictures."""
+
+
+def _build(*names: str) -> typer.Typer:
+    """The command line with some of its commands, or all of them: making one takes longer than many a picture."""
+    built = typer.Typer(
+        name="cutout",
+        cls=_Commands,
+        help="Remove the background of pictures.",
+        epilog=_EPILOG,
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    built.callback()(_root)
+    for name in names or _COMMANDS:
+        module = import_module(f"cutout.cli.{_COMMANDS[name]}")
+        if name == "models":
+            built.add_typer(module.app, name=name)
+        else:
+            built.command(name, no_args_is_help=name in _NEED_ARGUMENTS)(getattr(module, _COMMANDS[name]))
+    return built
+
+
+def __getattr__(name: str) -> Any:
+    if name == "app":  # all commands; who needs one of them does not wait for the others
+        return _build()
+    raise AttributeError(name)
 
 
 def _hush() -> None:
@@ -84,7 +105,8 @@ def main() -> None:
     console = Console(verbose=verbose)
     _hush()
     try:
-        app()
+        first = sys.argv[1:2]
+        _build(*(first if first and first[0] in _COMMANDS else ()))()
     except CutoutError as error:
         console.error(error)
         code = error.exit_code

@@ -142,7 +142,7 @@ def run_plan(
     seconds = time.monotonic() - start
     if as_json:
         summary = report.as_json(seconds=seconds, model=used_model, device=used_device, precision=precision)
-        _emit({**summary, "batch": batch})
+        _emit({**summary, "batch": batch} if batch > 1 else summary)
     _close(report, todo, console, seconds, f", {used_model} on {used_device}{note}" if waiting else "")
     return report
 

@@ -96,7 +96,7 @@ def serve(
     ] = 60,
     log_format: Annotated[LogFormat, option("--log-format", text="text or json, on standard error.")] = LogFormat.TEXT,
 ) -> None:
-    """Serve an HTTP interface and a web page (needs the [serve] extra)."""
+    """Serve an HTTP interface and a web page (needs the extra serve)."""
     from dataclasses import replace
 
     from cutout.cli.extras import needs

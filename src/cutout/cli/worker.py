@@ -34,7 +34,7 @@ def worker(
     ] = 60,
     log_format: Annotated[LogFormat, option("--log-format", text="text or json, on standard error.")] = LogFormat.TEXT,
 ) -> None:
-    """Work on the batches of `cutout serve --broker`, on this or another machine (needs the [cluster] extra)."""
+    """Work on the batches of `cutout serve --broker`, on this or another machine (needs the extra cluster)."""
     from cutout.cpus import usable_cpus
 
     with needs("serve,cluster"):
