@@ -6,7 +6,6 @@ import errno
 import os
 import shlex
 import sys
-from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,19 +20,7 @@ from cutout.options import OUTPUT_SUFFIXES
 
 __all__ = ["app", "main"]
 
-_COMMANDS = {
-    "remove": "remove",
-    "models": "models",
-    "bench": "bench",
-    "compare": "compare",
-    "eval": "evaluate",
-    "doctor": "doctor",
-    "serve": "serve",
-    "worker": "worker",
-}
-"""The module of each, which has a function of the same name."""
 _EPILOG = "Every option can be set in the environment: --device is CUTOUT_DEVICE, --on-collision CUTOUT_ON_COLLISION."
-_NEED_ARGUMENTS = {"remove", "compare", "eval"}
 
 
 class _Commands(TyperGroup):
@@ -61,6 +48,66 @@ def _root(
     """Remove the background of pictures."""
 
 
+def _remove(app: typer.Typer) -> None:
+    from cutout.cli.remove import remove
+
+    app.command("remove", no_args_is_help=True)(remove)
+
+
+def _models(app: typer.Typer) -> None:
+    from cutout.cli import models
+
+    app.add_typer(models.app, name="models")
+
+
+def _bench(app: typer.Typer) -> None:
+    from cutout.cli.bench import bench
+
+    app.command("bench")(bench)
+
+
+def _compare(app: typer.Typer) -> None:
+    from cutout.cli.compare import compare
+
+    app.command("compare", no_args_is_help=True)(compare)
+
+
+def _evaluate(app: typer.Typer) -> None:
+    from cutout.cli.evaluate import evaluate
+
+    app.command("eval", no_args_is_help=True)(evaluate)
+
+
+def _doctor(app: typer.Typer) -> None:
+    from cutout.cli.doctor import doctor
+
+    app.command("doctor")(doctor)
+
+
+def _serve(app: typer.Typer) -> None:
+    from cutout.cli.serve import serve
+
+    app.command("serve")(serve)
+
+
+def _worker(app: typer.Typer) -> None:
+    from cutout.cli.worker import worker
+
+    app.command("worker")(worker)
+
+
+_COMMANDS = {
+    "remove": _remove,
+    "models": _models,
+    "bench": _bench,
+    "compare": _compare,
+    "eval": _evaluate,
+    "doctor": _doctor,
+    "serve": _serve,
+    "worker": _worker,
+}
+
+
 def _build(*names: str) -> typer.Typer:
     """The command line with some of its commands, or all of them: making one takes longer than many a picture."""
     built = typer.Typer(
@@ -74,11 +121,7 @@ def _build(*names: str) -> typer.Typer:
     )
     built.callback()(_root)
     for name in names or _COMMANDS:
-        module = import_module(f"cutout.cli.{_COMMANDS[name]}")
-        if name == "models":
-            built.add_typer(module.app, name=name)
-        else:
-            built.command(name, no_args_is_help=name in _NEED_ARGUMENTS)(getattr(module, _COMMANDS[name]))
+        _COMMANDS[name](built)
     return built
 
 
