@@ -11,9 +11,9 @@ in this environment.
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
 import statistics
-import subprocess
 import tempfile
 import time
 from pathlib import Path
@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image, ImageFilter
-from run import CUTOUT, ROOT, picture_sets, rembg_at
+from run import CUTOUT, ROOT, Cost, picture_sets, rembg_at, spend
 
 from cutout import matting
 from cutout.codec import decode
@@ -45,7 +45,8 @@ def main() -> None:
     asked = parser.parse_args()
     build = ROOT / "build"
     rembg = rembg_at(asked.rembg, build)
-    print("| pictures | runs | seconds | faster | MAE | gradient | boundary MAE |\n|---|---|---|---|---|---|---|")
+    print("| pictures | run | seconds | times as fast | processor time | MAE | gradient | boundary MAE |")
+    print("| --- " * 8 + "|")
     sets = [(folder.name, folder / "images", folder / "masks") for folder in asked.folders]
     for name, images, masks in sets or [("made of examples/", picture_sets(build / "pictures")[1], None)]:
         compare(name, images, masks, rembg, asked.n)
@@ -56,28 +57,33 @@ def main() -> None:
 def compare(name: str, images: Path, masks: Path | None, rembg: Path, count: int) -> None:
     """Whole runs of both, and of cutout without matting."""
     with tempfile.TemporaryDirectory(prefix="cutout-matting-") as temporary:
-        commands = {
+        commands: dict[str, list[str | Path]] = {
             "`rembg p -a`": [rembg, "p", "-m", "u2netp", "-a", images],
             "`cutout remove --matting`": [CUTOUT, "remove", images, "--quiet", "--matting", "-o"],
             "`cutout remove`": [CUTOUT, "remove", images, "--quiet", "-o"],
         }
-        taken: dict[str, list[float]] = {tool: [] for tool in commands}
+        taken: dict[str, list[Cost]] = {tool: [] for tool in commands}
         for number in range(count + 1):
             for index, (tool, command) in enumerate(commands.items()):
                 target = Path(temporary) / str(index)
                 if number:
                     target = target.with_name("timed")
                 target.mkdir()
-                start = time.perf_counter()
-                subprocess.run([str(part) for part in (*command, target)], check=True, capture_output=True)
+                cost = spend([*command, target], target, dict(os.environ))
                 if number:
-                    taken[tool].append(time.perf_counter() - start)
+                    taken[tool].append(cost)
                     shutil.rmtree(target)
-        slowest = statistics.median(taken["`rembg p -a`"])
-        for index, (tool, seconds) in enumerate(taken.items()):
+        theirs = median(taken["`rembg p -a`"])
+        for index, (tool, costs) in enumerate(taken.items()):
             scores = score(Path(temporary) / str(index), masks) if masks else ("–",) * 3
-            median = statistics.median(seconds)
-            print(f"| {name} | {tool} | {median:.2f} | {slowest / median:.1f} | {' | '.join(scores)} |", flush=True)
+            wall, cpu = median(costs)
+            ratios = f"{wall:.2f} | {theirs[0] / wall:.1f} | {theirs[1] / cpu:.1f}"
+            print(f"| {name} | {tool} | {ratios} | {' | '.join(scores)} |", flush=True)
+
+
+def median(costs: list[Cost]) -> tuple[float, float]:
+    """Seconds and processor seconds."""
+    return statistics.median(cost.wall for cost in costs), statistics.median(cost.cpu for cost in costs)
 
 
 def step(name: str, images: Path) -> None:
@@ -100,7 +106,8 @@ def step(name: str, images: Path) -> None:
     theirs, ours = np.mean(taken, axis=0)
     ratio = statistics.median(one / other for one, other in taken)
     print(
-        f"| {name} | the step alone: rembg, cutout | {theirs:.3f}, {ours:.3f} | {ratio:.1f} | – | – | – |", flush=True
+        f"| {name} | the step alone: rembg, cutout | {theirs:.3f}, {ours:.3f} | – | {ratio:.1f} | – | – | – |",
+        flush=True,
     )
 
 

@@ -360,7 +360,7 @@ def _panel(title: str, across: list[float], series: dict[str, list[float]]) -> s
     for share in (0, 0.5, 1):
         y = top + high * (1 - share)
         parts.append(f'<path d="M{left} {y}h{wide}" stroke="#ddd"/>')
-        parts.append(f'<text x="{left - 6}" y="{y + 4}" text-anchor="end">{most * share:.3g}</text>')
+        parts.append(f'<text x="{left - 6}" y="{y + 4}" text-anchor="end">{_short(most * share)}</text>')
     parts += [
         f'<text x="{place}" y="{top + high + 16}" text-anchor="middle">{value:g}</text>' for value, place in x.items()
     ]
@@ -372,6 +372,10 @@ def _panel(title: str, across: list[float], series: dict[str, list[float]]) -> s
         parts.append(f'<polyline points="{points}" fill="none" stroke="{color}" stroke-width="2"/>')
         parts.append(f'<text x="{left + 90 * number}" y="{top + high + 36}" fill="{color}">{name}</text>')
     return "".join(parts)
+
+
+def _short(value: float) -> str:
+    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def make_picture(path: Path, megapixels: float) -> None:
