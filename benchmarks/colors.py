@@ -156,7 +156,8 @@ def spent(call: Callable[[], object], times: int = 7) -> float:
 def speed() -> None:
     """What it costs at 12 megapixels with the embedded model's own masks, against the whole way of a picture."""
     from cutout import codec
-    from cutout.options import OutputFormat, RemoveOptions
+    from cutout.choices import OutputFormat
+    from cutout.options import RemoveOptions
     from cutout.pipeline import Remover
 
     remover = Remover(device="cpu")

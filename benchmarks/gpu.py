@@ -27,15 +27,14 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from cutout.accelerator import _PRECISE
 from cutout.bench import synthetic_picture
+from cutout.choices import Fit
 from cutout.gpu_memory import cards
 from cutout.graph_batch import free_batch
 from cutout.graph_half import to_half
 from cutout.models import MODELS
-from cutout.options import Fit
 from cutout.providers import Device, DeviceRequest, parse_device, provider_entry
-from cutout.session import prepare
+from cutout.runtime import prepare
 from cutout.store import require
 from cutout.tensor import input_size, to_input, to_mask
 
@@ -318,7 +317,7 @@ def main() -> None:
     machine(bench)
     models = {name: model for name in args.models if (model := bench.model(name)) is not None}
     free = {name: free_batch(model) for name, model in models.items()}
-    halves = {name: to_half(model, _PRECISE.get(name, frozenset())) for name, model in free.items()}
+    halves = {name: to_half(model, MODELS[name].exact_nodes) for name, model in free.items()}
     use_half = device.provider.half_graph
     with tempfile.TemporaryDirectory(prefix="cutout-gpu-") as temporary:
         folder = Path(temporary)

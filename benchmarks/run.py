@@ -156,8 +156,9 @@ def bare(threads: int, side_by_side: int, runs: int) -> float:
 def steady(folder: Path, workers: int, rounds: int) -> float:
     """Pictures per second of the whole pipeline, model open and caches warm."""
     from cutout.batch import Encoding, process_all
+    from cutout.choices import Existing
     from cutout.files import plan
-    from cutout.options import Existing, RemoveOptions
+    from cutout.options import RemoveOptions
     from cutout.pipeline import Remover
 
     remover = Remover(device="cpu", jobs=workers)

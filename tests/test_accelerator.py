@@ -15,7 +15,8 @@ import pytest
 from onnx import TensorProto, helper
 from small import brightness_model, half
 
-from cutout.accelerator import _PRECISE, BatchedSession
+from cutout.accelerator import BatchedSession
+from cutout.choices import Fit
 from cutout.codec import Picture, decode
 from cutout.device_options import DeviceOptions, parse_batch
 from cutout.device_run import BoundRun
@@ -25,7 +26,7 @@ from cutout.graph import UnknownGraphError
 from cutout.graph_batch import free_batch
 from cutout.graph_half import to_half
 from cutout.models import MODELS
-from cutout.options import Fit, RemoveOptions
+from cutout.options import RemoveOptions
 from cutout.pipeline import Remover
 from cutout.stages import Stages
 from cutout.store import require
@@ -114,7 +115,7 @@ def test_half_precision_hardly_moves_the_real_models_masks(remover: Remover, exa
         assert output.dtype == np.float32
         return np.abs(np.asarray(to_mask(output, MODELS["u2netp"], place, rescale=True)).astype(int) - wanted)
 
-    careful, careless = moved(_PRECISE["u2netp"]), moved(frozenset())
+    careful, careless = moved(MODELS["u2netp"].exact_nodes), moved(frozenset())
     assert 0 < careful.mean() < careless.mean() < 0.5
     assert careful.max() <= 16
 

@@ -17,9 +17,14 @@ SOURCE = Path(package.__file__).parent
 
 # Level by level from the bottom; a module may import those of the rows above its own, and none of its own row.
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("errors", "faults", "specs"),
+    (
+        "errors",
+        "faults",
+        "specs",
+    ),
     (
         "atomic",
+        "choices",
         "closedform",
         "cpus",
         "device_options",
@@ -28,7 +33,6 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "gpu_memory",
         "memory",
         "onnx_bytes",
-        "options",
         "pngchunks",
         "regions",
         "resize",
@@ -43,10 +47,10 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "foreground",
         "graph",
         "matte",
-        "matting",
         "metadata",
         "metrics",
         "models",
+        "options",
         "png",
         "provider_table",
         "tiny_model",
@@ -60,6 +64,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "files",
         "graph_batch",
         "graph_half",
+        "matting",
         "providers",
         "refine",
         "runtime_log",
@@ -68,22 +73,89 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "tensor",
         "tiff",
     ),
-    ("download", "encoder", "framing", "picture", "report", "session"),
-    ("accelerator", "codec", "frames", "openvino_session", "passes", "proof", "rembg_session"),
-    ("doctor", "gallery", "pipeline"),
-    ("batch", "contenders"),
-    ("api", "bench", "comparison", "console", "evaluation"),
-    ("service", "service.logs", "service.queue", "service.settings"),
+    (
+        "download",
+        "encoder",
+        "framing",
+        "job_io",
+        "picture",
+        "report",
+        "runtime",
+    ),
+    ("session",),
+    (
+        "accelerator",
+        "codec",
+        "frames",
+        "openvino_session",
+        "passes",
+        "proof",
+        "rembg_session",
+    ),
+    (
+        "doctor",
+        "gallery",
+        "pipeline",
+    ),
+    (
+        "batch",
+        "contenders",
+    ),
+    (
+        "api",
+        "bench",
+        "comparison",
+        "console",
+        "evaluation",
+    ),
+    (
+        "service",
+        "service.logs",
+        "service.queue",
+        "service.settings",
+    ),
     ("service.engine",),
-    ("service.form", "service.metrics", "service.problems"),
-    ("service.describe", "service.fetch", "service.guard", "service.intake", "service.jobs"),
+    (
+        "service.form",
+        "service.metrics",
+        "service.problems",
+    ),
+    (
+        "service.describe",
+        "service.fetch",
+        "service.guard",
+        "service.intake",
+        "service.jobs",
+    ),
     ("service.runner",),
-    ("service.batches", "service.cluster", "service.page", "service.removebg"),
+    (
+        "service.batches",
+        "service.cluster",
+        "service.page",
+        "service.removebg",
+    ),
     ("service.app",),
     ("service.run",),
-    ("cli.extras", "cli.options"),
-    ("cli.bench", "cli.devices", "cli.doctor", "cli.looks", "cli.models", "cli.run", "cli.serve", "cli.sides"),
-    ("cli.compare", "cli.evaluate", "cli.remove", "cli.worker"),
+    (
+        "cli.extras",
+        "cli.options",
+    ),
+    (
+        "cli.bench",
+        "cli.devices",
+        "cli.doctor",
+        "cli.looks",
+        "cli.models",
+        "cli.run",
+        "cli.serve",
+        "cli.sides",
+    ),
+    (
+        "cli.compare",
+        "cli.evaluate",
+        "cli.remove",
+        "cli.worker",
+    ),
     ("cli",),
     ("", "__main__"),  # the package itself: its public names
 )
@@ -181,7 +253,7 @@ def test_the_walk_sees_imports_inside_functions_and_for_type_checking() -> None:
 
 
 def test_only_the_session_imports_onnxruntime() -> None:
-    assert importers("onnxruntime") == {"session"}
+    assert importers("onnxruntime") == {"runtime"}
 
 
 def test_each_optional_package_is_imported_by_one_module() -> None:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import io
+import os
+import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from cutout.choices import OutputFormat
 from cutout.console import Console, Progress, printable
 from cutout.errors import PictureError
 from cutout.files import Job
-from cutout.options import OutputFormat
 from cutout.report import Outcome, Status
 
 if TYPE_CHECKING:
@@ -295,3 +297,41 @@ class TestProgressOnATerminal:
             hidden = len(terminal.getvalue())
             console.leave()
             assert "\x1b[?25h" in terminal.getvalue()[hidden:]
+
+
+class TestTheEnd:
+    """The process ends at once, but with all that ending means."""
+
+    CODE = (
+        "import atexit, sys, threading, time, cutout.cli as cli\n"
+        "atexit.register(lambda: print('left in order'))\n"
+        "def main():\n"
+        "    print('said', end='')\n"
+        "    {extra}\n"
+        "    sys.exit(int(sys.argv[1]))\n"
+        "cli.main = main\n"
+        "cli.command()\n"
+    )
+
+    def end(self, code: int, extra: str = "pass", **settings: Any) -> subprocess.CompletedProcess[bytes]:
+        command = [sys.executable, "-c", self.CODE.format(extra=extra), str(code)]
+        environ = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+        return subprocess.run(command, check=False, timeout=60, env=environ, **settings)
+
+    @pytest.mark.parametrize("code", [0, 3])
+    def test_what_was_said_is_written_and_the_exit_code_kept(self, code: int) -> None:
+        run = self.end(code, capture_output=True)
+        assert (run.returncode, run.stderr) == (code, b"")
+        assert run.stdout.decode().splitlines() == ["saidleft in order"]
+
+    def test_a_thread_that_works_is_waited_for(self) -> None:
+        work = "threading.Thread(target=lambda: (time.sleep(0.5), print('worked', end=''))).start()"
+        assert b"worked" in self.end(0, work, capture_output=True).stdout
+
+    @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+    def test_a_full_disk_is_no_success(self) -> None:
+        with Path("/dev/full").open("wb") as full:
+            assert self.end(0, stdout=full).returncode == 120
+
+    def test_closed_streams_are_no_failure(self) -> None:
+        assert self.end(0, "sys.stdout.close(); sys.stdout = None").returncode == 0

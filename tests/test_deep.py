@@ -16,11 +16,12 @@ from PIL import Image
 from small import brightness_model
 
 from cutout.batch import Encoding, process
+from cutout.choices import BitDepth, EdgeColors, OutputFormat
 from cutout.codec import decode, encode
 from cutout.deep import merge, resize, turn
 from cutout.errors import OutputError
 from cutout.files import Job
-from cutout.options import BitDepth, EdgeColors, OutputFormat, RemoveOptions
+from cutout.options import RemoveOptions
 from cutout.picture import read
 from cutout.pipeline import Remover
 

@@ -138,7 +138,7 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., No
 
         monkeypatch.setitem(sys.modules, "onnxruntime", Runtime())
         monkeypatch.setattr(metadata, "version", version)
-        monkeypatch.setattr("cutout.session.look", lambda _runtime: place)
+        monkeypatch.setattr("cutout.runtime.look", lambda _runtime: place)
 
     return make
 

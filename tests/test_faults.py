@@ -31,11 +31,12 @@ from PIL import Image
 from small import brightness_model, half
 
 from cutout.batch import Encoding, process, run
+from cutout.choices import Existing, OutputFormat
 from cutout.cli.run import Interrupt
 from cutout.console import Console
 from cutout.errors import OutputError
 from cutout.files import Job
-from cutout.options import Existing, OutputFormat, RemoveOptions
+from cutout.options import RemoveOptions
 from cutout.report import BugError, Outcome, Report, Status
 
 if TYPE_CHECKING:

@@ -16,9 +16,9 @@ from small import limited
 
 from cutout import atomic
 from cutout.atomic import check_writable, is_there, sweep, write_atomic
+from cutout.choices import Existing, OnCollision, OutputFormat
 from cutout.errors import OutputError, UsageError
 from cutout.files import Plan, plan
-from cutout.options import Existing, OnCollision, OutputFormat
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -9,10 +9,11 @@ import pytest
 from PIL import Image, ImageChops, ImageFilter
 from small import brightness_model
 
+from cutout.choices import EdgeColors
 from cutout.codec import Picture, decode
 from cutout.errors import UsageError
 from cutout.foreground import clean
-from cutout.options import EdgeColors, RemoveOptions
+from cutout.options import RemoveOptions
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -17,11 +17,12 @@ from small import brightness_model, half
 
 from cutout import batch
 from cutout.batch import Encoding, process
+from cutout.choices import OutputFormat
 from cutout.codec import decode, film
 from cutout.errors import OutputError, PictureError
 from cutout.files import Job
 from cutout.frames import Frame, encode_frames
-from cutout.options import OutputFormat, RemoveOptions
+from cutout.options import RemoveOptions
 from cutout.pipeline import Remover
 from cutout.pngchunks import chunk
 from cutout.report import Outcome, Status

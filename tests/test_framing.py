@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from PIL import Image, ImageChops, ImageDraw, ImageFilter
 
 from cutout import backdrop, framing, matte, specs
+from cutout.choices import BackgroundFit
 from cutout.errors import UsageError
-from cutout.options import BackgroundFit, RemoveOptions
+from cutout.options import RemoveOptions
 
 if TYPE_CHECKING:
     import numpy.typing as npt

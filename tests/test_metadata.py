@@ -16,10 +16,11 @@ from PIL import Image, ImageCms
 from small import brightness_model, half
 
 from cutout import colors, exif, xmp
+from cutout.choices import OutputFormat, Strip
 from cutout.codec import Metadata, decode, encode
 from cutout.errors import OutputError, PictureError
 from cutout.exif import Entry, Exif
-from cutout.options import OutputFormat, RemoveOptions, Strip
+from cutout.options import RemoveOptions
 from cutout.pipeline import Remover
 
 if TYPE_CHECKING:

@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 
 from cutout import codec, openvino_session
+from cutout.choices import Precision
 from cutout.errors import DeviceError, ExitCode, UsageError
 from cutout.models import MODELS
-from cutout.options import Precision, RemoveOptions
+from cutout.options import RemoveOptions
 from cutout.pipeline import Remover
 from cutout.store import prepared_home, require
 

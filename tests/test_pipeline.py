@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from cutout.choices import EdgeColors
 from cutout.codec import Metadata, Picture, decode
 from cutout.errors import ExitCode, ModelError, PictureError, UsageError
 from cutout.models import MODELS
-from cutout.options import EdgeColors, RemoveOptions
+from cutout.options import RemoveOptions
 from cutout.pipeline import Remover, resolve_model
 from cutout.stages import STAGES, Stages
 

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from PIL import Image, ImageCms
 
 from cutout import png
+from cutout.choices import OutputFormat, PngLevel
 from cutout.codec import Metadata, encode
-from cutout.options import OutputFormat, PngLevel
 from cutout.png import encode_png
 
 if TYPE_CHECKING:

@@ -17,8 +17,9 @@ from served import Held, Process, quick, served, until
 from small import ORANGE, half
 
 from cutout.batch import Encoding, transform
+from cutout.choices import OutputFormat
 from cutout.errors import CutoutError, UsageError
-from cutout.options import OutputFormat, RemoveOptions
+from cutout.options import RemoveOptions
 from cutout.service.engine import Engine
 from cutout.service.settings import Settings, read_keys
 from cutout.stages import Stages

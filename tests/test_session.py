@@ -16,13 +16,15 @@ import pytest
 from onnx import TensorProto, helper
 from PIL import Image
 
+from cutout.choices import Fit
 from cutout.codec import Picture, decode
 from cutout.errors import CutoutError, DeviceError, ExitCode, ModelError, UsageError
 from cutout.models import MODELS
-from cutout.options import Fit, RemoveOptions
+from cutout.options import RemoveOptions
 from cutout.pipeline import Remover
 from cutout.providers import DeviceRequest, request_device
-from cutout.session import machine, open_session, quiet
+from cutout.runtime import machine, quiet
+from cutout.session import open_session
 from cutout.stages import Stages
 from cutout.store import require
 
@@ -402,7 +404,7 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
 
         monkeypatch.setitem(sys.modules, "onnxruntime", runtime)
         monkeypatch.setattr(metadata, "version", version)
-        monkeypatch.setattr("cutout.session.what_it_says", lambda _entry: "")
+        monkeypatch.setattr("cutout.runtime.what_it_says", lambda _entry: "")
         return runtime
 
     return make
@@ -564,7 +566,7 @@ def test_what_uninstalling_one_of_two_packages_leaves_behind_is_recognised(
 def test_every_inference_gets_its_share_of_the_processors(
     install: Install, monkeypatch: pytest.MonkeyPatch, jobs: int, threads: int
 ) -> None:
-    monkeypatch.setattr("cutout.pipeline.usable_cpus", lambda: 8)
+    monkeypatch.setattr("cutout.cpus.usable_cpus", lambda: 8)
     runtime = install()
     Remover(jobs=jobs)
     assert runtime.threads == [threads]

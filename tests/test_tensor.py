@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from cutout.choices import Fit
 from cutout.errors import ModelError
 from cutout.models import MODELS, Activation, ModelSpec
-from cutout.options import Fit
 from cutout.tensor import Placement, input_size, to_input, to_mask
 
 if TYPE_CHECKING:
@@ -57,6 +57,16 @@ def test_input_is_what_rembg_computes_to_the_last_bit(name: str, picture: str, e
     assert np.abs(batch - expected).max() < 1e-6
     assert np.array_equal(batch, expected.astype(np.float32)), "models in int8 make the last bit visible"
     assert place == Placement(0, 0, spec.size[1], spec.size[0], spec.size)
+
+
+def test_models_in_int8_see_pillows_own_resize_of_large_pictures() -> None:
+    """Others are given `resize.shrink`'s, which is one level off here and there: enough for int8 to show it."""
+    picture = noise((2000, 1500))
+    silueta, u2netp = MODELS["silueta"], MODELS["u2netp"]
+    exact = rembg_formula(picture, silueta, (320, 320)).astype(np.float32)
+    assert np.array_equal(to_input(picture, silueta, (320, 320), Fit.STRETCH)[0], exact)
+    near = to_input(picture, u2netp, (320, 320), Fit.STRETCH)[0]
+    assert 0 < (near != exact).mean() < 0.01
 
 
 @pytest.mark.parametrize("top", [0, 1, 60, 200, 255])

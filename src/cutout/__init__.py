@@ -17,6 +17,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from cutout.api import remove
+    from cutout.choices import EdgeColors, Fit, OutputFormat
     from cutout.errors import (
         CutoutError,
         DeviceError,
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
         UsageError,
     )
     from cutout.models import MODELS, ModelSpec
-    from cutout.options import EdgeColors, Fit, OutputFormat, RemoveOptions
+    from cutout.options import RemoveOptions
     from cutout.pipeline import Cutout, Remover
 
 __all__ = [
@@ -55,13 +56,13 @@ _HOMES = {
     "Cutout": "pipeline",
     "CutoutError": "errors",
     "DeviceError": "errors",
-    "EdgeColors": "options",
+    "EdgeColors": "choices",
     "ExitCode": "errors",
-    "Fit": "options",
+    "Fit": "choices",
     "ModelError": "errors",
     "ModelSpec": "models",
     "OutputError": "errors",
-    "OutputFormat": "options",
+    "OutputFormat": "choices",
     "PictureError": "errors",
     "RemoveOptions": "options",
     "Remover": "pipeline",

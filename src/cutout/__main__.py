@@ -1,5 +1,5 @@
 """`python -m cutout`."""
 
-from cutout.cli import main
+from cutout.cli import command
 
-main()
+command()

@@ -35,7 +35,8 @@ from cutout.providers import (
     why_not,
     with_options,
 )
-from cutout.session import OnnxSession, machine, open_session, prepare
+from cutout.runtime import machine, prepare
+from cutout.session import OnnxSession, open_session
 from cutout.store import prepared_home
 from cutout.tensor import input_size
 
@@ -47,7 +48,7 @@ if TYPE_CHECKING:
     from cutout.device_run import Run
     from cutout.models import ModelSpec
     from cutout.providers import Provider
-    from cutout.session import Prepared
+    from cutout.runtime import Prepared
 
     Warn = Callable[[str], None]
 
@@ -58,8 +59,6 @@ _SHARE = 0.9
 """Of a card's free memory at the start: the rest is for others, and for what CUDA takes beside the arena."""
 _HALF_SHARE = 16 / 255
 """Of the range of the output: how far half precision may move single values; real masks move by 0.02–0.4 on average."""
-_PRECISE = {"u2netp": frozenset({"Conv_765", "Resize_785", "Concat_786", "Conv_787"})}
-"""Nodes that take large numbers away from each other, by model; the others bear ten bits of mantissa."""
 _FEW = 8
 """So few pictures are done one by one before a measurement has paid."""
 
@@ -244,7 +243,7 @@ def _free_run(
         return single, False
     if options.half and device.provider.half_graph:
         with contextlib.suppress(Exception):  # whatever it is, the model runs in float32 then
-            run = _opened(to_half(model, _PRECISE.get(first.spec.name, frozenset())), first, device, here, threads)
+            run = _opened(to_half(model, first.spec.exact_nodes), first, device, here, threads)
             if agrees(run(pictures), alone, _HALF_SHARE):
                 return run, True
     with contextlib.suppress(Exception):  # whatever it is, the model runs one by one then

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any, overload
 
 from cutout import codec
 from cutout.batch import Encoding, process
+from cutout.choices import OutputFormat
 from cutout.errors import PictureError, UsageError
 from cutout.files import STDIO, plan
 from cutout.models import DEFAULT_MODEL
-from cutout.options import OutputFormat, RemoveOptions
+from cutout.options import RemoveOptions
 from cutout.pipeline import Remover
 
 if TYPE_CHECKING:

@@ -6,7 +6,6 @@ import contextlib
 import errno
 import os
 import re
-import secrets
 import stat
 from pathlib import Path
 from typing import Any
@@ -128,7 +127,7 @@ def is_part(name: str) -> bool:
 def _open_part(target: Path) -> tuple[Path, int]:
     while True:
         stem = os.fsdecode(os.fsencode(target.name)[:200])  # room for the suffix within the usual 255 bytes
-        part = target.with_name(f".{stem}.{secrets.token_hex(4)}{_PART}")
+        part = target.with_name(f".{stem}.{os.urandom(4).hex()}{_PART}")
         descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
         if _lock(descriptor) is not False and os.fstat(descriptor).st_nlink > 0:
             return part, descriptor

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image, ImageFilter, ImageOps
 
 from cutout import matte
-from cutout.options import BackgroundFit
+from cutout.choices import BackgroundFit
 
 if TYPE_CHECKING:
     import numpy.typing as npt

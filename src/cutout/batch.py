@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 import threading
 import time
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from cutout import codec
-from cutout.atomic import check_writable, is_there, write_atomic
+from cutout.atomic import check_writable, is_there
+from cutout.choices import BitDepth, Existing, OutputFormat, PngLevel, Strip
 from cutout.errors import CutoutError, OutputError, PictureError
 from cutout.frames import Frame, encode_frames
-from cutout.options import BitDepth, Existing, OutputFormat, PngLevel, RemoveOptions, Strip
+from cutout.job_io import activity, read_input, write_output
 from cutout.report import BugError, Outcome, Status
-from cutout.sniff import CAMERA_RAW_NAMES
 from cutout.stages import Stages
 
 if TYPE_CHECKING:
@@ -27,53 +26,19 @@ if TYPE_CHECKING:
 
     from cutout.codec import Picture
     from cutout.files import Job
+    from cutout.options import RemoveOptions
     from cutout.pipeline import Remover
 
     Work = TypeVar("Work")
     Result = TypeVar("Result")
 
-__all__ = ["Encoding", "Transformed", "activity", "emit", "process", "process_all", "run", "transform"]
+__all__ = ["Encoding", "Transformed", "process", "process_all", "run", "transform"]
 
 _WHITE = (255, 255, 255, 255)
 
 _HEARTBEAT = 0.5  # seconds
 _AHEAD = 1
 """Files that are read or written while pictures are worked on: one is enough for any disk that is no bottleneck."""
-
-
-class Activity:
-    """How many files are being done in this process, and how many of them only wait for somebody to send input."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._counts = {"working": 0, "waiting": 0}
-
-    def working(self) -> AbstractContextManager[None]:
-        """Around one file."""
-        return self._counted("working")
-
-    def waiting(self) -> AbstractContextManager[None]:
-        """Around reading what may never end: standard input, a pipe."""
-        return self._counted("waiting")
-
-    @contextmanager
-    def _counted(self, what: str) -> Iterator[None]:
-        with self._lock:
-            self._counts[what] += 1
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._counts[what] -= 1
-
-    @property
-    def only_waits(self) -> bool:
-        """Nothing would be lost by ending now."""
-        with self._lock:
-            return 0 < self._counts["working"] == self._counts["waiting"]
-
-
-activity = Activity()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -148,12 +113,12 @@ def _process(
                 return Outcome(job=job, status=Status.SKIPPED)
             check_writable(job.target)
         with stages.time("load"):
-            data = _load(job, encoding)
+            data = read_input(job, encoding.max_pixels)
         with lanes:
             result = transform(data, job.output_format, remover, options, encoding, stages)
         del data
         with stages.time("write"):
-            written = _store(job, result.encoded)
+            written = write_output(job, result.encoded)
         if not written and job.existing is Existing.FAIL:
             raise OutputError(f"{job.target} has come to exist since the run was planned", hint="see --existing")
         if not written:
@@ -331,76 +296,6 @@ def process_all(
         ahead=_AHEAD if workers > 1 else 0,
         stop=stop,
     )
-
-
-def _load(job: Job, encoding: Encoding) -> bytes:
-    try:
-        if job.source is None:
-            with activity.waiting():
-                return _read_stdin()
-        if job.source.suffix.lower() in CAMERA_RAW_NAMES:
-            raise PictureError(
-                "this is a camera raw file, of which only a preview could be read",
-                hint="develop it first: export a TIFF or JPEG",
-            )
-        if not job.source.is_file():
-            with activity.waiting():  # a pipe, such as a shell's <(...)
-                return job.source.read_bytes()
-        # no format needs more a pixel, and one file of many gigabytes must not take the memory of all the others
-        if (size := job.source.stat().st_size) > encoding.max_pixels * _MOST_BYTES_PER_PIXEL + _HEADER:
-            raise PictureError(
-                f"the file has {size / 1e9:.1f} GB, more than a picture of {encoding.max_pixels / 1e6:.0f} megapixels",
-                hint="if it is what it should be, raise --max-pixels",
-            )
-        return job.source.read_bytes()
-    except OSError as error:
-        hint = _READ_HINTS.get(type(error))
-        if isinstance(error, FileNotFoundError) and job.source is not None and job.source.is_symlink():
-            hint = f"it is a link to {job.source.readlink()}, which does not exist"
-        raise PictureError(f"the file cannot be read: {error.strerror or error}", hint=hint) from error
-
-
-_MOST_BYTES_PER_PIXEL = 8  # four channels of 16 bits, not compressed
-_HEADER = 64 << 20  # metadata, previews
-
-_READ_HINTS: dict[type[OSError], str] = {
-    PermissionError: "change its permissions, or run as a user who may read it",
-    FileNotFoundError: "it was there when the run was planned, and has been moved since",
-    IsADirectoryError: "it is a folder",
-}
-
-
-def _store(job: Job, data: bytes) -> bool:
-    if job.target is not None:
-        return write_atomic(job.target, data, replace_existing=job.existing is Existing.OVERWRITE)
-    emit(data)
-    return True
-
-
-def emit(data: bytes) -> None:
-    """Write to standard output at once.
-
-    Raises:
-        OutputError: It cannot be written.
-        BrokenPipeError: Its reader has gone.
-    """
-    stdout: Any = sys.stdout  # None where the caller closed it
-    if stdout is None:
-        raise OutputError("standard output cannot be written: it is closed")
-    try:
-        stdout.buffer.write(data)
-        stdout.buffer.flush()
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        raise OutputError(f"standard output cannot be written: {error.strerror or error}") from error
-
-
-def _read_stdin() -> bytes:
-    stdin: Any = sys.stdin  # None where the caller closed it
-    if stdin is None:
-        raise PictureError("standard input cannot be read: it is closed")
-    return bytes(stdin.buffer.read())
 
 
 def _for_format(options: RemoveOptions, output_format: OutputFormat) -> RemoveOptions:

@@ -11,16 +11,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cutout.batch import Encoding, process_all
-from cutout.cpus import usable_cpus
+from cutout.choices import Existing, OutputFormat, Precision
+from cutout.cpus import threads_each, usable_cpus
 from cutout.errors import UsageError
 from cutout.files import Job, plan
-from cutout.options import Existing, OutputFormat, Precision, RemoveOptions
 from cutout.pipeline import Remover
 from cutout.report import Status
 from cutout.stages import STAGES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+
+    from cutout.options import RemoveOptions
 
 
 __all__ = ["Measured", "jobs_to_try", "measure", "synthetic_picture"]
@@ -128,7 +130,7 @@ def measure(
         for count in settings:
             tell(f"{count} side by side, {seconds:.0f} s")
             remover = Remover(options=options, jobs=count, **remover_settings)
-            encoding = Encoding(threads=max(1, usable_cpus() // count))
+            encoding = Encoding(threads=threads_each(count))
             results.append(_one(jobs, remover, options, encoding, count, seconds))
         return results
 

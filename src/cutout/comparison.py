@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from cutout import codec, matte
+from cutout.choices import OUTPUT_SUFFIXES, OutputFormat
 from cutout.contenders import read
 from cutout.errors import CutoutError, UsageError
 from cutout.files import plan
 from cutout.gallery import MARK
-from cutout.options import OUTPUT_SUFFIXES, OutputFormat
 from cutout.report import BugError
 from cutout.sheet import Entry, Side, edge_window, enlarged, fitted
 

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cutout import codec
+from cutout.choices import OnCollision
 from cutout.errors import PictureError, UsageError
 from cutout.files import STDIO, plan
-from cutout.options import OnCollision, RemoveOptions
 from cutout.pipeline import Cutout, Remover, resolve_model
 from cutout.rembg_session import PREFIX
 from cutout.store import require
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from PIL import Image
+
+    from cutout.options import RemoveOptions
 
 __all__ = ["Contender", "Found", "by_key", "contenders", "mask_of", "pictures", "read"]
 

@@ -6,7 +6,7 @@ import math
 import os
 from pathlib import Path
 
-__all__ = ["cgroup_quota", "usable_cpus"]
+__all__ = ["cgroup_quota", "threads_each", "usable_cpus"]
 
 
 def usable_cpus(root: Path = Path("/")) -> int:
@@ -23,6 +23,11 @@ def usable_cpus(root: Path = Path("/")) -> int:
         count = os.cpu_count() or 1
     quota = cgroup_quota(root)
     return max(1, count if quota is None else min(count, math.ceil(quota)))
+
+
+def threads_each(workers: int) -> int:
+    """Threads for one of so many workers that share the processors, at least 1."""
+    return max(1, usable_cpus() // max(1, workers))
 
 
 def cgroup_quota(root: Path = Path("/")) -> float | None:

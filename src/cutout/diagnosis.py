@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import cache
 
 from cutout.faults import NVIDIA, NVIDIA_FAULTS, Fault
 from cutout.faults_more import MORE_FAULTS
@@ -49,9 +50,12 @@ class Finding:
 
 FAULTS = (*NVIDIA_FAULTS, *MORE_FAULTS)  # the first row that fits counts
 
-_COMPILED = tuple((fault, re.compile("|".join(fault.symptoms), re.IGNORECASE | re.DOTALL)) for fault in FAULTS)
-_MEMORY = next(pattern for fault, pattern in _COMPILED if fault.key == "memory")
-_STARVED = re.compile(r"CUDNN_STATUS_NOT_INITIALIZED|CUBLAS_STATUS_NOT_INITIALIZED", re.IGNORECASE)
+_STARVED = r"CUDNN_STATUS_NOT_INITIALIZED|CUBLAS_STATUS_NOT_INITIALIZED"
+
+
+@cache
+def _pattern(fault: Fault) -> re.Pattern[str]:
+    return re.compile("|".join(fault.symptoms), re.IGNORECASE | re.DOTALL)
 
 
 def recognise(device: str, text: str, place: Place | None = None) -> Finding | None:
@@ -63,10 +67,10 @@ def recognise(device: str, text: str, place: Place | None = None) -> Finding | N
         place: What is known of this machine.
     """
     place = place or Place()
-    for fault, pattern in _COMPILED:
+    for fault in FAULTS:
         if fault.devices and device not in fault.devices:
             continue
-        match = pattern.search(text)
+        match = _pattern(fault).search(text)
         if match is None:
             continue
         words = {name: value or "" for name, value in match.groupdict().items()}
@@ -88,7 +92,8 @@ def is_out_of_memory(text: str) -> bool:
 
     cuDNN and cuBLAS say that they are not initialised when they find no memory for their own workspace.
     """
-    return bool(_MEMORY.search(text) or _STARVED.search(text))
+    memory = next(fault for fault in FAULTS if fault.key == "memory")
+    return bool(_pattern(memory).search(text) or re.search(_STARVED, text, re.IGNORECASE))
 
 
 def _counts(fault: Fault, major: str, place: Place) -> bool:

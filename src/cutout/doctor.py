@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from cutout import __version__, png
+from cutout.choices import PngLevel
 from cutout.cpus import cgroup_quota, usable_cpus
 from cutout.errors import CutoutError
 from cutout.gpu_memory import cards
 from cutout.models import DEFAULT_MODEL, MODELS
-from cutout.options import PngLevel
 from cutout.proof import prove
 from cutout.providers import PROVIDERS, Device, request_device, why_not
-from cutout.session import machine
+from cutout.runtime import machine
 from cutout.store import data_home, locate, offline, require
 
 if TYPE_CHECKING:

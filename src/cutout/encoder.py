@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cutout import deep as sixteen
+from cutout.choices import BitDepth, OutputFormat, PngLevel
 from cutout.errors import CutoutError, OutputError
 from cutout.metadata import NO_METADATA, Metadata
-from cutout.options import BitDepth, OutputFormat, PngLevel
 from cutout.png import encode_png
 from cutout.pngchunks import insert, profile_chunks, text_chunks
 from cutout.tiff import Tiff

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cutout.atomic import is_part, status_of
+from cutout.choices import OUTPUT_SUFFIXES, Existing, OnCollision, OutputFormat
 from cutout.errors import UsageError
-from cutout.options import OUTPUT_SUFFIXES, Existing, OnCollision, OutputFormat
 from cutout.sniff import CAMERA_RAW_NAMES, HEAD, sniff
 
 if TYPE_CHECKING:

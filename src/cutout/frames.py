@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 from PIL import Image
 
+from cutout.choices import BitDepth, OutputFormat, PngLevel
 from cutout.encoder import assemble, check_side, settings, tiff_page, translated, wide_colors
 from cutout.errors import OutputError
 from cutout.metadata import NO_METADATA, Metadata
-from cutout.options import BitDepth, OutputFormat, PngLevel
 from cutout.png import encode_png
 from cutout.pngchunks import Animation, insert, text_chunks
 from cutout.tiff import Tiff

@@ -7,7 +7,7 @@ from html import escape
 from typing import TYPE_CHECKING
 
 from cutout import codec
-from cutout.options import OutputFormat
+from cutout.choices import OutputFormat
 from cutout.sheet import View
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import Any
 
 from cutout import exif as blocks
 from cutout import xmp as packets
-from cutout.options import OutputFormat, Strip
+from cutout.choices import OutputFormat, Strip
 
 __all__ = ["NO_METADATA", "Metadata", "read_dpi", "read_exif", "read_xmp"]
 

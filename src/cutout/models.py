@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
+from cutout.choices import Fit
 from cutout.errors import ModelError, UsageError
-from cutout.options import Fit
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -73,6 +73,8 @@ class ModelSpec:
         divisor: 255, or None for the picture's own largest value (what the U²-Net family was released with).
         mean: Per channel, after the division.
         std: Per channel, after the division.
+        exact_resize: The input is resized by Pillow itself, bit for bit as rembg does: networks in int8 make
+            visible what `resize.shrink` does otherwise.
         fit: Default of `--fit`.
         fit_note: What that was chosen by: MAE · 1000 of stretch → pad, on sets of photographs that docs/quality-eval.md
             tells of.
@@ -101,6 +103,7 @@ class ModelSpec:
     divisor: float | None = None
     mean: Triple = _IMAGENET_MEAN
     std: Triple = _IMAGENET_STD
+    exact_resize: bool = False
     fit: Fit = Fit.STRETCH
     fit_note: str = ""
     output: int = 0
@@ -110,6 +113,11 @@ class ModelSpec:
     path: Path | None = None
     about: str = ""
     reduced: Reduced | None = None
+
+    @property
+    def exact_nodes(self) -> frozenset[str]:
+        """Nodes of the file that stay in float32, whatever the others compute in."""
+        return frozenset(self.reduced.exact if self.reduced else ())
 
 
 _BIREFNET = {
@@ -181,6 +189,7 @@ MODELS: dict[str, ModelSpec] = {
             44_173_029,
             "75da6c8d2f8096ec743d071951be73b4a8bc7b3e51d9a6625d63644f90ffeedb",
             licence="not stated by its author",
+            exact_resize=True,
             fit_note="toys and plants 255 → 99, animals and things 40 → 54, people 15 → 20",
             about="u2net made smaller",
         ),

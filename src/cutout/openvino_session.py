@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
     from PIL import Image
 
+    from cutout.choices import Fit
     from cutout.models import ModelSpec
-    from cutout.options import Fit
     from cutout.providers import DeviceRequest
     from cutout.stages import Stages
 

@@ -9,172 +9,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from cutout import specs
+from cutout.choices import BackgroundFit, EdgeColors, Fit
 from cutout.errors import UsageError
 from cutout.specs import Color, Gradient, Length, parse_color
 
 __all__ = [
-    "OUTPUT_SUFFIXES",
-    "BackgroundFit",
-    "BitDepth",
-    "EdgeColors",
-    "Existing",
-    "Fit",
-    "OnCollision",
-    "OutputFormat",
-    "PngLevel",
-    "Precision",
     "RemoveOptions",
-    "Strip",
-    "parse_color",
-    "parse_precision",
 ]
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 _Kind = TypeVar("_Kind", bound=StrEnum)
-
-
-class Fit(StrEnum):
-    """How a picture is brought to the model's input size."""
-
-    STRETCH = "stretch"
-    """Both sides scaled to the input; the aspect ratio changes."""
-    PAD = "pad"
-    """The long side scaled, the rest filled (letterbox); the filling is cropped from the mask again."""
-
-
-class EdgeColors(StrEnum):
-    """What becomes of the colours of soft pixels, in which the old background shines through."""
-
-    KEEP = "keep"
-    """They stay the picture's own."""
-    CLEAN = "clean"
-    """The old background's share is taken out of them."""
-
-
-class OutputFormat(StrEnum):
-    """The formats that can be written."""
-
-    PNG = "png"
-    WEBP = "webp"
-    JPEG = "jpg"
-    TIFF = "tiff"
-    AVIF = "avif"
-    HEIC = "heic"
-
-    @property
-    def has_alpha(self) -> bool:
-        """Whether the format can hold transparency."""
-        return self is not OutputFormat.JPEG
-
-    @property
-    def has_16_bits(self) -> bool:
-        """Whether 16 bits a channel can be written."""
-        return self in {OutputFormat.PNG, OutputFormat.TIFF}
-
-    @property
-    def has_frames(self) -> bool:
-        """Whether an animation can be written."""
-        return self in {OutputFormat.PNG, OutputFormat.WEBP, OutputFormat.AVIF}
-
-    @property
-    def has_pages(self) -> bool:
-        """Whether several pages of different sizes can be written."""
-        return self is OutputFormat.TIFF
-
-
-OUTPUT_SUFFIXES: dict[str, OutputFormat] = {
-    ".png": OutputFormat.PNG,
-    ".webp": OutputFormat.WEBP,
-    ".jpg": OutputFormat.JPEG,
-    ".jpeg": OutputFormat.JPEG,
-    ".tif": OutputFormat.TIFF,
-    ".tiff": OutputFormat.TIFF,
-    ".avif": OutputFormat.AVIF,
-    ".heic": OutputFormat.HEIC,
-    ".heif": OutputFormat.HEIC,
-}
-
-
-class Strip(StrEnum):
-    """Which of what travels beside the pixels is left out."""
-
-    NONE = "none"
-    GPS = "gps"
-    """Where the picture was taken, in EXIF and XMP."""
-    ALL = "all"
-    """All but the colour profile and the resolution."""
-
-
-class BitDepth(StrEnum):
-    """Bits a channel of the output."""
-
-    AUTO = "auto"
-    """16 where the input has more than 8 and the format can hold them, else 8."""
-    EIGHT = "8"
-    SIXTEEN = "16"
-
-
-class PngLevel(StrEnum):
-    """How hard a PNG is compressed."""
-
-    FASTEST = "fastest"
-    """igzip: half the time of `fast`, files about 10% larger."""
-    FAST = "fast"
-    """zlib-ng level 4, 3 from 4 megapixels on: files as large as Pillow's by default, in a tenth of its time."""
-    SMALL = "small"
-    """zlib-ng level 9."""
-
-
-class Existing(StrEnum):
-    """What to do with an output that is already there."""
-
-    SKIP = "skip"
-    OVERWRITE = "overwrite"
-    FAIL = "fail"
-
-
-class OnCollision(StrEnum):
-    """What to do when two inputs would write one output."""
-
-    REFUSE = "refuse"
-    SUFFIX = "suffix"
-
-
-class Precision(StrEnum):
-    """What a model computes in."""
-
-    FULL = "full"
-    """float32."""
-    REDUCED = "reduced"
-    """bfloat16 wherever that was measured to do no harm."""
-
-
-def parse_precision(value: str) -> Precision:
-    """`full` or `reduced`.
-
-    Raises:
-        UsageError: Neither.
-    """
-    try:
-        return Precision(value)
-    except ValueError:
-        raise UsageError(f"unknown precision {value!r}", hint=f"known: {', '.join(Precision)}") from None
-
-
-class BackgroundFit(StrEnum):
-    """How a background picture is brought to the size of the result."""
-
-    COVER = "cover"
-    """Scaled to cover all of it, the overhang cropped evenly."""
-    CONTAIN = "contain"
-    """Scaled to lie wholly inside, in the middle; the rest is white."""
-    TILE = "tile"
-    """Repeated at its own size, from the upper left corner."""
-    STRETCH = "stretch"
-    """Both sides scaled; the aspect ratio changes."""
-
 
 _MAY_BE_NONE = frozenset({"threshold", "max_size"})
 

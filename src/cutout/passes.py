@@ -12,7 +12,8 @@ from cutout.refine import WORKING_SIDE, average, band, box_mean, magnification, 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from cutout.options import Fit, RemoveOptions
+    from cutout.choices import Fit
+    from cutout.options import RemoveOptions
     from cutout.session import Session
     from cutout.stages import Stages
 

@@ -12,14 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 from cutout import backdrop, cleanup, codec, foreground, framing, matte, matting, passes, refine
 from cutout.accelerator import open_model
+from cutout.choices import BackgroundFit, EdgeColors, Precision, parse_precision
 from cutout.colors import is_srgb, to_srgb
-from cutout.cpus import usable_cpus
+from cutout.cpus import threads_each
 from cutout.deep import merge
 from cutout.device_options import DeviceOptions
 from cutout.errors import ModelError, PictureError, UsageError
 from cutout.models import DEFAULT_MODEL, ModelSpec, custom_spec, find_spec
 from cutout.openvino_session import check_reduced, no_reduced, open_reduced
-from cutout.options import BackgroundFit, EdgeColors, Precision, RemoveOptions, parse_precision
+from cutout.options import RemoveOptions
 from cutout.providers import request_device
 from cutout.rembg_session import PREFIX, open_rembg
 from cutout.stages import Stages
@@ -113,7 +114,7 @@ class Remover:
         self.options = options or RemoveOptions()
         _check(self.options)
         request = request_device(device, os.environ)
-        threads = max(1, usable_cpus() // max(1, jobs))
+        threads = threads_each(jobs)
         extra = dict(model_options or {})
         self.precision = parse_precision(precision)
         reduced = self.precision is Precision.REDUCED

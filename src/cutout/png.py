@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cutout.options import PngLevel
+from cutout.choices import PngLevel
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from cutout.providers import DeviceRequest, provider_entry, why_not
+from cutout.runtime import prepare
 from cutout.runtime_log import what_it_says
-from cutout.session import prepare
 from cutout.tiny_model import SHAPE, expected, tiny_model
 
 if TYPE_CHECKING:
     from cutout.providers import Device
-    from cutout.session import Prepared
+    from cutout.runtime import Prepared
 
 __all__ = ["Proof", "prove"]
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from cutout.errors import CutoutError, DeviceError, ModelError, UsageError
 from cutout.models import ModelSpec
 from cutout.providers import CPU
-from cutout.session import prepare, quiet
+from cutout.runtime import prepare, quiet
 from cutout.store import offline
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from PIL import Image
 
-    from cutout.options import Fit
+    from cutout.choices import Fit
     from cutout.providers import DeviceRequest
     from cutout.stages import Stages
 

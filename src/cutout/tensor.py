@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
+from cutout.choices import Fit
 from cutout.errors import ModelError
 from cutout.models import Activation
-from cutout.options import Fit
 from cutout.resize import shrink
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def to_input(
 
     Args:
         rgb: Mode RGB, any size.
-        spec: Gives divisor, mean and std.
+        spec: Gives divisor, mean and std, and whether the resize is Pillow's own.
         size: (height, width) of the input.
         fit: Stretched, or scaled with its aspect ratio kept and centred on zeros (which is the mean colour).
 
@@ -77,7 +77,8 @@ def to_input(
         place = Placement((width - inner_width) // 2, (height - inner_height) // 2, inner_width, inner_height, size)
     small = rgb
     if rgb.size != (place.width, place.height):
-        small = shrink(rgb, (place.width, place.height))
+        inner = (place.width, place.height)
+        small = rgb.resize(inner, Image.Resampling.LANCZOS) if spec.exact_resize else shrink(rgb, inner)
     pixels = np.asarray(small)
     divisor = spec.divisor if spec.divisor is not None else max(float(pixels.max()), 1e-6)
     batch = np.zeros((1, 3, height, width), np.float32)

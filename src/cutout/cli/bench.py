@@ -7,11 +7,12 @@ from typing import Annotated
 
 import typer
 
+from cutout.choices import OutputFormat, Precision
 from cutout.cli.options import option
 from cutout.console import Console
 from cutout.errors import UsageError
 from cutout.models import DEFAULT_MODEL
-from cutout.options import OutputFormat, Precision, RemoveOptions
+from cutout.options import RemoveOptions
 
 __all__ = ["bench"]
 

@@ -8,19 +8,20 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cutout.choices import Fit  # noqa: TC001 - Typer reads the annotations
 from cutout.cli.options import option
 from cutout.cli.run import Interrupt
 from cutout.cli.sides import emit_json, open_sides, options_of, workers_for
 from cutout.console import Console, Progress
 from cutout.errors import ExitCode, UsageError
-from cutout.options import Fit, parse_color
+from cutout.specs import parse_color
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from cutout.choices import OutputFormat
     from cutout.comparison import Gathered
     from cutout.contenders import Contender, Found
-    from cutout.options import OutputFormat
     from cutout.pipeline import Cutout
     from cutout.sheet import Color, Entry
 

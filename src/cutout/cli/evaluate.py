@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cutout.choices import Fit  # noqa: TC001 - Typer reads the annotations
 from cutout.cli.options import option
 from cutout.cli.run import Interrupt
 from cutout.cli.sides import emit_json, emit_line, open_sides, options_of, workers_for
 from cutout.console import Console, Progress
 from cutout.errors import ExitCode
-from cutout.options import Fit  # noqa: TC001 - Typer reads the annotations
 
 if TYPE_CHECKING:
     from cutout.evaluation import Verdict

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated
 
+from cutout.choices import BackgroundFit as _BackgroundFit
 from cutout.cli.options import option
-from cutout.options import BackgroundFit as _BackgroundFit
 
 __all__ = [
     "LOOK",

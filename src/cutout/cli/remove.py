@@ -8,15 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cutout.cli import devices, looks
-from cutout.cli.options import option, pairs
-from cutout.cli.run import Interrupt, is_terminal, print_plan, run_plan
-from cutout.console import Console
-from cutout.cpus import usable_cpus
-from cutout.device_options import DeviceOptions, parse_batch
-from cutout.errors import ExitCode, UsageError
-from cutout.models import DEFAULT_MODEL
-from cutout.options import (
+from cutout.choices import (
     BackgroundFit,
     BitDepth,
     EdgeColors,
@@ -26,9 +18,17 @@ from cutout.options import (
     OutputFormat,
     PngLevel,
     Precision,
-    RemoveOptions,
     Strip,
 )
+from cutout.cli import devices, looks
+from cutout.cli.options import option, pairs
+from cutout.cli.run import Interrupt, is_terminal, print_plan, run_plan
+from cutout.console import Console
+from cutout.cpus import threads_each, usable_cpus
+from cutout.device_options import DeviceOptions, parse_batch
+from cutout.errors import ExitCode, UsageError
+from cutout.models import DEFAULT_MODEL
+from cutout.options import RemoveOptions
 
 if TYPE_CHECKING:
     from cutout.files import Plan
@@ -328,7 +328,7 @@ def remove(
         lossless=lossless,
         png_level=png_level,
         keep_hidden=keep_hidden,
-        threads=max(1, usable_cpus() // workers),
+        threads=threads_each(workers),
         max_pixels=max_pixels,
         bit_depth=bit_depth,
         strip=strip,

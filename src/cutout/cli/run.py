@@ -11,9 +11,9 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
+from cutout.choices import Existing, Precision
 from cutout.console import Console, Progress, printable
 from cutout.errors import ExitCode, OutputError, PictureError
-from cutout.options import Existing, Precision
 
 if TYPE_CHECKING:
     from cutout.batch import Encoding
@@ -31,7 +31,7 @@ def is_terminal(stream: Any) -> bool:
 
 def print_plan(todo: Plan, console: Console, *, as_json: bool) -> None:
     """What would become what, on standard output."""
-    from cutout.batch import emit
+    from cutout.job_io import emit
     from cutout.report import Outcome, Status
 
     terminal = is_terminal(sys.stdout)
@@ -61,7 +61,7 @@ def _is_there(job: Job) -> bool:
 
 def _emit(line: dict[str, Any]) -> None:
     """One JSON line, as UTF-8 whatever the terminal speaks; bytes of a name that are no text become U+FFFD."""
-    from cutout.batch import emit
+    from cutout.job_io import emit
 
     text = json.dumps(line, ensure_ascii=False).encode("utf-8", "surrogateescape").decode("utf-8", "replace")
     emit(text.encode() + b"\n")
@@ -185,7 +185,7 @@ class Interrupt:
             signal.signal(number, handler)
 
     def _handle(self, _number: int, _frame: object) -> None:
-        from cutout.batch import activity
+        from cutout.job_io import activity
 
         # a signal may arrive in the middle of a write to the same stream, which refuses a second one
         if self._stop.is_set() or activity.only_waits:  # what waits for input may wait for ever

@@ -65,14 +65,14 @@ def workers_for(jobs: int, pictures: int) -> int:
 
 def emit_line(text: str) -> None:
     """One line of data for people, on standard output."""
-    from cutout.batch import emit
+    from cutout.job_io import emit
 
     emit(printable(text).encode() + b"\n")
 
 
 def emit_json(line: dict[str, Any]) -> None:
     """One line of data for programs, as UTF-8; bytes of a name that are no text become U+FFFD."""
-    from cutout.batch import emit
+    from cutout.job_io import emit
 
     emit(json.dumps(line, ensure_ascii=False).encode("utf-8", "surrogateescape").decode("utf-8", "replace").encode())
     emit(b"\n")

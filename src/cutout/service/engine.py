@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from cutout.batch import Encoding, transform
+from cutout.choices import OutputFormat
 from cutout.errors import CutoutError, PictureError, UsageError
-from cutout.options import OutputFormat, RemoveOptions
 from cutout.pipeline import Remover, resolve_model
 from cutout.rembg_session import PREFIX
 from cutout.sniff import HEAD, sniff
@@ -19,6 +19,7 @@ from cutout.stages import Stages
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from cutout.options import RemoveOptions
     from cutout.service.settings import Settings
 
 __all__ = ["Done", "Engine", "NotAPictureError", "ScarceError", "Wish", "media_type"]

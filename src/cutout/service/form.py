@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cutout.batch import Encoding
+from cutout.choices import OutputFormat
 from cutout.errors import UsageError
-from cutout.options import OutputFormat, RemoveOptions
+from cutout.options import RemoveOptions
 from cutout.service.engine import Engine, Wish
 
 if TYPE_CHECKING:

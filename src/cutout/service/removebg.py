@@ -15,7 +15,8 @@ from PIL import Image
 from starlette.datastructures import UploadFile
 
 from cutout import codec
-from cutout.options import OutputFormat, RemoveOptions
+from cutout.choices import OutputFormat
+from cutout.options import RemoveOptions
 from cutout.service import form
 from cutout.service.describe import PICTURE
 from cutout.service.engine import Done, media_type
