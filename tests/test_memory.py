@@ -35,6 +35,31 @@ def look(**environ: str) -> list[int]:
     return [int(line) for line in said.split()]
 
 
+CLEARED = """
+import os, resource
+from cutout.memory import keep_for_the_next
+keep_for_the_next()
+def pages():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(20):
+        bytearray(b"1") * (20 << 20)  # as large as the arrays of an inference
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+pages()
+print(pages())
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="it is glibc's malloc that is told")
+def test_memory_that_was_given_back_is_used_again() -> None:
+    def pages(**environ: str) -> int:
+        clean = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
+        command = [sys.executable, "-c", CLEARED]
+        return int(subprocess.run(command, env={**clean, **environ}, capture_output=True, text=True, check=True).stdout)
+
+    assert pages() < 100
+    assert pages(MALLOC_TRIM_THRESHOLD_="100000") > 20_000  # what the user has set is left alone
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="heaps of threads are glibc's")
 def test_threads_share_one_heap() -> None:
     ours, _ = look()

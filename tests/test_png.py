@@ -147,6 +147,67 @@ def test_without_the_fast_libraries_zlib_does_it(level: PngLevel, monkeypatch: p
         png._library.cache_clear()
 
 
+@pytest.fixture(scope="module")
+def large(examples: Path) -> tuple[Image.Image, Image.Image]:
+    """A photograph with a camera's grain, 5 megapixels, its alpha empty at the top and at the bottom."""
+    rgb, alpha = (image.resize((2560, 2000), Image.Resampling.BICUBIC) for image in photo(examples))
+    grain = np.random.default_rng(0).normal(0, 4, (2000, 2560, 3))
+    rgb = Image.fromarray(np.clip(np.asarray(rgb) + grain, 0, 255).astype(np.uint8))
+    alpha.paste(0, (0, 0, 2560, 300))
+    alpha.paste(0, (0, 1800, 2560, 2000))
+    return rgb, alpha
+
+
+class TestLargePictures:
+    """igzip takes over where it costs little, in one stream with zlib-ng's."""
+
+    @staticmethod
+    def without_igzip(large: tuple[Image.Image, Image.Image], monkeypatch: pytest.MonkeyPatch) -> bytes:
+        with monkeypatch.context() as patch:
+            patch.setitem(sys.modules, "isal", None)
+            png._library.cache_clear()
+            alone = encode_png(*large)
+        png._library.cache_clear()
+        return alone
+
+    def test_the_pixels_are_the_same_whoever_compresses(
+        self, large: tuple[Image.Image, Image.Image], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        mixed, alone = encode_png(*large), self.without_igzip(large, monkeypatch)
+        assert mixed != alone
+        assert np.array_equal(np.asarray(reopen(mixed)), np.asarray(reopen(alone)))
+
+    def test_the_file_grows_as_little_as_was_promised(
+        self, large: tuple[Image.Image, Image.Image], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        mixed, alone = encode_png(*large), self.without_igzip(large, monkeypatch)
+        assert 1 < len(mixed) / len(alone) < 1 + png._GROWTH + 0.01
+
+    def test_the_bytes_do_not_depend_on_the_threads(self, large: tuple[Image.Image, Image.Image]) -> None:
+        assert encode_png(*large, threads=1) == encode_png(*large, threads=3)
+
+    def test_colours_that_were_kept_are_the_pictures_own(self, large: tuple[Image.Image, Image.Image]) -> None:
+        assert np.array_equal(np.asarray(reopen(encode_png(*large, keep_hidden=True)))[..., :3], np.asarray(large[0]))
+
+    @pytest.mark.parametrize("rows", [0, 1, 40, 2000])
+    def test_little_content_is_no_trouble(self, rows: int, large: tuple[Image.Image, Image.Image]) -> None:
+        alpha = Image.new("L", large[0].size)
+        alpha.paste(255, (100, 0, 2000, rows))
+        expected = np.asarray(large[0]) * (np.asarray(alpha) > 0)[..., None]
+        assert np.array_equal(np.asarray(reopen(encode_png(large[0], alpha)))[..., :3], expected)
+
+    @pytest.mark.parametrize("tool", ["pngcheck", "pngtopam"])
+    def test_other_readers_agree(self, tool: str, large: tuple[Image.Image, Image.Image], tmp_path: Path) -> None:
+        if shutil.which(tool) is None:
+            pytest.skip(f"{tool} is not installed (Debian: pngcheck, netpbm)")
+        path = tmp_path / "a.png"
+        path.write_bytes(encode_png(*large))
+        command = ["pngcheck", "-v", str(path)] if tool == "pngcheck" else ["pngtopam", "-alphapam", str(path)]
+        done = subprocess.run(command, capture_output=True, check=True)
+        with Image.open(path) as image:
+            assert tool == "pngcheck" or done.stdout.endswith(np.asarray(image).tobytes())
+
+
 @pytest.mark.parametrize("level", LEVELS)
 @pytest.mark.parametrize("kind", ["L", "RGB", "RGBA"])
 @pytest.mark.parametrize("tool", ["pngcheck", "pngtopam"])

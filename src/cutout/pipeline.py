@@ -19,7 +19,6 @@ from cutout.deep import merge
 from cutout.device_options import DeviceOptions
 from cutout.errors import ModelError, PictureError, UsageError
 from cutout.models import DEFAULT_MODEL, ModelSpec, custom_spec, find_spec
-from cutout.openvino_session import check_reduced, no_reduced, open_reduced
 from cutout.options import RemoveOptions
 from cutout.providers import request_device
 from cutout.rembg_session import PREFIX, open_rembg
@@ -122,11 +121,15 @@ class Remover:
             _refuse_config(model_config)
             name = str(model).removeprefix(PREFIX)
             if reduced:
+                from cutout.openvino_session import no_reduced
+
                 raise no_reduced(str(model))
             self.session: Session = open_rembg(name, request, threads=threads, model_options=extra, warn=warn)
         else:
             spec = resolve_model(model, model_config)
             if reduced:
+                from cutout.openvino_session import check_reduced, open_reduced
+
                 check_reduced(spec, request, extra)
                 self.session = open_reduced(require(spec), spec, threads=threads, jobs=jobs)
                 return

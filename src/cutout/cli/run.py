@@ -127,8 +127,10 @@ def run_plan(
             else:
                 waiting.append(job)
         if waiting:  # a run with nothing left to do opens no model
+            from cutout.memory import keep_for_the_next
             from cutout.pipeline import Remover
 
+            keep_for_the_next()
             remover = Remover(options=options, jobs=workers, **settings)
             used_model, used_device, batch = remover.model, remover.device, remover.batch
             precision = remover.precision
