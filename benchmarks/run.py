@@ -158,9 +158,12 @@ def steady(folder: Path, workers: int, rounds: int) -> float:
     from cutout.batch import Encoding, process_all
     from cutout.choices import Existing
     from cutout.files import plan
+    from cutout.memory import keep_for_the_next, keep_small
     from cutout.options import RemoveOptions
     from cutout.pipeline import Remover
 
+    keep_small()  # as the command does
+    keep_for_the_next()
     remover = Remover(device="cpu", jobs=workers)
     options, encoding = RemoveOptions(), Encoding()
     with tempfile.TemporaryDirectory(prefix="cutout-bench-") as out:

@@ -11,6 +11,7 @@ from PIL import Image, ImageDraw, ImageFilter
 from small import ORANGE
 
 from cutout import matte, passes, refine
+from cutout.choices import Fit
 from cutout.codec import Picture, decode
 from cutout.errors import UsageError
 from cutout.models import MODELS
@@ -57,9 +58,11 @@ class Painter:
 
     def __init__(self, paint: Callable[[Image.Image], Image.Image]) -> None:
         self.paint, self.seen, self.spec, self.device = paint, [(0, 0)], MODELS["u2netp"], "cpu"
+        self.fits: list[Fit | None] = []
 
-    def predict(self, rgb: Image.Image, **_: object) -> Image.Image:
+    def predict(self, rgb: Image.Image, *, fit: Fit | None, **_: object) -> Image.Image:
         self.seen.append(rgb.size)
+        self.fits.append(fit)
         return self.paint(rgb)
 
 
@@ -217,26 +220,40 @@ def test_the_coefficients_are_those_of_a_least_squares_fit() -> None:
 # --- passes ---
 
 
-def test_the_subject_is_looked_at_closely_twice() -> None:
+def test_the_picture_is_looked_at_in_both_fits_and_the_subject_closely() -> None:
     rgb = Image.new("RGB", (1000, 800))
     rgb.paste(ORANGE, (450, 350, 550, 450))
     session: Any = Painter(by_red)
     mask, resolution = passes.predict(session, rgb, RemoveOptions(refine=True), Stages())
     assert resolution == (64, 64)
-    whole, *parts = session.seen[1:]
-    assert whole == (1000, 800)
-    assert len(parts) == 2
-    assert parts[0] == parts[1]
-    assert all(140 <= side <= 240 for side in parts[0]), "the subject with a quarter of its size around it"
+    whole, again, subject = session.seen[1:]
+    assert whole == again == (1000, 800)
+    assert session.fits == [None, Fit.PAD, None]
+    assert all(140 <= side <= 240 for side in subject), "the subject with a quarter of its size around it"
     plain = by_red(rgb).resize(mask.size, Image.Resampling.LANCZOS)
     truth = np.asarray(rgb.getchannel("R").resize(mask.size), np.float32) / 255
     assert error(mask, truth) < 0.6 * error(plain, truth)
 
 
-def test_a_subject_that_fills_the_picture_is_looked_at_twice_only() -> None:
+@pytest.mark.parametrize(("size", "looks"), [((300, 300), 1), ((305, 300), 1), ((400, 300), 2)])
+def test_what_would_show_the_same_again_is_not_looked_at(size: tuple[int, int], looks: int) -> None:
+    """A subject that fills the picture, a picture that is as square as the input, and one that is not."""
     session: Any = Painter(by_red)
-    passes.predict(session, Image.new("RGB", (300, 300), ORANGE), RemoveOptions(refine=True), Stages())
-    assert session.seen[1:] == [(300, 300)] * 2
+    passes.predict(session, Image.new("RGB", size, ORANGE), RemoveOptions(refine=True), Stages())
+    assert session.seen[1:] == [size] * looks
+
+
+def test_padding_that_was_asked_for_is_complemented_by_stretching() -> None:
+    session: Any = Painter(by_red)
+    passes.predict(session, Image.new("RGB", (400, 300), ORANGE), RemoveOptions(refine=True, fit=Fit.PAD), Stages())
+    assert session.fits == [Fit.PAD, Fit.STRETCH]
+
+
+def test_a_model_that_takes_any_aspect_sees_the_picture_once() -> None:
+    session: Any = Painter(by_red)
+    session.spec = MODELS["modnet"]
+    passes.predict(session, Image.new("RGB", (400, 300), ORANGE), RemoveOptions(refine=True), Stages())
+    assert len(session.fits) == 1
 
 
 def test_an_empty_mask_and_a_class_model_are_looked_at_once() -> None:

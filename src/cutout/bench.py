@@ -15,6 +15,7 @@ from cutout.choices import Existing, OutputFormat, Precision
 from cutout.cpus import threads_each, usable_cpus
 from cutout.errors import UsageError
 from cutout.files import Job, plan
+from cutout.memory import keep_for_the_next
 from cutout.pipeline import Remover
 from cutout.report import Status
 from cutout.stages import STAGES
@@ -126,6 +127,7 @@ def measure(
         jobs = plan(names, out, output_format=output_format, existing=Existing.OVERWRITE).jobs
         if not jobs:
             raise UsageError("there is no picture among the inputs")
+        keep_for_the_next()
         results = []
         for count in settings:
             tell(f"{count} side by side, {seconds:.0f} s")

@@ -40,7 +40,7 @@ class RemoveOptions:
         threshold: 0–255; alpha at or above it becomes 255, below it 0. None keeps soft edges.
         post_process: Smooth the mask and make it binary.
         rescale: Stretch the mask to the full range 0–255; None takes the model's own default.
-        refine: Look again at the subject and at its mirror image, and move the mask's contour onto the picture's edges.
+        refine: Look again at the undistorted picture and at the subject, and move the contour onto the picture's edges.
         tiles: Look again at those tiles of an N×N grid that the contour runs through, 2–8; 0 or 1 looks at none.
         matting: Refine the edge by closed-form matting (Levin et al. 2008).
         matting_foreground: 0–255; mask values above it are surely foreground.

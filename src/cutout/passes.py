@@ -1,18 +1,19 @@
-"""Further looks of the network at one picture: mirrored, at its subject alone, and tile by tile."""
+"""Further looks of the network at one picture: undistorted, at its subject alone, and tile by tile."""
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
+from cutout.choices import Fit
 from cutout.refine import WORKING_SIDE, average, band, box_mean, magnification, probability, to_mask, working
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from cutout.choices import Fit
     from cutout.options import RemoveOptions
     from cutout.session import Session
     from cutout.stages import Stages
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 __all__ = ["predict", "subject_box", "tile_boxes", "window"]
 
+_ALIKE = 0.05
+"""Pictures whose aspect is so near to the input's look the same padded and stretched."""
 _MARGIN = 0.25
 """Around the subject, in parts of its longer side: the network needs to see what it stands before."""
 _FADE = 0.1
@@ -40,9 +43,9 @@ def predict(
 ) -> tuple[Image.Image, tuple[int, int]]:
     """The mask of a picture, by as many looks as the options ask for.
 
-    With `refine`: the whole picture, the subject with a margin, and the latter mirrored; three inferences. With
-    `tiles`: those tiles of an N×N grid that the contour runs through, too. Class models look once, since they have no
-    certainty to weigh.
+    With `refine`: the whole picture, stretched to the input and with its aspect kept, and the subject with a margin;
+    three inferences at most. With `tiles`: those tiles of an N×N grid that the contour runs through, too. Class models
+    look once, since they have no certainty to weigh.
 
     Args:
         session: An opened model.
@@ -60,6 +63,7 @@ def predict(
     size = working(rgb.size, max(WORKING_SIDE * (2 if options.tiles > 3 else 1), *whole.size))
     values = probability(whole.resize(size, Image.Resampling.LANCZOS))
     if options.refine:
+        values = _with_other_fit(look, options, values)
         values = _with_subject(look, whole, values)
     if options.tiles:
         values = _with_tiles(look, values, options.tiles, magnification(whole.size, size))
@@ -70,28 +74,40 @@ class _Look:
     """The network on parts of one picture."""
 
     def __init__(self, session: Session, rgb: Image.Image, fit: Fit | None, stages: Stages) -> None:
-        self._session, self.rgb, self._fit, self._stages = session, rgb, fit, stages
+        self.session, self.rgb, self._fit, self._stages = session, rgb, fit, stages
 
-    def at(self, box: Box, *, mirrored: bool = False) -> Image.Image:
+    def at(self, box: Box) -> Image.Image:
         """The mask (mode L) of a part; it is not stretched, since a part need not hold both subject and background."""
-        part = self.rgb.crop(box)
-        if mirrored:
-            part = ImageOps.mirror(part)
-        mask = self._session.predict(part, fit=self._fit, rescale=False, stages=self._stages)
-        return ImageOps.mirror(mask) if mirrored else mask
+        return self.session.predict(self.rgb.crop(box), fit=self._fit, rescale=False, stages=self._stages)
+
+    def otherwise(self, options: RemoveOptions) -> Image.Image | None:
+        """The whole mask, padded if it was stretched and the other way round; None where both are the same."""
+        spec = self.session.spec
+        if spec.size is None:  # its input has the picture's aspect anyway
+            return None
+        height, width = spec.size
+        if abs(self.rgb.width * height / (self.rgb.height * width) - 1) < _ALIKE:
+            return None
+        first = spec.fit if self._fit is None else self._fit
+        other = Fit.STRETCH if first is Fit.PAD else Fit.PAD
+        return self.session.predict(self.rgb, fit=other, rescale=options.rescale, stages=self._stages)
+
+
+def _with_other_fit(look: _Look, options: RemoveOptions, values: Plane) -> Plane:
+    """The whole picture's mask, averaged with that of the other fit: each errs in its own way."""
+    seen = look.otherwise(options)
+    if seen is None:
+        return values
+    return average([values, probability(seen.resize(_size(values), Image.Resampling.LANCZOS))], [0.5, 0.5])
 
 
 def _with_subject(look: _Look, whole: Image.Image, values: Plane) -> Plane:
-    """The whole picture's mask, averaged with two looks at the subject."""
+    """The whole picture's mask, averaged with a look at the subject."""
     size = look.rgb.size
     box = subject_box(whole, size)
     if box == (0, 0, *size):  # it fills the picture: looking once more would show the same
-        seen = probability(look.at(box, mirrored=True).resize(_size(values), Image.Resampling.LANCZOS))
-        return average([values, seen], [0.5, 0.5])
-    straight, mirrored = (probability(look.at(box, mirrored=mirror)) for mirror in (False, True))
-    if straight.shape != mirrored.shape:
         return values
-    part, place = _placed(to_mask((straight + mirrored) / 2), box, size, _size(values))
+    part, place = _placed(look.at(box), box, size, _size(values))
     weight = window(box, size, _size(values))[place] * 0.5
     result = values.copy()
     result[place] = _toward(values[place], part, weight)
@@ -138,12 +154,8 @@ def subject_box(mask: Image.Image, size: tuple[int, int], margin: float = _MARGI
     across, down = size[0] / mask.width, size[1] / mask.height
     left, top, right, bottom = box[0] * across, box[1] * down, box[2] * across, box[3] * down
     more = margin * max(right - left, bottom - top)
-    return (
-        max(0, round(left - more)),
-        max(0, round(top - more)),
-        min(size[0], round(right + more)),
-        min(size[1], round(bottom + more)),
-    )
+    left, top = (max(0, math.floor(value)) for value in (left - more, top - more))
+    return left, top, min(size[0], math.ceil(right + more)), min(size[1], math.ceil(bottom + more))
 
 
 def tile_boxes(size: tuple[int, int], count: int) -> list[Box]:

@@ -39,7 +39,7 @@ class RembgSession:
         self._inner = inner
         self._options = options
         self._lock = threading.Lock()  # rembg promises nothing about threads
-        self.spec = ModelSpec(name=PREFIX + name, file="", licence="see rembg", about="through rembg")
+        self.spec = ModelSpec(name=PREFIX + name, file="", licence="see rembg", size=None, about="through rembg")
         self.device = device
 
     def predict(
