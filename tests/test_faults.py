@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import gc
 import io
 import json
 import os
@@ -35,7 +36,7 @@ from cutout.choices import Existing, OutputFormat
 from cutout.cli.run import Interrupt
 from cutout.console import Console
 from cutout.errors import OutputError
-from cutout.files import Job
+from cutout.files import Job, plan
 from cutout.options import RemoveOptions
 from cutout.report import BugError, Outcome, Report, Status
 
@@ -742,3 +743,19 @@ class TestReport:
     def test_what_was_not_started_is_counted(self) -> None:
         line = self.report(outcome(Status.DONE), total=5).as_json(seconds=1.23456, model="m", device="cpu")
         assert (line["not_started"], line["seconds"]) == (4, 1.235)
+
+
+def test_a_failure_that_is_kept_does_not_keep_its_picture(remover: Remover, examples: Path, tmp_path: Path) -> None:
+    """A run keeps its failures to the end, to name them again: thousands of broken pictures must not fill the memory."""
+    size = (640, 320)
+    broken = tmp_path / "broken.jpg"
+    buffer = io.BytesIO()
+    with Image.open(examples / "coffee.jpg") as image:
+        image.resize(size).save(buffer, "JPEG")
+    broken.write_bytes(buffer.getvalue()[: len(buffer.getvalue()) * 2 // 3])
+    job = plan([str(broken)], str(tmp_path / "out.png")).jobs[0]
+    kept = process(job, remover, RemoveOptions(), Encoding())
+    assert kept.error is not None
+    assert kept.error.__traceback__ is not None, "for --verbose"
+    gc.collect()
+    assert not [found for found in gc.get_objects() if isinstance(found, Image.Image) and found.size == size]

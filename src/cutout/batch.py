@@ -100,7 +100,18 @@ def process(
         BrokenPipeError: Whoever read standard output has gone: there is nobody to tell.
     """
     with activity.working():
-        return _process(job, remover, options, encoding, lanes or nullcontext())
+        outcome = _process(job, remover, options, encoding, lanes or nullcontext())
+    _let_go(outcome.error)
+    return outcome
+
+
+def _let_go(error: BaseException | None) -> None:
+    """Empty the frames of an error's traceback: a run keeps its errors to the end, and frames hold their pictures."""
+    while error is not None:
+        import traceback
+
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__
 
 
 def _process(
