@@ -746,7 +746,7 @@ class TestReport:
 
 
 def test_a_failure_that_is_kept_does_not_keep_its_picture(remover: Remover, examples: Path, tmp_path: Path) -> None:
-    """A run keeps its failures to the end, to name them again: thousands of broken pictures must not fill the memory."""
+    """A run keeps its failures to the end, to name them again: many broken pictures must not fill the memory."""
     size = (640, 320)
     broken = tmp_path / "broken.jpg"
     buffer = io.BytesIO()

@@ -63,8 +63,7 @@ def predict(
     size = working(rgb.size, max(WORKING_SIDE * (2 if options.tiles > 3 else 1), *whole.size))
     values = probability(whole.resize(size, Image.Resampling.LANCZOS))
     if options.refine:
-        values = _with_other_fit(look, options, values)
-        values = _with_subject(look, whole, values)
+        values = _with_subject(look, whole, values, _with_other_fit(look, options, values))
     if options.tiles:
         values = _with_tiles(look, values, options.tiles, magnification(whole.size, size))
     return to_mask(values), whole.size
@@ -101,16 +100,16 @@ def _with_other_fit(look: _Look, options: RemoveOptions, values: Plane) -> Plane
     return average([values, probability(seen.resize(_size(values), Image.Resampling.LANCZOS))], [0.5, 0.5])
 
 
-def _with_subject(look: _Look, whole: Image.Image, values: Plane) -> Plane:
-    """The whole picture's mask, averaged with a look at the subject."""
+def _with_subject(look: _Look, whole: Image.Image, first: Plane, both: Plane) -> Plane:
+    """The whole picture's mask in both fits, averaged with a look at the subject."""
     size = look.rgb.size
     box = subject_box(whole, size)
-    if box == (0, 0, *size):  # it fills the picture: looking once more would show the same
-        return values
-    part, place = _placed(look.at(box), box, size, _size(values))
-    weight = window(box, size, _size(values))[place] * 0.5
-    result = values.copy()
-    result[place] = _toward(values[place], part, weight)
+    if box == (0, 0, *size):  # it fills the picture: a closer look would show what the first one did
+        return average([both, first], [0.5, 0.5])
+    part, place = _placed(look.at(box), box, size, _size(both))
+    weight = window(box, size, _size(both))[place] * 0.5
+    result = both.copy()
+    result[place] = _toward(both[place], part, weight)
     return result
 
 
