@@ -831,3 +831,16 @@ def test_floats_a_little_beyond_their_range_are_clipped() -> None:
 
 def test_the_limit_of_pixels_is_256_megapixels() -> None:
     assert codec.DEFAULT_MAX_PIXELS == 256_000_000
+
+
+@pytest.mark.parametrize("kind", ["PNG", "bitmap"])
+def test_an_icon_that_hides_a_bomb_is_refused_before_it_is_decoded(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pillow decodes an icon while it opens it, before anybody can ask for its size."""
+    if kind == "PNG":
+        hidden = b"\x89PNG\r\n\x1a\n" + struct.pack(">I4sIIBBBBB", 13, b"IHDR", 14_500, 14_500, 8, 6, 0, 0, 0)
+    else:
+        hidden = struct.pack("<IiiHHIIiiII", 40, 14_500, 29_000, 1, 32, 0, 0, 0, 0, 0, 0)
+    icon = struct.pack("<HHHBBBBHHII", 0, 1, 1, 0, 0, 0, 0, 1, 32, len(hidden), 22) + hidden
+    monkeypatch.setattr(codec, "_open", lambda *_: pytest.fail("it was opened"))
+    with pytest.raises(PictureError, match="the icon holds a picture of 210 megapixels"):
+        decode(icon)

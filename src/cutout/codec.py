@@ -19,7 +19,7 @@ from cutout.errors import CutoutError, OutputError, PictureError
 from cutout.exif import pages
 from cutout.metadata import Metadata
 from cutout.picture import ONLY_FIRST, Picture, read
-from cutout.sniff import HEAD, is_camera_raw, sniff, whole_gif_frames
+from cutout.sniff import HEAD, icon_pixels, is_camera_raw, sniff, whole_gif_frames
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -141,6 +141,11 @@ def _opened(data: bytes) -> Iterator[Image.Image]:
     kind = sniff(data[:HEAD])
     if kind == "HEIF":
         _register_heif()
+    if kind == "ICO" and (pixels := icon_pixels(data)) > _LARGEST_ICON:  # Pillow decodes icons while it opens them
+        raise PictureError(
+            f"the icon holds a picture of {pixels / 1e6:.0f} megapixels, too large to be trusted",
+            hint="take the picture that the icon was made from",
+        )
     try:
         with (
             contextlib.nullcontext() if kind == "ICO" else _pillows_limit,  # an icon can hold a bomb unseen
@@ -198,6 +203,8 @@ def _frames(image: Image.Image) -> list[int]:
     return found
 
 
+_LARGEST_ICON = 4096 * 4096
+"""Pixels; icons that programs make have 256 × 256, at most 1024 × 1024."""
 _PURPOSE = 254
 _NO_PAGE = 1 | 4
 """Bits of a TIFF directory that is a smaller copy of another one, or a mask for it."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import struct
 
-__all__ = ["CAMERA_RAW_NAMES", "HEAD", "is_camera_raw", "sniff", "whole_gif_frames"]
+__all__ = ["CAMERA_RAW_NAMES", "HEAD", "icon_pixels", "is_camera_raw", "sniff", "whole_gif_frames"]
 
 HEAD = 32
 """Bytes from the start of a file that `sniff` wants."""
@@ -62,6 +62,23 @@ def whole_gif_frames(data: bytes) -> tuple[int, bool]:
         count += is_frame
         at += 1
     return count, False
+
+
+def icon_pixels(data: bytes) -> int:
+    """Pixels of the largest picture in an ICO file, as the pictures themselves say, not the directory; 0 for none."""
+    count = int.from_bytes(data[4:6], "little")
+    most = 0
+    for entry in range(6, min(6 + 16 * count, len(data) - 15), 16):
+        at = int.from_bytes(data[entry + 12 : entry + 16], "little")
+        if data[at : at + 8] == b"\x89PNG\r\n\x1a\n" and len(data) >= at + 24:
+            width, height = struct.unpack_from(">II", data, at + 16)
+        elif len(data) >= at + 12:  # a bitmap, its mask below it
+            width, height = struct.unpack_from("<ii", data, at + 4)
+            height //= 2
+        else:
+            continue
+        most = max(most, abs(width * height))
+    return most
 
 
 def _color_table(data: bytes, at: int) -> int:
