@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,9 +15,6 @@ from small import brightness_model
 
 import cutout
 from cutout import CutoutError, ModelError, PictureError, RemoveOptions, Remover, UsageError, remove
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 
@@ -83,6 +81,15 @@ def test_bytes_give_the_bytes_of_a_png(photo: Path, remover: Remover, kind: Any)
     assert isinstance(result, bytes)
     image = Image.open(io.BytesIO(result))
     assert (image.format, image.mode, image.size) == ("PNG", "RGBA", (150, 100))
+
+
+def test_bytes_keep_16_bits_as_a_path_does(tmp_path: Path, remover: Remover) -> None:
+    data = (Path(__file__).parent / "data" / "rgb16.png").read_bytes()
+    (tmp_path / "deep.png").write_bytes(data)
+    of_a_path = remove(tmp_path / "deep.png", session=remover).read_bytes()
+    assert of_a_path[24] == 16
+    assert remove(data, session=remover) == of_a_path
+    assert remove(tmp_path / "deep.png", force_return_bytes=True, session=remover) == of_a_path  # type: ignore[comparison-overlap]
 
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "LA", "P", "CMYK", "1", "I;16", "F"])

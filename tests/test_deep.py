@@ -6,6 +6,7 @@ import io
 import struct
 import subprocess
 import zlib
+from dataclasses import replace
 from pathlib import Path
 from shutil import which
 from typing import TYPE_CHECKING, Any
@@ -22,7 +23,7 @@ from cutout.deep import merge, resize, turn
 from cutout.errors import OutputError
 from cutout.files import Job
 from cutout.options import RemoveOptions
-from cutout.picture import read
+from cutout.picture import Picture, read
 from cutout.pipeline import Remover
 
 if TYPE_CHECKING:
@@ -200,6 +201,80 @@ def test_other_formats_refuse_16_bits(cutout: Cutout, tmp_path: Path) -> None:
     run = cutout("remove", DATA / "rgb16.png", "-o", tmp_path / "out.webp", "--bit-depth", "16")
     assert run.code == 2
     assert "--bit-depth 16 goes with png and tiff" in run.err
+
+
+SUBJECT = (5, 3, 20, 14)
+
+
+def with_a_subject() -> Picture:
+    """Opaque within a box, transparent around it."""
+    picture = decode((DATA / "rgb16.png").read_bytes(), deep=True)
+    alpha = Image.new("L", picture.rgb.size)
+    alpha.paste(255, SUBJECT)
+    return replace(picture, alpha=alpha)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "left", "top"),
+    [
+        ({"crop": True}, -5, -3),
+        ({"crop": True, "margin": "2,0,0,1"}, -4, -1),
+        ({"crop": True, "margin": "40,30,20,10", "shadow": "default"}, 5, 37),
+        ({"canvas": "24x16", "scale": "original", "position": "bottom-right"}, 4, 2),
+        ({"canvas": "9x7", "scale": "original", "position": "bottom-right"}, -11, -7),
+        ({"canvas": "50x40", "scale": "original", "position": "bottom-right", "background": "white"}, 30, 26),
+    ],
+)
+def test_a_frame_that_only_shifts_the_picture_takes_the_16_bits_along(
+    wanted: dict[str, Any], left: int, top: int, quick: Remover
+) -> None:
+    cutout = quick.cut(with_a_subject(), RemoveOptions(threshold=1, rescale=False, **wanted))
+    assert cutout.warnings == ()
+    assert cutout.deep is not None
+    width, height = cutout.size
+    assert cutout.deep.shape == (height, width, 3)
+    shown = 0
+    for y in range(max(SUBJECT[1], -top), min(SUBJECT[3], height - top)):
+        for x in range(max(SUBJECT[0], -left), min(SUBJECT[2], width - left)):
+            assert cutout.deep[y + top, x + left].tolist() == ORIGINAL[y, x].tolist()
+            shown += 1
+    assert shown == min(width, 15) * min(height, 11)
+    if "background" in wanted:
+        assert (cutout.deep[:10] == 65535).all()
+
+
+def test_a_scaled_picture_has_8_bits_and_it_is_told(quick: Remover) -> None:
+    """Also where the canvas is as large as the picture."""
+    cutout = quick.cut(with_a_subject(), RemoveOptions(rescale=False, canvas="24x16", scale="70%"))
+    assert cutout.deep is None
+    assert [warning for warning in cutout.warnings if warning.startswith("16 bits were reduced to 8: ")]
+
+
+def in_another_space(name: str) -> Any:
+    from test_metadata import wide_gamut
+
+    picture = decode((DATA / name).read_bytes(), deep=True)
+    return replace(picture, metadata=replace(picture.metadata, icc=wide_gamut()))
+
+
+@pytest.mark.parametrize("background", ["#ff8800", "gradient:white,navy"])
+def test_16_bits_lost_for_a_background_of_another_space_are_told(background: str, quick: Remover) -> None:
+    cutout = quick.cut(in_another_space("rgb16.png"), RemoveOptions(background=background))
+    assert cutout.deep is None
+    assert [warning for warning in cutout.warnings if warning.startswith("16 bits were reduced to 8: ")]
+
+
+@pytest.mark.parametrize("background", ["white", "blur:2"])
+def test_a_background_without_colours_of_its_own_leaves_space_and_bits(background: str, quick: Remover) -> None:
+    picture = in_another_space("rgb16.png")
+    options = RemoveOptions(background=background, threshold=100, rescale=False)
+    cutout = quick.cut(picture, options)
+    assert cutout.metadata.icc == picture.metadata.icc
+    assert cutout.warnings == ()
+    assert cutout.deep is not None
+    opaque = np.asarray(quick.cut(picture, RemoveOptions(mask=True, threshold=100, rescale=False)).alpha) == 255
+    assert opaque.any()
+    assert np.array_equal(cutout.deep[opaque], ORIGINAL[opaque])
 
 
 # --- our files, read by others ---

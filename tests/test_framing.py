@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -132,6 +133,21 @@ def test_an_empty_cut_out_is_not_cropped() -> None:
 def test_margins_that_need_too_much_memory_are_refused() -> None:
     with pytest.raises(UsageError, match="--margin makes the picture"):
         finish(*scene(), crop=True, margin=900_000)
+
+
+@pytest.mark.parametrize(
+    ("shadow", "margin", "cause"),
+    [
+        ("0,0,100000,50%", None, "shadow"),
+        ("90000,0,0,50%", 20, "shadow"),
+        ("20000,20000,0,50%", 30_000, "margin"),
+        ("default", 100_000, "margin"),
+    ],
+)
+def test_what_makes_a_crop_too_large_is_named(shadow: str, margin: int | None, cause: str) -> None:
+    with pytest.raises(UsageError, match=f"--{cause} makes the picture .* large") as caught:
+        finish(*scene((3000, 3000), (0, 0, 3000, 3000)), crop=True, shadow=shadow, margin=margin)
+    assert caught.value.hint == f"give a smaller {cause}"
 
 
 # --- canvases ---
@@ -357,3 +373,47 @@ def test_a_subject_that_fills_the_picture_is_blurred_itself() -> None:
     rgb, _ = scene()
     found = backdrop.blurred(rgb, Image.new("L", rgb.size, 255), 3, rgb.size, (0, 0, *rgb.size))
     assert found.size == rgb.size
+
+
+@pytest.mark.parametrize("background", ["blur:0", "blur:0.4", "blur:3"])
+@pytest.mark.parametrize(
+    ("size", "wanted"),
+    [
+        ((1200, 900), {"canvas": "800x800", "scale": "4%"}),
+        ((1200, 900), {"canvas": "500x900", "scale": "1%", "position": "0%,100%"}),
+        ((60, 9000), {"canvas": "9000x60", "scale": "original"}),
+        ((9000, 60), {"canvas": "60x9000", "scale": "original"}),
+    ],
+)
+def test_a_mirrored_background_takes_no_more_memory_than_the_picture_and_the_result(
+    size: tuple[int, int], wanted: dict[str, Any], background: str
+) -> None:
+    """Arrays only: so large were the mirrored ones that nothing else counted."""
+    width, height = size
+    rgb, alpha = scene(size, (width // 4, height // 4, width * 3 // 4, height * 3 // 4))
+    finish(rgb, alpha, **wanted, background=background)  # what is kept afterwards is not counted
+    tracemalloc.start()
+    try:
+        colors, _ = finish(rgb, alpha, **wanted, background=background)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    canvas = colors.width * colors.height
+    assert peak < 16 * canvas + 8 * width * height + (20 << 20)
+    assert np.abs(array(colors)[::7, ::7].astype(int) - GREEN).max(axis=2).min() <= 1
+
+
+def test_a_mirrored_background_is_the_picture_where_the_picture_is(examples: Any) -> None:
+    with Image.open(examples / "coffee.jpg") as image:
+        rgb = image.convert("RGB")
+    alpha = Image.new("L", rgb.size)
+    around = backdrop.blurred(
+        rgb, alpha, 0, (rgb.width + 60, rgb.height + 80), (-20, -30, rgb.width + 40, rgb.height + 50)
+    )
+    assert np.array_equal(array(around)[30:-50, 20:-40], array(rgb))
+    assert np.array_equal(array(around)[30:-50, 19::-1], array(around)[30:-50, 20:40])
+    half_size = (rgb.width // 2, rgb.height // 2)
+    view = (-rgb.width * 3.0, -rgb.height * 3.0, rgb.width * 4.0, rgb.height * 4.0)
+    many = backdrop.blurred(rgb, alpha, 0, (half_size[0] * 7, half_size[1] * 7), view)
+    middle = array(many)[half_size[1] * 3 : half_size[1] * 4, half_size[0] * 3 : half_size[0] * 4]
+    assert np.abs(middle.astype(int) - array(rgb.resize(half_size, Image.Resampling.BICUBIC))).mean() < 2

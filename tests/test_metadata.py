@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from PIL import Image, ImageCms
+from PIL import Image, ImageCms, ImageColor
 from small import brightness_model, half
 
 from cutout import colors, exif, xmp
@@ -337,6 +337,22 @@ def test_a_colour_behind_a_picture_of_another_space_is_the_one_that_was_named(tm
     assert (cutout.metadata.icc, cutout.image.getpixel((0, 0))) == (None, (255, 136, 0))
     cutout = remover.cut(picture, RemoveOptions(background="white", rescale=False, threshold=255))
     assert (cutout.metadata.icc, cutout.image.getpixel((0, 0))) == (wide_gamut(), (255, 255, 255))
+
+
+def test_a_shadow_beside_a_picture_of_another_space_has_the_colour_that_was_named(tmp_path: Path) -> None:
+    remover = Remover(brightness_model(tmp_path), device="cpu")
+    buffer = io.BytesIO()
+    image = Image.new("RGB", (40, 40))
+    image.paste((255, 255, 255), (20, 0, 40, 40))
+    image.save(buffer, "PNG", icc_profile=wide_gamut())
+    picture = decode(buffer.getvalue())
+    for color, icc in (("#ff8800", None), ("#777", wide_gamut())):
+        cutout = remover.cut(picture, RemoveOptions(shadow=f"-10,0,0,100%,{color}", threshold=128, rescale=False))
+        assert cutout.metadata.icc == icc
+        assert cutout.image.getpixel((14, 20)) == (*ImageColor.getrgb(color), 255)
+        assert cutout.image.getpixel((30, 20)) == pytest.approx((255, 255, 255, 255), abs=1)
+        mask = RemoveOptions(shadow=f"-10,0,0,100%,{color}", mask=True)
+        assert remover.cut(picture, mask).metadata.icc == wide_gamut(), "a mask has no colours"
 
 
 def test_a_background_picture_is_taken_by_its_own_profile(tmp_path: Path) -> None:

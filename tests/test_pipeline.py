@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ from cutout.codec import Metadata, Picture, decode
 from cutout.errors import ExitCode, ModelError, PictureError, UsageError
 from cutout.models import MODELS
 from cutout.options import RemoveOptions
-from cutout.pipeline import Remover, resolve_model
+from cutout.pipeline import Remover, forget_backgrounds, resolve_model
 from cutout.stages import STAGES, Stages
 
 if TYPE_CHECKING:
@@ -121,6 +122,31 @@ def test_over_a_picture_the_cut_out_shows_it(
     cutout = remover.cut(cat, RemoveOptions(background=path))
     assert (cutout.image.mode, cutout.image.size) == ("RGB", cat.rgb.size)
     assert (array(cutout.image)[mask == 0] == (0, 60, 200)).all()
+
+
+def test_a_translucent_background_picture_lies_on_white(remover: Remover, tmp_path: Path) -> None:
+    """What is hidden in it stays hidden."""
+    picture = Image.new("RGBA", (30, 10), (255, 0, 255, 0))
+    picture.paste((200, 0, 0, 255), (10, 0, 20, 10))
+    picture.paste((0, 0, 0, 51), (20, 0, 30, 10))
+    picture.save(tmp_path / "behind.png")
+    nothing = Picture(rgb=Image.new("RGB", (30, 10)), alpha=Image.new("L", (30, 10), 0))
+    image = remover.cut(nothing, RemoveOptions(background=tmp_path / "behind.png")).image
+    assert [image.getpixel((x, 5)) for x in (5, 15, 25)] == [(255, 255, 255), (200, 0, 0), (204, 204, 204)]
+
+
+def test_forgotten_backgrounds_take_no_memory(remover: Remover, tmp_path: Path) -> None:
+    sizes = {(431, 317), (613, 531)}
+    Image.new("RGB", (431, 317), "navy").save(tmp_path / "behind.png")
+    remover.cut(orange(), RemoveOptions(background=tmp_path / "behind.png", canvas="613x531"))
+
+    def kept() -> set[tuple[int, int]]:
+        gc.collect()
+        return {thing.size for thing in gc.get_objects() if isinstance(thing, Image.Image)} & sizes
+
+    assert kept() == sizes, "otherwise nothing is shown here"
+    forget_backgrounds()
+    assert kept() == set()
 
 
 def test_a_background_that_changed_is_read_again(remover: Remover, tmp_path: Path) -> None:

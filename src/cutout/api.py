@@ -56,7 +56,7 @@ def remove(
     Args:
         data: What kind goes in, that kind comes out:
             a path (the result is written to `output`, or to `NAME-cutout.png` beside it, and its path returned);
-            bytes of a picture file (bytes of a PNG);
+            bytes of a picture file (bytes of a PNG, of 16 bits a channel where the picture had them);
             a Pillow image of any mode (RGBA, or L for `mask=True`, or RGB over a background);
             an array (height, width[, 1–4]) of uint8, uint16, bool or floats 0–1 (uint8, channels last).
         output: For a path: where the result goes; its extension says the format.
@@ -90,9 +90,9 @@ def remove(
     if job is not None and not force_return_bytes:
         return _file(job, remover, wanted)
     if path is not None:
-        picture = codec.decode(_read(path), max_size=wanted.max_size)
+        picture = codec.decode(_read(path), max_size=wanted.max_size, deep=True)
     elif isinstance(data, bytes | bytearray | memoryview):
-        picture = codec.decode(bytes(data), max_size=wanted.max_size)
+        picture = codec.decode(bytes(data), max_size=wanted.max_size, deep=True)
     elif isinstance(data, Image.Image):
         picture = codec.from_image(data, max_size=wanted.max_size)
     elif isinstance(data, np.ndarray):
@@ -103,7 +103,7 @@ def remove(
         )
     cutout = remover.cut(picture, wanted)
     if force_return_bytes or isinstance(data, bytes | bytearray | memoryview):
-        return codec.encode(cutout.rgb, cutout.alpha, OutputFormat.PNG, cutout.metadata)
+        return codec.encode(cutout.rgb, cutout.alpha, OutputFormat.PNG, cutout.metadata, deep=cutout.deep)
     image = cutout.image
     if isinstance(data, Image.Image):
         icc = None if image.mode == "L" else cutout.metadata.icc  # it describes colours

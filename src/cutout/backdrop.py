@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from cutout.specs import Gradient
 
     Planes = npt.NDArray[np.float32]
+    Cells = npt.NDArray[np.intp]
 
 __all__ = ["blurred", "fitted", "gradient"]
 
@@ -27,6 +28,9 @@ _GRID = 384
 """Cells of the longer side of the reduced picture in which the place of the subject is filled."""
 _FINE = 2.0
 """Sigma in cells from which on a blurred picture cannot be told from one that was blurred at full size."""
+
+_AROUND = 4
+"""Cells around a view that the filter of the last scaling reaches."""
 
 
 def fitted(picture: Image.Image, size: tuple[int, int], fit: BackgroundFit) -> Image.Image:
@@ -42,9 +46,7 @@ def fitted(picture: Image.Image, size: tuple[int, int], fit: BackgroundFit) -> I
             result.paste(inside, ((size[0] - inside.width) // 2, (size[1] - inside.height) // 2))
             return result
         case BackgroundFit.TILE:
-            pixels = np.asarray(picture)
-            rows, columns = np.arange(size[1]) % picture.height, np.arange(size[0]) % picture.width
-            return Image.fromarray(pixels[:, columns][rows])
+            return _picked(picture, np.arange(size[1]) % picture.height, np.arange(size[0]) % picture.width)
 
 
 def gradient(ends: Gradient, size: tuple[int, int]) -> Image.Image:
@@ -87,22 +89,35 @@ def blurred(
         size: Width and height of the result.
         view: What of the picture the result shows: left, top, right, bottom in pixels of the picture.
     """
-    base, factor = _without_subject(rgb, alpha, max(1, int(sigma / _FINE)))
+    shrink = (view[2] - view[0]) / size[0]  # no more cells than the result can show, however much of it is mirrored
+    base, factor = _without_subject(rgb, alpha, max(1, int(sigma / _FINE), int(shrink)))
     if sigma > 0:
         base = base.filter(ImageFilter.GaussianBlur(sigma / factor))
     left, top, right, bottom = (edge / factor for edge in view)
     across, down = rgb.width / factor, rgb.height / factor  # the last cells may lie half outside of the picture
-    before, over = math.ceil(max(0.0, -left)), math.ceil(max(0.0, -top))
-    behind, under = math.ceil(max(0.0, right - across)), math.ceil(max(0.0, bottom - down))
-    if before or over or behind or under:
-        pixels = np.asarray(base)[: max(1, int(down)), : max(1, int(across))]
-        pads = ((over, under + 1), (before, behind + 1), (0, 0))
-        base = Image.fromarray(np.pad(pixels, pads, mode="symmetric"))
-    left, top = left + before, top + over
-    right, bottom = min(right + before, base.width), min(bottom + over, base.height)
+    if left < 0 or top < 0 or right > across or bottom > down:
+        columns, rows = _mirrored(left, right, max(1, int(across))), _mirrored(top, bottom, max(1, int(down)))
+        base = _picked(base, rows, columns)
+        before, over = math.floor(left) - _AROUND, math.floor(top) - _AROUND
+        left, top, right, bottom = left - before, top - over, right - before, bottom - over
+    right, bottom = min(right, base.width), min(bottom, base.height)
     if left.is_integer() and top.is_integer() and (right - left, bottom - top) == (float(size[0]), float(size[1])):
         return base.crop((left, top, right, bottom))
     return base.resize(size, Image.Resampling.BICUBIC, box=(left, top, right, bottom))
+
+
+def _mirrored(low: float, high: float, count: int) -> Cells:
+    """The cells, of so many, that are seen from `low` to `high` and a little around, where the frame is a mirror."""
+    cells = np.arange(math.floor(low) - _AROUND, math.ceil(high) + _AROUND) % (2 * count)
+    return np.minimum(cells, 2 * count - 1 - cells)
+
+
+def _picked(image: Image.Image, rows: Cells, columns: Cells) -> Image.Image:
+    """These rows and columns of an image, without an image larger than both it and the result on the way."""
+    pixels = np.asarray(image)
+    if rows.size * image.width <= columns.size * image.height:
+        return Image.fromarray(pixels.take(rows, 0).take(columns, 1))
+    return Image.fromarray(pixels.take(columns, 1).take(rows, 0))
 
 
 def _without_subject(rgb: Image.Image, alpha: Image.Image, factor: int) -> tuple[Image.Image, int]:

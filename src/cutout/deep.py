@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     Deep = npt.NDArray[np.uint16]
 
-__all__ = ["encode_png16", "is_deep", "merge", "read", "resize", "turn", "widen"]
+__all__ = ["encode_png16", "is_deep", "merge", "read", "resize", "shift", "turn", "widen"]
 
 _NATIVE = "L" if sys.byteorder == "little" else "B"
 _OTHER = {"B": "L", "L": "B", "N": "B" if _NATIVE == "L" else "L"}
@@ -118,16 +118,27 @@ def resize(deep: Deep, size: tuple[int, int]) -> Deep:
     return np.stack(planes, axis=2)
 
 
+def shift(deep: Deep, left: int, top: int, size: tuple[int, int]) -> Deep:
+    """In a frame of (width, height) at a place, which may lie partly outside; black beside it, as Pillow crops."""
+    height, width = deep.shape[:2]
+    result = np.zeros((size[1], size[0], 3), np.uint16)
+    rows, columns = slice(max(0, top), max(0, top + height)), slice(max(0, left), max(0, left + width))
+    inside = result[rows, columns]
+    above, before = max(0, -top), max(0, -left)
+    inside[:] = deep[above : above + inside.shape[0], before : before + inside.shape[1]]
+    return result
+
+
 def merge(deep: Deep, before: Image.Image, after: Image.Image) -> Deep | None:
     """The 16-bit colours of a result: the picture's own wherever the 8-bit pipeline left a pixel as it was.
 
     Args:
         deep: The picture, (height, width, 3).
         before: The same in 8 bits, as it went into the pipeline.
-        after: What came out.
+        after: What came out, pixel on pixel.
 
     Returns:
-        As `deep`; None if `after` is of another size, so that nobody knows which pixel is which.
+        As `deep`; None if `after` is of another size, whose pixels are not those of the picture.
     """
     if after is before:
         return deep

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     """Left, top, right, bottom."""
     Box = tuple[int, int, int, int]
 
-__all__ = ["Frame", "cast", "finish", "layout", "place", "subject_box"]
+__all__ = ["Frame", "cast", "finish", "frame_of", "layout", "place", "subject_box"]
 
 _THERE = 13
 """Alpha (a twentieth) from which on the subject counts as there."""
@@ -88,12 +88,10 @@ def finish(
         Colours (RGB) and alpha (L) of the result; colours are None for the mask alone, alpha over an opaque background.
 
     Raises:
-        UsageError: The margins make the result too large.
+        UsageError: The margins, or the shadow, make the result too large.
     """
     shadow = specs.parse_shadow(options.shadow)
-    framed = options.crop or options.canvas is not None
-    subject = (subject_box(alpha) if framed or shadow else None) or (0, 0, *alpha.size)
-    frame = layout(subject, options, shadow) if framed else Frame(alpha.size)
+    frame, subject = frame_of(alpha, options)
     if options.mask:
         return None, place(None, alpha, frame)[1]
     behind = _background(rgb, alpha, options, frame, picture)
@@ -103,6 +101,18 @@ def finish(
     if shadow is not None:
         shade = cast(alpha, shadow, max(subject[2] - subject[0], subject[3] - subject[1]) * frame.scale)
     return _compose(colors, alpha, behind, shade, shadow)
+
+
+def frame_of(alpha: Image.Image, options: RemoveOptions) -> tuple[Frame, Box]:
+    """How a picture of this alpha (mode L) lies in the result, and the subject's box, the whole where nobody asks.
+
+    Raises:
+        UsageError: The margins, or the shadow, make the result too large.
+    """
+    shadow = specs.parse_shadow(options.shadow)
+    framed = options.crop or options.canvas is not None
+    subject = (subject_box(alpha) if framed or shadow else None) or (0, 0, *alpha.size)
+    return layout(subject, options, shadow) if framed else Frame(alpha.size), subject
 
 
 def subject_box(alpha: Image.Image) -> Box | None:
@@ -148,20 +158,26 @@ def layout(subject: Box, options: RemoveOptions, shadow: Shadow | None) -> Frame
         shadow: Gets room too: a crop grows for it, and a subject that is to fit is made smaller.
 
     Raises:
-        UsageError: The margins make the result too large.
+        UsageError: The margins, or the shadow, make the result too large.
     """
     if options.canvas is not None:
         return _on_canvas(subject, options, shadow)
     left, top, right, bottom = subject
     side = max(right - left, bottom - top)
-    room = _room(shadow, side)
+    rooms: dict[str, Sides] = {"shadow": _room(shadow, side)}
     if options.margin is not None:
         above, to_right, below, to_left = (length.of(side) for length in specs.parse_margin(options.margin))
-        room = max(room[0], to_left), max(room[1], above), max(room[2], to_right), max(room[3], below)
-    before, over, behind, under = (math.ceil(round(length, 6)) for length in room)
+        rooms["margin"] = (to_left, above, to_right, below)
+    largest = map(max, zip(*rooms.values(), strict=True))
+    before, over, behind, under = (math.ceil(round(length, 6)) for length in largest)
     size = (right - left + before + behind, bottom - top + over + under)
-    if size[0] * size[1] > specs.MAX_CANVAS:
-        raise UsageError(f"--margin makes the picture {size[0]}×{size[1]} pixels large", hint="give a smaller margin")
+    if size[0] * size[1] > max(specs.MAX_CANVAS, (right - left) * (bottom - top)):
+        cause = max(
+            rooms, key=lambda name: (right - left + sum(rooms[name][::2])) * (bottom - top + sum(rooms[name][1::2]))
+        )
+        raise UsageError(
+            f"--{cause} makes the picture {size[0]}×{size[1]} pixels large", hint=f"give a smaller {cause}"
+        )
     return Frame(size, 1.0, before - left, over - top)
 
 

@@ -10,12 +10,12 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cutout import backdrop, cleanup, codec, foreground, framing, matte, matting, passes, refine
+from cutout import backdrop, cleanup, codec, foreground, framing, matte, matting, passes, refine, specs
 from cutout.accelerator import open_model
 from cutout.choices import BackgroundFit, EdgeColors, Precision, parse_precision
 from cutout.colors import is_srgb, to_srgb
 from cutout.cpus import threads_each
-from cutout.deep import merge
+from cutout.deep import merge, shift
 from cutout.device_options import DeviceOptions
 from cutout.errors import ModelError, PictureError, UsageError
 from cutout.models import DEFAULT_MODEL, ModelSpec, custom_spec, find_spec
@@ -27,7 +27,7 @@ from cutout.store import require
 from cutout.tensor import input_size
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     import numpy as np
     import numpy.typing as npt
@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from cutout.session import Session
 
 __all__ = ["Cutout", "Remover", "forget_backgrounds", "resolve_model"]
+
+_WHITE = (255, 255, 255, 255)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -220,7 +222,7 @@ class Remover:
             if options.edge_colors is EdgeColors.CLEAN and not options.mask:
                 rgb = foreground.clean(rgb, alpha, in_place=consume and picture.deep is None)
             colors, transparency = _finish(rgb, alpha, options)
-            deep = None if picture.deep is None or colors is None else merge(picture.deep, picture.rgb, colors)
+            deep = _deep(picture, alpha, colors, options)
             if deep is None and picture.deep is not None and colors is not None:
                 warnings.append("16 bits were reduced to 8: the result does not lie pixel for pixel on the picture")
             return Cutout(
@@ -273,13 +275,29 @@ def _check(options: RemoveOptions) -> None:
 
 
 def _beside_background(picture: Picture, options: RemoveOptions) -> Picture:
-    """In sRGB, if colours from elsewhere will stand beside those of a picture in another space; grey is grey in all."""
-    color = options.background_color
-    neutral = color is not None and len(set(color[:3])) == 1
-    if options.background is None or neutral or is_srgb(picture.metadata.icc):
+    """In sRGB, if colours from elsewhere will stand beside those of a picture in another space."""
+    if not _foreign_colors(options) or is_srgb(picture.metadata.icc):
         return picture
     rgb, metadata = to_srgb(picture.rgb, picture.metadata.icc), replace(picture.metadata, icc=None)
-    return replace(picture, rgb=rgb, metadata=metadata, deep=None)
+    notes = picture.notes
+    if picture.deep is not None:
+        notes += ("16 bits were reduced to 8: the picture was brought to sRGB, the space of the colours beside it",)
+    return replace(picture, rgb=rgb, metadata=metadata, deep=None, notes=notes)
+
+
+def _foreign_colors(options: RemoveOptions) -> bool:
+    """Whether the result has colours that are neither the picture's own nor grey, which is grey in every space."""
+    shadow = None if options.mask else specs.parse_shadow(options.shadow)
+    if shadow is not None and not _is_grey(shadow.color):
+        return True
+    if options.background is None or options.background_blur is not None:
+        return False
+    color = options.background_color
+    return color is None or not _is_grey(color)
+
+
+def _is_grey(color: Sequence[int]) -> bool:
+    return len(set(color[:3])) == 1
 
 
 def _finish(
@@ -288,6 +306,22 @@ def _finish(
     """Colours and alpha of the result, either of them None where there is none."""
     path = options.background_picture
     return framing.finish(rgb, alpha, options, None if path is None else partial(_fitted, path, options.background_fit))
+
+
+def _deep(
+    picture: Picture, alpha: Image.Image, colors: Image.Image | None, options: RemoveOptions
+) -> npt.NDArray[np.uint16] | None:
+    """The result's colours in 16 bits; None where the picture has none, or its pixels are not the result's."""
+    if picture.deep is None or colors is None:
+        return None
+    frame, _ = framing.frame_of(alpha, options)
+    if frame == framing.Frame(picture.rgb.size):
+        return merge(picture.deep, picture.rgb, colors)
+    if frame.resamples:
+        return None
+    before, _ = framing.place(picture.rgb, alpha, frame)
+    assert before is not None  # noqa: S101 - colours in, colours out
+    return merge(shift(picture.deep, int(frame.left), int(frame.top), frame.size), before, colors)
 
 
 def _background(path: Path) -> Image.Image:
@@ -309,14 +343,16 @@ def _named(path: Path) -> Iterator[None]:
 
 
 def forget_backgrounds() -> None:
-    """Free the background pictures that are kept decoded, for programs that run long and are given many."""
+    """Free the background pictures that are kept, for programs that run long and are given many."""
     _decoded.cache_clear()
+    _brought_to.cache_clear()
 
 
 @lru_cache(maxsize=4)
 def _decoded(path: Path, _changed: int) -> Image.Image:
     picture = codec.decode(path.read_bytes())
-    return to_srgb(picture.rgb, picture.metadata.icc)
+    rgb = to_srgb(picture.rgb, picture.metadata.icc)
+    return rgb if picture.alpha is None else matte.compose(rgb, picture.alpha, _WHITE)  # nothing lies behind it
 
 
 @lru_cache(maxsize=1)  # pictures of one size follow each other, or are set on one canvas

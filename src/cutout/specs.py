@@ -85,7 +85,7 @@ def parse_color(text: str) -> Color | None:
         return None
     assert isinstance(found, tuple)  # noqa: S101 - mode RGBA always gives four values
     red, green, blue, alpha = (int(value) for value in found)
-    return red, green, blue, alpha
+    return (red, green, blue, alpha) if 0 <= min(found) <= max(found) <= 255 else None
 
 
 def parse_margin(given: object) -> tuple[Length, Length, Length, Length]:

@@ -318,10 +318,10 @@ def remove(
         keep=_further_files(options, model, model_config),
     )
     _check_standard_streams(todo, as_json=as_json)
+    _check_formats(todo, bit_depth)
     if dry_run:
         print_plan(todo, console, as_json=as_json)
         return
-    _check_formats(todo, bit_depth)
     workers = _workers(jobs, todo)
     encoding = Encoding(
         quality=quality,
