@@ -91,6 +91,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "passes",
         "proof",
         "rembg_session",
+        "sight",
     ),
     (
         "doctor",

@@ -399,6 +399,29 @@ def test_16_bit_rgb_png_with_a_transparent_colour() -> None:
     transparent = chunk(b"tRNS", struct.pack(">3H", *[257 * 200] * 3))
     picture = decode(png(16, 16, depth=16, color=2, rows=rows, extra=transparent))
     assert np.array_equal(values(picture.rgb)[:, :, 0].ravel(), np.arange(256))
+    assert np.flatnonzero(values(picture.alpha) == 0).tolist() == [200]
+
+
+@pytest.mark.parametrize("deep", [False, True])
+@pytest.mark.parametrize(("color", "channels"), [(0, 1), (2, 3)], ids=["grey", "rgb"])
+def test_one_transparent_colour_of_16_bits_is_told_from_its_neighbours(color: int, channels: int, deep: bool) -> None:
+    """1000 is 3·256 + 232: neither all pixels of the upper byte 3 are meant, nor those of 232."""
+    shades = np.asarray([[1000, 1001, 999, 232 * 257], [1000, 1000, 0, 65535]])
+    rows = b"".join(b"\0" + row.astype(">u2").repeat(channels).tobytes() for row in shades)
+    key = chunk(b"tRNS", struct.pack(f">{channels}H", *[1000] * channels))
+    picture = decode(png(4, 2, depth=16, color=color, rows=rows, extra=key), deep=deep)
+    assert values(picture.alpha).tolist() == [[0, 255, 255, 255], [0, 0, 255, 255]]
+    assert (picture.deep is not None) is deep
+    absent = chunk(b"tRNS", struct.pack(f">{channels}H", *[1002] * channels))
+    assert decode(png(4, 2, depth=16, color=color, rows=rows, extra=absent), deep=deep).alpha is None
+
+
+@pytest.mark.parametrize(("depth", "row"), [(1, b"\x60"), (2, b"\x1b"), (4, b"\x01\x2f"), (8, b"\x00\x01\x02\xff")])
+def test_one_transparent_grey_of_a_few_bits(depth: int, row: bytes) -> None:
+    key = chunk(b"tRNS", struct.pack(">H", 1))
+    picture = decode(png(4, 1, depth=depth, color=0, rows=b"\0" + row, extra=key))
+    wanted = [255, 0, 0, 255] if depth == 1 else [255, 0, 255, 255]
+    assert values(picture.alpha).tolist() == [wanted]
 
 
 def test_16_bit_rgba_and_grey_alpha_png() -> None:

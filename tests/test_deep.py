@@ -195,6 +195,26 @@ def test_hidden_colours_are_black_unless_they_are_to_be_kept() -> None:
     assert samples[1:].max() == 0
 
 
+@pytest.mark.parametrize("output_format", [OutputFormat.PNG, OutputFormat.TIFF, OutputFormat.WEBP])
+def test_hidden_colours_that_are_to_be_kept_are(output_format: OutputFormat, examples: Path) -> None:
+    rgb = decode((examples / "chelsea.jpg").read_bytes(), max_size=64).rgb
+    alpha = Image.linear_gradient("L").resize(rgb.size).point([0] * 128 + list(range(128, 256)))
+    for keep in (True, False):
+        found = decode(encode(rgb, alpha, output_format, lossless=True, keep_hidden=keep))
+        assert found.alpha is not None
+        assert np.array_equal(np.asarray(found.alpha), np.asarray(alpha))
+        assert np.array_equal(np.asarray(found.rgb), np.asarray(rgb)) is keep
+
+
+def test_lossless_avif_is_nearly_so(examples: Path) -> None:
+    """Should this become exact one day, its description may say so."""
+    rgb = decode((examples / "chelsea.jpg").read_bytes(), max_size=64).rgb
+    alpha = Image.linear_gradient("L").resize(rgb.size)
+    found = decode(encode(rgb, alpha, OutputFormat.AVIF, lossless=True, keep_hidden=True))
+    assert np.array_equal(np.asarray(found.alpha), np.asarray(alpha))
+    assert 1 <= np.abs(np.asarray(found.rgb).astype(int) - np.asarray(rgb)).max() <= 3
+
+
 def test_other_formats_refuse_16_bits(cutout: Cutout, tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="8 bits a channel"):
         encode(Image.new("RGB", (4, 4)), None, OutputFormat.WEBP, bit_depth=BitDepth.SIXTEEN)

@@ -17,14 +17,15 @@ from small import brightness_model, half
 
 from cutout import batch
 from cutout.batch import Encoding, process
-from cutout.choices import OutputFormat
+from cutout.choices import BitDepth, OutputFormat
 from cutout.codec import decode, film
+from cutout.deep import encode_png16
 from cutout.errors import OutputError, PictureError
 from cutout.files import Job
 from cutout.frames import Frame, encode_frames
 from cutout.options import RemoveOptions
 from cutout.pipeline import Remover
-from cutout.pngchunks import chunk
+from cutout.pngchunks import Animation, chunk
 from cutout.report import Outcome, Status
 
 if TYPE_CHECKING:
@@ -109,6 +110,45 @@ def test_the_default_image_of_an_animated_png_is_no_frame() -> None:
     assert [picture.rgb.getpixel((0, 0)) for picture in film(buffer.getvalue())] == [(20, 0, 0), (30, 0, 0)]
 
 
+def opaque(kind: str, **how: Any) -> tuple[bytes, list[Image.Image]]:
+    """An animation without transparency, and its frames: a red square that moves over blue."""
+    frames = [Image.new("RGB", (48, 32), (20, 30, 200)) for _ in range(4)]
+    for frame, columns in zip(frames, SQUARES, strict=True):
+        frame.paste((230, 20, 10), (columns.start, 10, columns.stop, 18))
+    buffer = io.BytesIO()
+    frames[0].save(buffer, kind, save_all=True, append_images=frames[1:], duration=[100, 200, 300, 400], **how)
+    return buffer.getvalue(), frames
+
+
+@pytest.mark.parametrize(
+    ("kind", "how"),
+    [
+        ("PNG", {"disposal": 0}),
+        ("PNG", {"disposal": 1}),
+        ("PNG", {"disposal": 2, "blend": 1}),
+        ("WEBP", {"lossless": True}),
+        ("AVIF", {"quality": 95}),
+    ],
+)
+def test_an_opaque_animation_keeps_its_pixels_times_and_profile_to_the_last_frame(kind: str, how: Any) -> None:
+    icc = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    data, _ = opaque(kind, icc_profile=icc, **how)
+    with Image.open(io.BytesIO(data)) as image:
+        shown = [np.asarray(frame.convert("RGB")) for frame in ImageSequence.Iterator(image)]
+    pictures = list(film(data))
+    assert [picture.duration for picture in pictures] == [100, 200, 300, 400]
+    assert {picture.metadata.icc for picture in pictures} == {icc}
+    assert all(np.array_equal(np.asarray(picture.rgb), pixels) for picture, pixels in zip(pictures, shown, strict=True))
+    assert [picture.rgb.info for picture in pictures] == [{}] * 4
+
+
+@pytest.mark.parametrize("kind", ["png", "webp", "avif"])
+def test_an_opaque_animation_becomes_one_with_the_same_times(kind: str, tmp_path: Path, quick: Remover) -> None:
+    (tmp_path / f"in.{kind}").write_bytes(opaque(kind)[0])
+    assert work(tmp_path / f"in.{kind}", tmp_path / "out.png", quick).frames == 4
+    assert [frame.info["duration"] for frame in frames_of(tmp_path / "out.png")] == [100, 200, 300, 400]
+
+
 # --- out ---
 
 
@@ -182,6 +222,45 @@ def test_first_frame_takes_the_first_and_says_nothing(tmp_path: Path, quick: Rem
     assert len(frames_of(tmp_path / "out.png")) == 1
 
 
+@pytest.mark.parametrize(
+    "options",
+    [RemoveOptions(), RemoveOptions(mask=True), RemoveOptions(background="white")],
+    ids=["cut", "mask", "white"],
+)
+def test_an_animation_can_be_widened_to_16_bits(options: RemoveOptions, tmp_path: Path, quick: Remover) -> None:
+    for name, depth in (("8.png", BitDepth.AUTO), ("16.png", BitDepth.SIXTEEN)):
+        outcome = work(DATA / "film.png", tmp_path / name, quick, options, bit_depth=depth, keep_hidden=True)
+        assert (outcome.frames, outcome.warnings) == (4, ())
+    assert [(tmp_path / name).read_bytes()[24] for name in ("8.png", "16.png")] == [8, 16]
+    for narrow, wide in zip(frames_of(tmp_path / "8.png"), frames_of(tmp_path / "16.png"), strict=True):
+        assert wide.info["duration"] == 120
+        expected, found = decode(png_of(narrow)), decode(png_of(wide))
+        assert np.array_equal(np.asarray(expected.rgb), np.asarray(found.rgb))
+        assert np.array_equal(np.asarray(expected.alpha), np.asarray(found.alpha))
+
+
+def png_of(image: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(("depth", "bits", "told"), [("auto", 8, 1), ("16", 16, 1), ("8", 8, 0)])
+def test_an_animation_of_16_bits_says_that_it_loses_some(
+    depth: str, bits: int, told: int, tmp_path: Path, quick: Remover
+) -> None:
+    deep = [np.full((8, 16, 3), shade, np.uint16) for shade in (70, 30000, 60001)]
+    animation = Animation(3, 0)
+    for colors in deep:
+        animation.add(encode_png16(colors, None, []), 40)
+    (tmp_path / "in.png").write_bytes(animation.finish())
+    outcome = work(
+        tmp_path / "in.png", tmp_path / "out.png", quick, RemoveOptions(rescale=False), bit_depth=BitDepth(depth)
+    )
+    assert (outcome.frames, (tmp_path / "out.png").read_bytes()[24]) == (3, bits)
+    assert len([text for text in outcome.warnings if "16 bits were reduced to 8" in text]) == told
+
+
 def test_max_size_holds_for_every_frame(tmp_path: Path, quick: Remover) -> None:
     assert work(DATA / "film.gif", tmp_path / "out.png", quick, RemoveOptions(max_size=24)).size == (24, 16)
     assert {frame.size for frame in frames_of(tmp_path / "out.png")} == {(24, 16)}
@@ -240,7 +319,118 @@ def test_a_frame_of_another_size_is_an_output_error() -> None:
             encode_frames(frames, kind, count=2)
 
 
+# --- framed ---
+
+
+def moving(path: Path) -> Path:
+    """A white square of 8 pixels that moves to the right by 9 a frame and is gone in the last, over black."""
+    frames = [Image.new("RGB", (48, 32)) for _ in range(5)]
+    for frame, columns in zip(frames, SQUARES, strict=False):
+        frame.paste((255, 255, 255), (columns.start, 10, columns.stop, 18))
+    frames[0].save(path, save_all=True, append_images=frames[1:], lossless=True, duration=50)
+    return path
+
+
+def solid(image: Image.Image) -> tuple[int, int, int, int] | None:
+    """Left, top, right, bottom of what is more than half there."""
+    alpha = image if image.mode == "L" else image.convert("RGBA").getchannel("A")
+    return alpha.point([0] * 128 + [255] * 128).getbbox()
+
+
+@pytest.mark.parametrize("suffix", ["png", "webp", "avif"])
+@pytest.mark.parametrize("wanted", [{}, {"mask": True}], ids=["cut", "mask"])
+def test_an_animation_is_cropped_to_what_all_its_frames_show(
+    suffix: str, wanted: dict[str, Any], tmp_path: Path, quick: Remover
+) -> None:
+    plain = RemoveOptions(threshold=128, rescale=False, **wanted)
+    source, whole, target = moving(tmp_path / "in.webp"), tmp_path / "whole.png", tmp_path / f"out.{suffix}"
+    work(source, whole, quick, plain)
+    outcome = work(source, target, quick, replace(plain, crop=True, margin=3), lossless=True)
+    boxes = [solid(frame.convert("L") if plain.mask else frame) for frame in frames_of(whole)]
+    there = [box for box in boxes if box is not None]
+    left, top = (min(box[side] for box in there) - 3 for side in (0, 1))
+    right, bottom = (max(box[side] for box in there) + 3 for side in (2, 3))
+    assert len(there) == 4
+    assert (outcome.status, outcome.frames, outcome.size) == (Status.DONE, 5, (right - left, bottom - top))
+    assert outcome.warnings == ("1 of 5 frames: nothing was found: the cut-out is empty",)
+    found = [solid(frame.convert("L") if plain.mask else frame) for frame in frames_of(target)]
+    assert found == [
+        None if box is None else (box[0] - left, box[1] - top, box[2] - left, box[3] - top) for box in boxes
+    ]
+
+
+def test_what_moves_still_moves_on_a_canvas(tmp_path: Path, quick: Remover) -> None:
+    plain = RemoveOptions(threshold=128, rescale=False)
+    source = moving(tmp_path / "in.webp")
+    work(source, tmp_path / "whole.png", quick, plain)
+    options = replace(plain, canvas="140x60", position="bottom", shadow=True)
+    outcome = work(source, tmp_path / "out.png", quick, options)
+    assert (outcome.frames, outcome.size) == (5, (140, 60))
+    before, after = (
+        np.asarray([box for frame in frames_of(tmp_path / name) if (box := solid(frame)) is not None])
+        for name in ("whole.png", "out.png")
+    )
+    assert len(before) == len(after) == 4
+    scale, _ = np.polyfit(before[:, 0], after[:, 0], 1)
+    assert 3 < scale < 140 / 35, "all of its way fills the canvas, less the room for a shadow"
+    for side in range(4):
+        start = after[0, side] - scale * before[0, side]
+        assert np.abs(scale * before[:, side] + start - after[:, side]).max() <= 1.5, "one frame is laid out as all are"
+
+
+def test_the_model_sees_each_frame_once_however_it_is_framed(
+    tmp_path: Path, quick: Remover, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[object] = []
+    predict = quick.session.predict
+
+    def counted(rgb: Image.Image, **how: Any) -> Image.Image:
+        seen.append(rgb)
+        return predict(rgb, **how)
+
+    monkeypatch.setattr(quick.session, "predict", counted)
+    work(moving(tmp_path / "in.webp"), tmp_path / "out.png", quick, RemoveOptions(crop=True))
+    assert len(seen) == 5
+
+
+def test_an_animation_of_nothing_is_not_cropped(tmp_path: Path, quick: Remover) -> None:
+    frames = [Image.new("RGB", (16, 8), (shade, 0, 0)) for shade in (0, 9, 0)]
+    frames[0].save(tmp_path / "in.webp", save_all=True, append_images=frames[1:], lossless=True)
+    outcome = work(tmp_path / "in.webp", tmp_path / "out.png", quick, RemoveOptions(crop=True, rescale=False))
+    assert (outcome.status, outcome.size) == (Status.DONE, (16, 8))
+
+
+def test_a_crop_that_shows_all_is_the_animation_itself(tmp_path: Path, quick: Remover) -> None:
+    """Looking first and cutting later is what is done at once otherwise, to the byte."""
+    for name, options in (("a.png", RemoveOptions()), ("b.png", RemoveOptions(crop=True))):
+        work(DATA / "film.gif", tmp_path / name, quick, options)
+    whole, cropped = (frames_of(tmp_path / name) for name in ("a.png", "b.png"))
+    assert whole[0].size == cropped[0].size
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+
+
+def test_the_command_crops_an_animation(cutout: Cutout, tmp_path: Path) -> None:
+    run = cutout("remove", DATA / "film.gif", "-o", tmp_path / "film.png", "--crop", "--json")
+    assert run.code == 0, run.err
+    assert run.lines[0]["frames"] == 4
+    assert len({frame.size for frame in frames_of(tmp_path / "film.png")}) == 1
+
+
 # --- pages ---
+
+
+def test_pages_are_cropped_one_by_one(tmp_path: Path, quick: Remover) -> None:
+    with TiffImagePlugin.AppendingTiffWriter(str(tmp_path / "in.tif")) as file:
+        for box in ((4, 4, 20, 24), (10, 2, 40, 12)):
+            page = Image.new("RGB", (48, 32))
+            page.paste((255, 255, 255), box)
+            page.save(file, "TIFF")
+            file.newFrame()
+    wanted = RemoveOptions(crop=True, threshold=128)
+    assert work(tmp_path / "in.tif", tmp_path / "out.tiff", quick, wanted).frames == 2
+    pages = frames_of(tmp_path / "out.tiff")
+    assert len({page.size for page in pages}) == 2
+    assert [solid(page) for page in pages] == [(0, 0, *page.size) for page in pages]
 
 
 def test_pages_become_pages_of_their_own_sizes(tmp_path: Path, quick: Remover) -> None:
@@ -274,6 +464,19 @@ def test_each_page_keeps_what_travels_beside_it(tmp_path: Path, quick: Remover) 
     with Image.open(tmp_path / "out.tiff") as image:
         pages = [(page.tag_v2[315], page.info["dpi"]) for page in ImageSequence.Iterator(image)]  # type: ignore[attr-defined]
     assert pages == [("Ada", (150, 150)), ("Bob", (300, 300))]
+
+
+def test_a_page_without_profile_and_resolution_inherits_none() -> None:
+    icc = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    buffer = io.BytesIO()
+    told: list[dict[str, Any]] = [{}, {"icc_profile": icc, "dpi": (150, 150)}, {}]
+    with TiffImagePlugin.AppendingTiffWriter(buffer) as file:
+        for how in told:
+            Image.new("RGB", (16, 8), "orange").save(file, "TIFF", **how)
+            file.newFrame()
+        data = buffer.getvalue()
+    kept = [picture.metadata for picture in film(data)]
+    assert [(metadata.icc, metadata.dpi) for metadata in kept] == [(None, None), (icc, (150, 150)), (None, None)]
 
 
 def test_a_reduced_copy_is_no_page() -> None:

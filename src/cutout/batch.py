@@ -8,15 +8,18 @@ import time
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
+from itertools import repeat
 from typing import TYPE_CHECKING, Any
 
-from cutout import codec
+from cutout import codec, framing
 from cutout.atomic import check_writable, is_there
 from cutout.choices import BitDepth, Existing, OutputFormat, PngLevel, Strip
 from cutout.errors import CutoutError, OutputError, PictureError
 from cutout.frames import Frame, encode_frames
 from cutout.job_io import activity, read_input, write_output
 from cutout.report import BugError, Outcome, Status
+from cutout.sight import Sights
 from cutout.stages import Stages
 
 if TYPE_CHECKING:
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
     from cutout.files import Job
     from cutout.options import RemoveOptions
     from cutout.pipeline import Remover
+    from cutout.sight import Sight
 
     Work = TypeVar("Work")
     Result = TypeVar("Result")
@@ -47,7 +51,7 @@ class Encoding:
 
     Attributes:
         quality: 0–100 for JPEG, WebP and AVIF; None takes a good one.
-        lossless: WebP and AVIF without loss.
+        lossless: WebP and HEIC without loss, AVIF nearly so.
         png_level: How hard a PNG is compressed.
         keep_hidden: Keep colours that cannot be seen exactly as they were.
         threads: Cores that encode one picture.
@@ -202,7 +206,8 @@ def transform(
     if encoding.first_frame:
         picture = picture.alone()
     elif picture.frames > 1 and (output_format.has_pages if picture.paged else output_format.has_frames):
-        film = codec.film(data, max_frames=encoding.max_frames, **limits)
+        limits["deep"] = limits["deep"] and picture.paged
+        film = partial(codec.film, data, max_frames=encoding.max_frames, **limits)
         return _cut_frames(film, picture, output_format, remover, options, encoding, stages)
     del data
     cutout = remover.cut(picture, options, stages, consume=True)
@@ -213,7 +218,7 @@ def transform(
 
 
 def _cut_frames(
-    film: Iterator[Picture],
+    film: Callable[[], Iterator[Picture]],
     first: Picture,
     output_format: OutputFormat,
     remover: Remover,
@@ -221,17 +226,19 @@ def _cut_frames(
     encoding: Encoding,
     stages: Stages,
 ) -> Transformed:
-    """All frames of an animation, or all pages; one of them in memory at a time."""
+    """All frames of an animation, or all pages; one of them in memory at a time.
+
+    Pages are framed one by one. The frames of an animation are framed alike, which needs the subjects of all: the film
+    runs twice then, and the model sees each frame in the first run alone.
+    """
+    together = framing.is_framed(options) and not first.paged
+    sights: Iterable[Sight | None] = _look(film(), remover, options, stages) if together else repeat(None)
     warnings: dict[str, int] = {}
     sizes: list[tuple[int, int]] = []
 
     def cut() -> Generator[Frame]:
-        while True:
-            with stages.time("decode"):
-                picture = next(film, None)
-            if picture is None:
-                return
-            cutout = remover.cut(picture, options, stages)
+        for picture, sight in zip(_timed(film(), stages), sights, strict=False):
+            cutout = remover.cut(picture, options, stages, sight=sight)
             for warning in cutout.warnings:
                 warnings[warning] = warnings.get(warning, 0) + 1
             sizes.append(cutout.size)
@@ -247,7 +254,28 @@ def _cut_frames(
     elsewhere = sum(stages.ms.values()) - before
     stages.ms["encode"] = max(0.0, (time.perf_counter() - start) * 1e3 - elsewhere)
     told = tuple(text if many == count else f"{many} of {count} frames: {text}" for text, many in warnings.items())
+    if first.deep is not None and not first.paged:
+        told = (*told, "16 bits were reduced to 8: frames of an animation are worked on in 8 bits")
     return Transformed(encoded=encoded, size=sizes[0], warnings=told, frames=count)
+
+
+def _look(film: Iterator[Picture], remover: Remover, options: RemoveOptions, stages: Stages) -> Sights:
+    sights = Sights()
+    for picture in _timed(film, stages):
+        sight = remover.look(picture, options, stages)
+        with stages.time("postprocess"):
+            sights.add(sight)
+    return sights
+
+
+def _timed(film: Iterator[Picture], stages: Stages) -> Iterator[Picture]:
+    """The same film, the time that it takes counted."""
+    while True:
+        with stages.time("decode"):
+            picture = next(film, None)
+        if picture is None:
+            return
+        yield picture
 
 
 def run(

@@ -77,6 +77,7 @@ def decode(
         if first:
             image.seek(first)
         picture = _frame(data, image, max_size=max_size, max_pixels=max_pixels, deep=deep)
+        picture.rgb.info = {}  # what still holds is in the metadata; encoders would take the rest from here
         if not rest:
             return picture
         note = f"{ONLY_FIRST}{len(frame_numbers)} frames was taken"
@@ -124,7 +125,9 @@ def film(
                     hint="--first-frame takes the first alone",
                 ) from error
             size = size or image.size
-            rgb = image.copy() if picture.rgb is image else picture.rgb  # the next frame is painted over it
+            # the decoder paints the next frame over this one, by what its `info` says of this one's place and disposal
+            rgb = image.copy() if picture.rgb is image else picture.rgb
+            rgb.info = {}
             yield replace(picture, rgb=rgb, frames=len(numbers))
 
 
@@ -168,7 +171,11 @@ def _opened(data: bytes) -> Iterator[Image.Image]:
 
 
 def _open(data: bytes, kind: str | None) -> Image.Image:
-    return Image.open(io.BytesIO(data), formats=("HEIF",) if kind == "HEIF" else _FORMATS)
+    image = Image.open(io.BytesIO(data), formats=("HEIF",) if kind == "HEIF" else _FORMATS)
+    key, raw = image.info.get("transparency"), [tile.args for tile in getattr(image, "tile", [])][:1]
+    if image.mode == "L" and isinstance(key, int) and raw:  # Pillow widens the pixels alone
+        image.info["transparency"] = key * {"L;2": 85, "L;4": 17}.get(str(raw[0]), 1)
+    return image
 
 
 def _check_gif(image: Image.Image, data: bytes, wanted: int) -> None:
@@ -219,7 +226,7 @@ def _frame(
     deep: bool,
     screen: tuple[int, int] | None = None,
 ) -> Picture:
-    """The frame that an opened image stands at."""
+    """The frame that an opened image stands at; its `rgb` may be that image itself."""
     _check_size(image, max_pixels)
     if max_size is not None:
         image.draft(None, (max_size, max_size))
@@ -230,11 +237,11 @@ def _frame(
         second.seek(number)
         return second
 
-    wanted = partial(sixteen.read, again=again) if deep and sixteen.is_deep(image) else None
+    wide = (deep and sixteen.is_deep(image)) or sixteen.has_key(image)
+    wanted = partial(sixteen.read, again=again) if wide else None
     paged = image.format == "TIFF"
     picture = read(image, max_size, tiff=_tiff(data, image) if paged else None, deep=wanted, screen=screen)
-    picture.rgb.info = {}  # what still holds is in the metadata; encoders would take the rest from here
-    return replace(picture, paged=paged)
+    return replace(picture, paged=paged, deep=picture.deep if deep else None)
 
 
 def from_image(image: Image.Image, *, max_size: int | None = None) -> Picture:

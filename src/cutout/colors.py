@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 __all__ = ["grey_16", "is_srgb", "narrow", "to_rgb", "to_srgb"]
 
 
+_HIDDEN, _SHOWN = np.uint8(0), np.uint8(255)
+
+
 def to_rgb(image: Image.Image, icc: bytes | None) -> tuple[Image.Image, Image.Image | None, bytes | None]:
     """Any picture as RGB and alpha.
 
@@ -27,7 +30,9 @@ def to_rgb(image: Image.Image, icc: bytes | None) -> tuple[Image.Image, Image.Im
         one of another colour space is converted away.
     """
     if image.mode in {"I;16", "I;16L", "I;16B", "I;16N", "I", "F"}:
-        return _managed(Image.fromarray(narrow(grey_16(image))), icc), None, None
+        grey_values, key = grey_16(image), image.info.get("transparency")
+        alpha = Image.fromarray(np.where(grey_values == key, _HIDDEN, _SHOWN)) if isinstance(key, int) else None
+        return _opaque(_managed(Image.fromarray(narrow(grey_values)), icc), alpha, None)
     if image.mode in {"1", "L", "LA", "La"}:
         grey, alpha = image.convert("LA").split()
         return _opaque(_managed(grey, icc), alpha, None)

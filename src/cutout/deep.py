@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     Deep = npt.NDArray[np.uint16]
 
-__all__ = ["encode_png16", "is_deep", "merge", "read", "resize", "shift", "turn", "widen"]
+__all__ = ["encode_png16", "has_key", "is_deep", "key_alpha", "merge", "read", "resize", "shift", "turn", "widen"]
 
 _NATIVE = "L" if sys.byteorder == "little" else "B"
 _OTHER = {"B": "L", "L": "B", "N": "B" if _NATIVE == "L" else "L"}
@@ -45,6 +45,17 @@ _TURNS: dict[int, Callable[[Any], Any]] = {
 def is_deep(image: Image.Image) -> bool:
     """Whether an opened picture has more than 8 bits that `read` can give."""
     return image.mode in _GREY or _raw_mode(image) is not None
+
+
+def has_key(image: Image.Image) -> bool:
+    """Whether one colour of an opened picture of 16 bits is transparent: Pillow compares it with 8 bits."""
+    return isinstance(image.info.get("transparency"), tuple) and _raw_mode(image) is not None
+
+
+def key_alpha(deep: Deep, key: tuple[int, ...]) -> Image.Image | None:
+    """Alpha (mode L) of a picture in which one colour is transparent; None where no pixel has it."""
+    shown = (deep != np.asarray(key, np.uint16)).any(axis=2)
+    return None if shown.all() else Image.fromarray(shown.astype(np.uint8) * np.uint8(255))
 
 
 def read(image: Image.Image, again: Callable[[], Image.Image]) -> Deep | None:

@@ -22,7 +22,17 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     from PIL import Image
 
-__all__ = ["assemble", "check_side", "encode", "register_heif", "settings", "tiff_page", "translated", "wide_colors"]
+__all__ = [
+    "assemble",
+    "check_side",
+    "encode",
+    "png_file",
+    "register_heif",
+    "settings",
+    "tiff_page",
+    "translated",
+    "wide_colors",
+]
 
 _WEBP_SIDE = 16383
 
@@ -49,7 +59,7 @@ def encode(
         output_format: The format.
         metadata: Kept where the format can hold it; the EXIF block's size of the picture is set.
         quality: 0–100 for JPEG, WebP, AVIF and HEIC; None takes a good one.
-        lossless: WebP, AVIF and HEIC without loss.
+        lossless: WebP and HEIC without loss, AVIF nearly so: its encoder rounds colours by a few levels of 255.
         png_level: How hard a PNG is compressed.
         keep_hidden: Keep colours that cannot be seen exactly as they were.
         threads: Cores that work on this picture.
@@ -74,21 +84,13 @@ def encode(
             tiff_page(tiff, rgb, alpha, metadata, wide, keep_hidden=keep_hidden)
             return tiff.finish()
         if output_format is not OutputFormat.PNG:
+            told = settings(output_format, quality, metadata, lossless=lossless, colors=rgb is not None)
+            if output_format is OutputFormat.WEBP:
+                told["exact"] = keep_hidden
             buffer = io.BytesIO()
-            assemble(rgb, alpha, keep_hidden=keep_hidden).save(
-                buffer, **settings(output_format, quality, metadata, lossless=lossless, colors=rgb is not None)
-            )
+            assemble(rgb, alpha, keep_hidden=keep_hidden).save(buffer, **told)
             return buffer.getvalue()
-        icc = metadata.icc if rgb is not None else None
-        texts = text_chunks(metadata.exif, metadata.xmp)
-        if wide is not None:
-            over = None if rgb is None or alpha is None else np.asarray(alpha)
-            wide = _hide(wide, over, keep=keep_hidden)
-            return sixteen.encode_png16(wide, over, profile_chunks(icc, metadata.dpi) + texts)
-        plain = encode_png(
-            rgb, alpha, icc=icc, dpi=metadata.dpi, level=png_level, keep_hidden=keep_hidden, threads=threads
-        )
-        return insert(plain, texts)
+        return png_file(rgb, alpha, metadata, wide, level=png_level, keep_hidden=keep_hidden, threads=threads)
 
 
 @contextmanager
@@ -113,6 +115,27 @@ def check_side(output_format: OutputFormat, size: tuple[int, int]) -> None:
             f"WebP holds at most {_WEBP_SIDE} pixels a side, this picture has {size[0]}×{size[1]}",
             hint="write PNG instead, or use --max-size",
         )
+
+
+def png_file(
+    rgb: Image.Image | None,
+    alpha: Image.Image | None,
+    metadata: Metadata,
+    wide: npt.NDArray[np.uint16] | None = None,
+    *,
+    level: PngLevel,
+    keep_hidden: bool,
+    threads: int,
+) -> bytes:
+    """A finished picture as a PNG file; `wide` is its colours, or its grey, in 16 bits."""
+    icc = metadata.icc if rgb is not None else None
+    texts = text_chunks(metadata.exif, metadata.xmp)
+    if wide is not None:
+        over = None if rgb is None or alpha is None else np.asarray(alpha)
+        wide = _hide(wide, over, keep=keep_hidden)
+        return sixteen.encode_png16(wide, over, profile_chunks(icc, metadata.dpi) + texts)
+    plain = encode_png(rgb, alpha, icc=icc, dpi=metadata.dpi, level=level, keep_hidden=keep_hidden, threads=threads)
+    return insert(plain, texts)
 
 
 def tiff_page(
@@ -186,7 +209,7 @@ def _quality(output_format: OutputFormat, quality: int | None, *, lossless: bool
         case OutputFormat.WEBP:
             return {"format": "WEBP", "quality": 90 if quality is None else quality, "lossless": lossless}
         case OutputFormat.AVIF:
-            if lossless:
+            if lossless:  # but for the rounding of YCbCr, which Pillow's encoder leaves no choice about
                 return {"format": "AVIF", "quality": 100, "subsampling": "4:4:4"}
             return {"format": "AVIF", "quality": 80 if quality is None else quality}
         case OutputFormat.HEIC:

@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING
 from PIL import Image
 
 from cutout.choices import BitDepth, OutputFormat, PngLevel
-from cutout.encoder import assemble, check_side, settings, tiff_page, translated, wide_colors
+from cutout.encoder import assemble, check_side, png_file, settings, tiff_page, translated, wide_colors
 from cutout.errors import OutputError
 from cutout.metadata import NO_METADATA, Metadata
-from cutout.png import encode_png
-from cutout.pngchunks import Animation, insert, text_chunks
+from cutout.pngchunks import Animation
 from cutout.tiff import Tiff
 
 if TYPE_CHECKING:
@@ -66,11 +65,11 @@ def encode_frames(
         count: How many there are.
         loop: How often they play; 0 is for ever. AVIF plays for ever.
         quality: As for single pictures, like all that follows.
-        lossless: WebP and AVIF.
+        lossless: WebP, and nearly so AVIF.
         png_level: PNG.
-        keep_hidden: PNG and TIFF.
+        keep_hidden: PNG, TIFF and AVIF; the encoder of animated WebP drops what cannot be seen.
         threads: Cores that work on one frame.
-        bit_depth: TIFF.
+        bit_depth: PNG and TIFF; the frames of an animation have 8 bits, which 16 widens.
 
     Raises:
         OutputError: The format cannot hold them.
@@ -84,28 +83,26 @@ def encode_frames(
                 tiff_page(tiff, frame.rgb, frame.alpha, metadata, wide, keep_hidden=keep_hidden)
             return tiff.finish()
         if output_format is OutputFormat.PNG:
-            return _apng(frames, count, loop, level=png_level, keep_hidden=keep_hidden, threads=threads)
+            told = {"level": png_level, "keep_hidden": keep_hidden, "threads": threads}
+            return _apng(frames, count, loop, bit_depth, told)
         if not output_format.has_frames:
             raise OutputError(f"{output_format.value} holds one picture")
         film = _Film(frames, count, output_format, keep_hidden=keep_hidden)
         colors = film.first.rgb is not None
         metadata, _ = film.first.metadata.sized(film.size).fitting(output_format)
-        told = settings(output_format, quality, metadata, lossless=lossless, colors=colors)
+        how = settings(output_format, quality, metadata, lossless=lossless, colors=colors)
         buffer = io.BytesIO()
         # the list of durations grows while the encoder takes frame by frame
-        film.save(buffer, save_all=True, duration=film.durations, loop=loop, **told)
+        film.save(buffer, save_all=True, duration=film.durations, loop=loop, **how)
         return buffer.getvalue()
 
 
-def _apng(frames: Iterable[Frame], count: int, loop: int, *, level: PngLevel, keep_hidden: bool, threads: int) -> bytes:
+def _apng(frames: Iterable[Frame], count: int, loop: int, bit_depth: BitDepth, told: dict[str, Any]) -> bytes:
     animation = Animation(count, loop)
     for number, frame in enumerate(frames):
         metadata = frame.metadata.sized(_size(frame)) if number == 0 else NO_METADATA
-        icc = metadata.icc if frame.rgb is not None else None
-        png = encode_png(
-            frame.rgb, frame.alpha, icc=icc, dpi=metadata.dpi, level=level, keep_hidden=keep_hidden, threads=threads
-        )
-        animation.add(insert(png, text_chunks(metadata.exif, metadata.xmp)), frame.duration)
+        wide = wide_colors(frame.rgb, frame.alpha, None, bit_depth)
+        animation.add(png_file(frame.rgb, frame.alpha, metadata, wide, **told), frame.duration)
     return animation.finish()
 
 

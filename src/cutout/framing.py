@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     """Left, top, right, bottom."""
     Box = tuple[int, int, int, int]
 
-__all__ = ["Frame", "cast", "finish", "frame_of", "layout", "place", "subject_box"]
+__all__ = ["Frame", "cast", "finish", "frame_of", "is_framed", "layout", "place", "subject_box"]
 
 _THERE = 13
 """Alpha (a twentieth) from which on the subject counts as there."""
@@ -75,6 +75,7 @@ def finish(
     alpha: Image.Image,
     options: RemoveOptions,
     picture: Callable[[tuple[int, int]], Image.Image] | None = None,
+    subject: Box | None = None,
 ) -> tuple[Image.Image | None, Image.Image | None]:
     """Frame, background and shadow, as far as they are asked for.
 
@@ -83,6 +84,7 @@ def finish(
         alpha: The final alpha, mode L, same size.
         options: What is asked for.
         picture: Gives the background picture (mode RGB) at a size, where one is asked for.
+        subject: What it is framed by, and the shadow measured by; None is what `subject_box` finds.
 
     Returns:
         Colours (RGB) and alpha (L) of the result; colours are None for the mask alone, alpha over an opaque background.
@@ -91,7 +93,7 @@ def finish(
         UsageError: The margins, or the shadow, make the result too large.
     """
     shadow = specs.parse_shadow(options.shadow)
-    frame, subject = frame_of(alpha, options)
+    frame, subject = frame_of(alpha, options, subject)
     if options.mask:
         return None, place(None, alpha, frame)[1]
     behind = _background(rgb, alpha, options, frame, picture)
@@ -103,16 +105,26 @@ def finish(
     return _compose(colors, alpha, behind, shade, shadow)
 
 
-def frame_of(alpha: Image.Image, options: RemoveOptions) -> tuple[Frame, Box]:
-    """How a picture of this alpha (mode L) lies in the result, and the subject's box, the whole where nobody asks.
+def frame_of(alpha: Image.Image, options: RemoveOptions, subject: Box | None = None) -> tuple[Frame, Box]:
+    """How a picture lies in the result, and the box that it is framed by, the whole where nobody asks.
+
+    Args:
+        alpha: Mode L.
+        options: What is asked for.
+        subject: The box, where it is known; None is what `subject_box` finds.
 
     Raises:
         UsageError: The margins, or the shadow, make the result too large.
     """
     shadow = specs.parse_shadow(options.shadow)
-    framed = options.crop or options.canvas is not None
-    subject = (subject_box(alpha) if framed or shadow else None) or (0, 0, *alpha.size)
-    return layout(subject, options, shadow) if framed else Frame(alpha.size), subject
+    if subject is None:
+        subject = (subject_box(alpha) if is_framed(options) or shadow else None) or (0, 0, *alpha.size)
+    return layout(subject, options, shadow) if is_framed(options) else Frame(alpha.size), subject
+
+
+def is_framed(options: RemoveOptions) -> bool:
+    """Whether the result is laid out around the subject."""
+    return options.crop or options.canvas is not None
 
 
 def subject_box(alpha: Image.Image) -> Box | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
@@ -25,6 +25,8 @@ __all__ = ["ONLY_FIRST", "Picture", "read"]
 ONLY_FIRST = "only the first of "
 """How the note begins that a picture has more frames."""
 _ORIENTATION = 0x0112
+_RESOLUTION = 282
+_ICC = 34675
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -90,7 +92,12 @@ def read(
     elif screen is not None and image.size != screen and image.format != "TIFF":
         raise ValueError(f"it has {image.width}×{image.height} pixels, the first one {screen[0]}×{screen[1]}")
     rgb, alpha, icc = to_rgb(whole, metadata.icc)
-    colors = None if deep is None or (icc is None and metadata.icc is not None) else deep(image)
+    colors = None if deep is None else deep(image)
+    key = image.info.get("transparency")
+    if colors is not None and isinstance(key, tuple):
+        alpha = sixteen.key_alpha(colors, key)
+    if icc is None and metadata.icc is not None:
+        colors = None
     size = _limited(rgb.size, max_size)
     if size != rgb.size:
         rgb, alpha = _resized(rgb, size), None if alpha is None else _resized(alpha, size)
@@ -113,8 +120,14 @@ def read(
 def _metadata(image: Image.Image, tiff: tuple[bytes, int] | None) -> tuple[Metadata, tuple[str, ...]]:
     exif, of_exif = read_exif(image.info, tiff)
     xmp, of_xmp = read_xmp(image.info.get("xmp"))
-    icc = image.info.get("icc_profile") or None
-    return Metadata(icc=icc, dpi=read_dpi(image.info.get("dpi")), exif=exif, xmp=xmp), of_exif + of_xmp
+    said = dict(image.info)
+    tags: Any = getattr(image, "tag_v2", None)
+    if tags is not None:  # what a page does not say itself would be left from the page before
+        said["icc_profile"] = tags.get(_ICC)
+        if _RESOLUTION not in tags:
+            said.pop("dpi", None)
+    metadata = Metadata(icc=said.get("icc_profile") or None, dpi=read_dpi(said.get("dpi")), exif=exif, xmp=xmp)
+    return metadata, of_exif + of_xmp
 
 
 def _timing(image: Image.Image) -> tuple[float, int]:

@@ -22,6 +22,7 @@ from cutout.models import DEFAULT_MODEL, ModelSpec, custom_spec, find_spec
 from cutout.options import RemoveOptions
 from cutout.providers import request_device
 from cutout.rembg_session import PREFIX, open_rembg
+from cutout.sight import Sight
 from cutout.stages import Stages
 from cutout.store import require
 from cutout.tensor import input_size
@@ -172,6 +173,7 @@ class Remover:
         stages: Stages | None = None,
         *,
         consume: bool = False,
+        sight: Sight | None = None,
     ) -> Cutout:
         """Remove the background of a decoded picture.
 
@@ -180,27 +182,38 @@ class Remover:
             options: Instead of the options given at construction.
             stages: Receives the time of each stage.
             consume: The picture is not needed any more: its pixels may become the cut-out's, which saves a copy.
+            sight: What `look` gave for this picture and these options; None looks now.
 
         Raises:
             CutoutError: The model failed on this picture.
             PictureError: There is not enough memory for it.
         """
-        if options is None:
-            options = self.options
-        else:
-            _check(options)
-        stages = stages or Stages()
-        try:
-            return self._cut(picture, options, stages, consume=consume)
-        except MemoryError as error:
-            raise PictureError(
-                "there is not enough memory for this picture", hint="try --jobs 1 or --max-size"
-            ) from error
+        options, stages = self._checked(options), stages or Stages()
+        with _memory_told():
+            with stages.time("preprocess"):
+                picture = _beside_background(picture, options)
+            sight = sight or self._look(picture, options, stages)
+            with stages.time("postprocess"):
+                return _completed(picture, sight, options, consume=consume)
 
-    def _cut(self, picture: Picture, options: RemoveOptions, stages: Stages, *, consume: bool) -> Cutout:
+    def look(self, picture: Picture, options: RemoveOptions | None = None, stages: Stages | None = None) -> Sight:
+        """The first half of `cut`, whose arguments and errors it has: what is there, down to the final alpha."""
+        options, stages = self._checked(options), stages or Stages()
+        with _memory_told():
+            with stages.time("preprocess"):
+                picture = _beside_background(picture, options)
+            return self._look(picture, options, stages)
+
+    def _checked(self, options: RemoveOptions | None) -> RemoveOptions:
+        if options is None:
+            return self.options
+        _check(options)
+        return options
+
+    def _look(self, picture: Picture, options: RemoveOptions, stages: Stages) -> Sight:
+        warnings: list[str] = []
         with stages.time("preprocess"):
-            picture = _beside_background(picture, options)
-            rgb, warnings, seen = picture.rgb, list(picture.notes), picture.rgb
+            rgb = seen = picture.rgb
             if not is_srgb(icc := picture.metadata.icc):
                 once = not (options.refine or options.tiles)  # further looks see more of the picture
                 seen = to_srgb(rgb, icc, enough=_enough(self.session.spec, rgb.size) if once else None)
@@ -219,15 +232,27 @@ class Remover:
                 alpha = matte.multiply(alpha, picture.alpha)
             if not alpha.getbbox():
                 warnings.append("nothing was found: the cut-out is empty")
-            if options.edge_colors is EdgeColors.CLEAN and not options.mask:
-                rgb = foreground.clean(rgb, alpha, in_place=consume and picture.deep is None)
-            colors, transparency = _finish(rgb, alpha, options)
-            deep = _deep(picture, alpha, colors, options)
-            if deep is None and picture.deep is not None and colors is not None:
-                warnings.append("16 bits were reduced to 8: the result does not lie pixel for pixel on the picture")
-            return Cutout(
-                rgb=colors, alpha=transparency, metadata=picture.metadata, warnings=tuple(warnings), deep=deep
-            )
+            return Sight(alpha=alpha, warnings=tuple(warnings))
+
+
+@contextmanager
+def _memory_told() -> Iterator[None]:
+    try:
+        yield
+    except MemoryError as error:
+        raise PictureError("there is not enough memory for this picture", hint="try --jobs 1 or --max-size") from error
+
+
+def _completed(picture: Picture, sight: Sight, options: RemoveOptions, *, consume: bool) -> Cutout:
+    """Colours, frame and background, once it is known what is there."""
+    rgb, alpha, warnings = picture.rgb, sight.alpha, [*picture.notes, *sight.warnings]
+    if options.edge_colors is EdgeColors.CLEAN and not options.mask:
+        rgb = foreground.clean(rgb, alpha, in_place=consume and picture.deep is None)
+    colors, transparency = _finish(rgb, sight, options)
+    deep = _deep(picture, sight, colors, options)
+    if deep is None and picture.deep is not None and colors is not None:
+        warnings.append("16 bits were reduced to 8: the result does not lie pixel for pixel on the picture")
+    return Cutout(rgb=colors, alpha=transparency, metadata=picture.metadata, warnings=tuple(warnings), deep=deep)
 
 
 def _enough(spec: ModelSpec, size: tuple[int, int]) -> int:
@@ -300,26 +325,25 @@ def _is_grey(color: Sequence[int]) -> bool:
     return len(set(color[:3])) == 1
 
 
-def _finish(
-    rgb: Image.Image, alpha: Image.Image, options: RemoveOptions
-) -> tuple[Image.Image | None, Image.Image | None]:
+def _finish(rgb: Image.Image, sight: Sight, options: RemoveOptions) -> tuple[Image.Image | None, Image.Image | None]:
     """Colours and alpha of the result, either of them None where there is none."""
     path = options.background_picture
-    return framing.finish(rgb, alpha, options, None if path is None else partial(_fitted, path, options.background_fit))
+    behind = None if path is None else partial(_fitted, path, options.background_fit)
+    return framing.finish(rgb, sight.alpha, options, behind, sight.subject)
 
 
 def _deep(
-    picture: Picture, alpha: Image.Image, colors: Image.Image | None, options: RemoveOptions
+    picture: Picture, sight: Sight, colors: Image.Image | None, options: RemoveOptions
 ) -> npt.NDArray[np.uint16] | None:
     """The result's colours in 16 bits; None where the picture has none, or its pixels are not the result's."""
     if picture.deep is None or colors is None:
         return None
-    frame, _ = framing.frame_of(alpha, options)
+    frame, _ = framing.frame_of(sight.alpha, options, sight.subject)
     if frame == framing.Frame(picture.rgb.size):
         return merge(picture.deep, picture.rgb, colors)
     if frame.resamples:
         return None
-    before, _ = framing.place(picture.rgb, alpha, frame)
+    before, _ = framing.place(picture.rgb, sight.alpha, frame)
     assert before is not None  # noqa: S101 - colours in, colours out
     return merge(shift(picture.deep, int(frame.left), int(frame.top), frame.size), before, colors)
 

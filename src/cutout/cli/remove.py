@@ -80,7 +80,9 @@ def remove(
         int | None,
         option("--quality", text="Quality of jpg, webp, avif and heic.", min=0, max=100, metavar="N", panel=_FILES),
     ] = None,
-    lossless: Annotated[bool, option("--lossless", text="webp, avif and heic without loss.", panel=_FILES)] = False,
+    lossless: Annotated[
+        bool, option("--lossless", text="webp and heic without loss; avif nearly lossless.", panel=_FILES)
+    ] = False,
     png_level: Annotated[
         PngLevel, option("--png-level", text="How hard PNGs are compressed: fastest, fast or small.", panel=_FILES)
     ] = PngLevel.FAST,
