@@ -113,7 +113,9 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "service",
         "service.logs",
         "service.queue",
+        "service.scripts",
         "service.settings",
+        "service.tasks",
     ),
     ("service.engine",),
     (

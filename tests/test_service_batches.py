@@ -10,9 +10,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from served import Held, Process, quick, served, until
 from small import brightness_model, half
+from stores import at_once
 
-from cutout.errors import CutoutError
-from cutout.service.jobs import MOST_ATTEMPTS, SqliteJobs
+from cutout.atomic import write_atomic
+from cutout.errors import CutoutError, OutputError
+from cutout.service import jobs, runner
+from cutout.service.jobs import SqliteJobs
+from cutout.service.problems import Problem
+from cutout.service.tasks import MOST_ATTEMPTS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -136,20 +141,20 @@ def test_a_batch_outlives_a_killed_service(tmp_path: Path) -> None:
 
 def test_a_picture_that_kills_the_service_is_given_up(tmp_path: Path) -> None:
     for _ in range(MOST_ATTEMPTS):
-        jobs = SqliteJobs(tmp_path / "jobs", expiry=60)
-        if jobs.pending() == 0:
-            task = jobs.add("client", {}, [("a.png", lambda: b"data")])
-        work = jobs.claim()
+        store = SqliteJobs(tmp_path / "jobs", expiry=60)
+        if store.pending() == 0:
+            task = store.add("client", {}, [("a.png", lambda: b"data")], most=9)
+        work = store.claim()
         assert work is not None
-        assert jobs.source(work) == b"data"
-        jobs.close()  # in the middle of its work, as far as the store knows
-    jobs = SqliteJobs(tmp_path / "jobs", expiry=60)
-    assert jobs.claim() is None
-    found = jobs.task(task)
+        assert store.source(work) == b"data"
+        store.close()  # in the middle of its work, as far as the store knows
+    store = SqliteJobs(tmp_path / "jobs", expiry=60)
+    assert store.claim() is None
+    found = store.task(task)
     assert found is not None
     assert found.finished
     assert (found.items[0].error or {})["kind"] == "died"
-    jobs.close()
+    store.close()
 
 
 def test_two_services_never_share_a_folder(tmp_path: Path) -> None:
@@ -158,3 +163,121 @@ def test_two_services_never_share_a_folder(tmp_path: Path) -> None:
         SqliteJobs(tmp_path / "jobs", expiry=60)
     first.close()
     SqliteJobs(tmp_path / "jobs", expiry=60).close()
+
+
+def full(target: Path, _data: bytes) -> bool:
+    """What `write_atomic` does on a full disk."""
+    raise OutputError(f"{target} cannot be written: the disk is full")
+
+
+def test_a_batch_waits_until_a_full_disk_has_room_again(
+    tmp_path: Path, picture: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner, "PAUSE", 0.05)
+    settings, _ = quick(tmp_path, workers=1)
+    engine = Held(settings)
+    with served(settings, engine) as client:
+        task = start(client, [("a", picture), ("b", picture)])
+        until(lambda: engine.begun)
+        monkeypatch.setattr(jobs, "write_atomic", full)
+        engine.go.set()
+        until(lambda: len(engine.begun) >= 3)
+        monkeypatch.undo()
+        status = finished(client, task)
+        assert (status["completed"], status["failed"]) == (2, 0)
+
+
+def test_a_disk_that_stays_full_is_reported(tmp_path: Path, picture: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runner, "PAUSE", 0.05)
+    settings, _ = quick(tmp_path, workers=1, max_tasks=1)
+    engine = Held(settings)
+    with served(settings, engine) as client:
+        task = start(client, [("a", picture)])
+        until(lambda: engine.begun)
+        monkeypatch.setattr(jobs, "write_atomic", full)
+        engine.go.set()
+        assert finished(client, task)["files"][0]["error"]["kind"] == "storage"
+        refused = client.post(PATH, files={"files": ("a", picture)})
+        assert (refused.status_code, refused.json()["error"]["kind"]) == (503, "storage")
+        assert str(tmp_path) not in refused.text
+        assert [path.name for path in (tmp_path / "jobs").iterdir() if path.is_dir()] == [task]
+        monkeypatch.undo()
+        finished(client, start(client, [("a", picture)]))
+
+
+def test_a_picture_that_vanished_is_reported(tmp_path: Path, picture: bytes) -> None:
+    settings, _ = quick(tmp_path, workers=1)
+    engine = Held(settings)
+    with served(settings, engine) as client:
+        task = start(client, [("a", picture), ("b", picture)])
+        until(lambda: engine.begun)
+        (tmp_path / "jobs" / task / "1.in").unlink()
+        engine.go.set()
+        status = finished(client, task)
+        assert [file["state"] for file in status["files"]] == ["done", "failed"]
+        assert status["files"][1]["error"]["kind"] == "storage"
+
+
+def test_a_full_database_is_an_answer_and_works_again_with_room(tmp_path: Path) -> None:
+    store = SqliteJobs(tmp_path / "jobs", expiry=60)
+    pages = store._base.execute("PRAGMA page_count").fetchone()[0]
+    store._base.execute(f"PRAGMA max_page_count = {pages}")
+    with pytest.raises(Problem, match="cannot be kept") as caught:
+        store.add("client", {"long": "x" * 100_000}, [("a.png", lambda: b"data")], most=9)
+    assert (caught.value.status, caught.value.word) == (503, "storage")
+    assert not [path for path in (tmp_path / "jobs").iterdir() if path.is_dir()]
+    store._base.execute("PRAGMA max_page_count = 100000")
+    store.add("client", {"long": "x" * 100_000}, [("a.png", lambda: b"data")], most=9)
+    assert store.pending() == 1
+    store.close()
+
+
+def test_what_is_deleted_while_its_result_is_written_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = SqliteJobs(tmp_path / "jobs", expiry=60)
+
+    def deleted_before(target: Path, data: bytes) -> bool:
+        store.delete(target.parent.name)
+        return write_atomic(target, data)
+
+    def deleted_within(target: Path, _data: bytes) -> bool:
+        store.delete(target.parent.name)
+        raise OutputError(f"{target} cannot be written: there is no such folder")
+
+    for fault in (deleted_before, deleted_within):
+        task = store.add("client", {}, [("a.png", lambda: b"data")], most=9)
+        work = store.claim()
+        assert work is not None
+        monkeypatch.setattr(jobs, "write_atomic", fault)
+        store.finish(work, b"result", "png")
+        monkeypatch.undo()
+        assert store.task(task) is None
+        assert not (tmp_path / "jobs" / task).exists()
+    store.close()
+
+
+def test_folders_of_no_batch_are_swept_and_those_of_others_are_not(tmp_path: Path) -> None:
+    lost = tmp_path / "jobs" / ("x" * 24)
+    others = [tmp_path / "jobs" / name / "0.in" for name in ("holidays", "y" * 24 + "/album")]
+    for path in (lost / "0.in", *others):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"data")
+    store = SqliteJobs(tmp_path / "jobs", expiry=60)
+    assert not lost.exists(), "left by the last process"
+    task = store.add("client", {}, [("a.png", lambda: (store.sweep(), b"data")[1])], most=9)
+    lost.mkdir()
+    (lost / "0.out").write_bytes(b"data")
+    store.sweep()
+    assert not lost.exists()
+    assert (tmp_path / "jobs" / task / "0.in").exists(), "what is just being added is no orphan"
+    assert all(path.exists() for path in others)
+    store.close()
+
+
+def test_no_client_passes_its_number_of_batches_by_hurrying(tmp_path: Path) -> None:
+    store = SqliteJobs(tmp_path / "jobs", expiry=60)
+    assert sum(at_once(store)) == 1
+    assert len([path for path in (tmp_path / "jobs").iterdir() if path.is_dir()]) == 1
+    store.add("another", {}, [("a.png", lambda: b"data")], most=1)
+    store.close()

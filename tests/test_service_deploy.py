@@ -43,3 +43,11 @@ def test_the_options_in_the_compose_file_exist() -> None:
     for name, options in lines:
         known = {option for parameter in commands.commands[name].params for option in parameter.opts}
         assert set(re.findall(r"--[a-z-]+", options)) <= known
+
+
+def test_temporary_files_of_the_service_are_not_counted_as_its_memory() -> None:
+    """A batch and its archive may be as large as the limit of the memory."""
+    service = re.split(r"\n\n", (ROOT / "docker-compose.yml").read_text())[0]
+    assert "memory:" in service
+    assert "tmpfs" not in re.sub(r"#.*", "", service)
+    assert re.search(r'volumes: \[.*"temporary:/tmp"', service)

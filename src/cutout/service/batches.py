@@ -2,10 +2,12 @@
 
 import asyncio
 import json
+import logging
 import re
 import tempfile
 import zipfile
 from collections.abc import Iterator
+from functools import partial
 from pathlib import PurePosixPath
 from typing import IO, Any, Protocol
 
@@ -13,14 +15,15 @@ from fastapi import APIRouter, Request, Response
 from starlette.datastructures import UploadFile
 from starlette.responses import StreamingResponse
 
-from cutout.service import form
+from cutout.service import form, logs
 from cutout.service.describe import PICTURE, errors, form_body, task_schema
 from cutout.service.engine import media_type
 from cutout.service.intake import Intake, texts
-from cutout.service.jobs import Item, Jobs, Task
+from cutout.service.jobs import too_many
 from cutout.service.problems import Problem
 from cutout.service.runner import Runner
 from cutout.service.settings import Settings
+from cutout.service.tasks import Item, Jobs, Task
 
 __all__ = ["router"]
 
@@ -93,7 +96,7 @@ class _Endpoints:
         """Give many pictures at once; what is accepted is finished or reported failed, even after a restart."""
         intake, jobs, client, most = self._house.ready(), self._jobs, request.state.client, self._settings.max_tasks
         if await asyncio.to_thread(jobs.pending, client) >= most:
-            raise Problem(429, "too-many-tasks", f"{most} of your batches are not finished", retry_after=5)
+            raise too_many(most)  # before its pictures are sent; `add` looks again
         async with intake.form(request, files=self._settings.max_files) as fields:
             uploads = self._uploads(fields.getlist("files") + fields.getlist("file"))
             for upload in uploads:
@@ -101,7 +104,7 @@ class _Endpoints:
             values = texts(fields, without={"files", "file"})
             form.wish(values, intake.engine, max_pixels=intake.settings.max_pixels)  # what is wrong is told now
             files = [(_name(upload.filename, number), upload.file.read) for number, upload in enumerate(uploads)]
-            task = await asyncio.to_thread(jobs.add, client, values, files)
+            task = await asyncio.to_thread(partial(jobs.add, most=most), client, values, files)
         if self._house.runner is not None:
             self._house.runner.wake()
         return {"task_id": task, "total": len(files)}
@@ -119,6 +122,10 @@ class _Endpoints:
             archive, size = await asyncio.to_thread(_zip, task, self._jobs)
         except FileNotFoundError:
             raise _unknown() from None
+        except OSError as error:
+            logs.event("storage", level=logging.ERROR, text=str(error))
+            text = "there is no room for the archive now"
+            raise Problem(503, "storage", text, hint="fetch the results one by one", retry_after=30) from error
         headers = {"Content-Disposition": 'attachment; filename="cutouts.zip"', "Content-Length": str(size)}
         return StreamingResponse(_sent(archive), media_type="application/zip", headers=headers)
 

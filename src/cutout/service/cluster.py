@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import re
 import secrets
 import time
 import warnings
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import celery
@@ -16,11 +17,13 @@ import celery.bootsteps
 import celery.platforms
 import kombu.exceptions
 import redis
+import redis.exceptions
 
 from cutout.errors import CutoutError
-from cutout.service import logs
-from cutout.service.jobs import MOST_ATTEMPTS, Item, Task, Work
+from cutout.service import logs, scripts
+from cutout.service.jobs import too_many
 from cutout.service.problems import Problem
+from cutout.service.tasks import MOST_ATTEMPTS, Item, Task, Work
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -28,8 +31,9 @@ if TYPE_CHECKING:
 __all__ = ["RedisJobs", "application", "work"]
 
 _FORGOTTEN = 7 * 24 * 3600  # seconds that a batch is kept which no worker ever comes for
+_UNCLAIMED = 3600  # seconds that a picture is kept which belongs to no batch yet
+_SPARE = 16_000_000  # bytes of Redis' memory that pictures never take: they are for states and messages
 _NAME = "cutout.picture"
-_FINISHED = {b"done", b"failed"}
 
 
 class RedisJobs:
@@ -49,28 +53,74 @@ class RedisJobs:
         self._app = application(url, redelivery=redelivery)
         self._expiry = round(expiry * 1000)
         self._missed: set[tuple[str, int]] = set()
+        self._admit = self._base.register_script(scripts.ADMIT)
+        self._take = self._base.register_script(scripts.TAKE)
+        self._debts: list[tuple[str, int]] = []
+        self._return = self._base.register_script(scripts.RETURN)
+        self._end = self._base.register_script(scripts.END)
 
     def close(self) -> None:
         """See `Jobs`."""
         self._base.close()
         self._app.close()
 
-    def add(self, client: str, fields: Mapping[str, str], files: Sequence[tuple[str, Callable[[], bytes]]]) -> str:
+    def add(
+        self, client: str, fields: Mapping[str, str], files: Sequence[tuple[str, Callable[[], bytes]]], *, most: int
+    ) -> str:
         """See `Jobs`."""
         task = secrets.token_urlsafe(18)
-        facts = {"client": client, "fields": json.dumps(dict(fields)), "names": json.dumps([name for name, _ in files])}
-        with _told():
-            for number, (_, read) in enumerate(files):
-                self._base.set(_key(task, number, "in"), read(), ex=_FORGOTTEN)
-            with self._base.pipeline(transaction=True) as pipe:
-                pipe.hset(_key(task), mapping=facts | {f"state:{number}": "waiting" for number in range(len(files))})
-                pipe.expire(_key(task), _FORGOTTEN)
-                pipe.sadd("cutout:unfinished", task)
-                pipe.sadd(f"cutout:unfinished:{client}", task)
-                pipe.execute()
-            for number in range(len(files)):
-                self._send(task, number)
+        self.pending(client)  # forgets what has expired
+        try:
+            with _told():
+                place = [_key(task), f"cutout:unfinished:{client}"]
+                if not self._admit(keys=place, args=[task, client, most, _UNCLAIMED]):
+                    raise too_many(most)
+                self._keep(task, client, fields, files)
+                for number in range(len(files)):
+                    self._send(task, number)
+        except BaseException:
+            with suppress(redis.RedisError):  # where Redis is away, pictures of no batch expire by themselves
+                self._forget(task, client, len(files))
+            raise
         return task
+
+    def _keep(
+        self, task: str, client: str, fields: Mapping[str, str], files: Sequence[tuple[str, Callable[[], bytes]]]
+    ) -> None:
+        total = 0
+        for number, (_, read) in enumerate(files):
+            data = read()
+            total += len(data)
+            if len(data) + total > self._room():  # results take room too: as much again
+                raise _full()
+            self._base.set(_key(task, number, "in"), data, ex=_UNCLAIMED)
+        facts = {
+            "client": client,
+            "fields": json.dumps(dict(fields)),
+            "names": json.dumps([name for name, _ in files]),
+            "count": str(len(files)),
+            "open": str(len(files)),
+        }
+        with self._base.pipeline(transaction=True) as pipe:
+            pipe.hset(_key(task), mapping=facts | {f"state:{number}": "waiting" for number in range(len(files))})
+            for key in (_key(task), *(_key(task, number, "in") for number in range(len(files)))):
+                pipe.expire(key, _FORGOTTEN)
+            pipe.sadd("cutout:unfinished", task)
+            pipe.execute()
+
+    def _forget(self, task: str, client: str, count: int) -> None:
+        self._base.delete(_key(task), *(_key(task, number, what) for number in range(count) for what in ("in", "out")))
+        self._base.srem("cutout:unfinished", task)
+        self._base.srem(f"cutout:unfinished:{client}", task)
+
+    def _room(self) -> float:
+        """Bytes that pictures may still take in Redis."""
+        try:
+            memory = self._base.info("memory")
+        except redis.exceptions.NoPermissionError:
+            return math.inf
+        most = int(memory.get("maxmemory", 0))
+        return most - min(_SPARE, most // 16) - int(memory["used_memory"]) if most else math.inf
 
     def mend(self) -> int:
         """Hand out again what is neither finished nor known to the queue any more; how many pictures that were.
@@ -80,7 +130,7 @@ class RedisJobs:
         sent again; done twice does no harm.
         """
         with _told():
-            held = [*self._base.lrange(_QUEUE, 0, -1), *self._base.hvals("unacked")]
+            held = [*self._base.lrange(_PREFIX + _QUEUE, 0, -1), *self._base.hvals(_PREFIX + "unacked")]
             known = {found.decode() for text in held for found in _ID.findall(text)}
             missing: set[tuple[str, int]] = set()
             for name in self._base.smembers("cutout:unfinished"):
@@ -100,18 +150,37 @@ class RedisJobs:
         self._app.send_task(_NAME, args=(task, number), task_id=_message(task, number), expires=_FORGOTTEN)
 
     def begin(self, task: str, number: int) -> Work | None:
-        """Take a picture that was handed out; None if it is finished already, deleted, or has killed its workers."""
+        """Take a picture that was handed out; None if it is finished already, deleted, or never ended so far."""
         with _told():
-            client, fields, state = self._base.hmget(_key(task), "client", "fields", f"state:{number}")
-            if client is None or state in _FINISHED:
-                return None
-            work = Work(task=task, number=number, client=client.decode(), fields=json.loads(fields))
-            if self._base.hincrby(_key(task), f"attempts:{number}", 1) > MOST_ATTEMPTS:
-                told = f"{MOST_ATTEMPTS} workers died while they worked on this"
-                self.fail(work, {"kind": "died", "message": told})
-                return None
-            self._base.hset(_key(task), f"state:{number}", "working")
-            return work
+            self._settle_debts()
+            taken = self._take(keys=[_key(task)], args=[number])
+        if taken is None:
+            return None
+        client, fields, begun = taken
+        work = Work(task=task, number=number, client=client.decode(), fields=json.loads(fields))
+        if begun > MOST_ATTEMPTS:
+            text = f"it was begun {MOST_ATTEMPTS} times and never ended: its workers died or were too slow"
+            self.fail(work, {"kind": "died", "message": text})
+            return None
+        return work
+
+    def give_back(self, task: str, number: int) -> None:
+        """Note that a picture which was begun has no outcome, though its worker lives; now, or when Redis is back."""
+        self._debts.append((task, number))
+        with suppress(CutoutError), _told():
+            self._settle_debts()
+
+    def _settle_debts(self) -> None:
+        while True:
+            try:
+                task, number = debt = self._debts.pop()
+            except IndexError:  # all are settled, perhaps by another thread
+                return
+            try:
+                self._return(keys=[_key(task)], args=[number])
+            except BaseException:
+                self._debts.append(debt)
+                raise
 
     def source(self, work: Work) -> bytes:
         """See `Jobs`."""
@@ -123,14 +192,28 @@ class RedisJobs:
 
     def finish(self, work: Work, data: bytes, media: str) -> None:
         """See `Jobs`."""
+        fresh = _key(work.task, work.number, f"out:{secrets.token_hex(8)}")
         with _told():
-            self._base.set(_key(work.task, work.number, "out"), data, ex=_FORGOTTEN)
-            self._settle(work, {f"state:{work.number}": "done", f"media:{work.number}": media})
+            if self._fits(fresh, data):
+                self._settle(work, "done", "media", media, fresh)
+                return
+        text = f"there is no room for its result of {len(data) / 1e6:.1f} MB"
+        self.fail(work, {"kind": "storage", "message": text, "hint": "fetch or delete other batches first"})
+
+    def _fits(self, key: str, data: bytes) -> bool:
+        """Write a result under a key of its own, if there is room."""
+        if len(data) > self._room():
+            return False
+        try:
+            self._base.set(key, data, ex=_UNCLAIMED)
+        except redis.exceptions.OutOfMemoryError:
+            return False
+        return True
 
     def fail(self, work: Work, error: Mapping[str, str]) -> None:
         """See `Jobs`."""
         with _told():
-            self._settle(work, {f"state:{work.number}": "failed", f"error:{work.number}": json.dumps(dict(error))})
+            self._settle(work, "failed", "error", json.dumps(dict(error)))
 
     def task(self, task: str) -> Task | None:
         """See `Jobs`."""
@@ -166,44 +249,29 @@ class RedisJobs:
         if known is None:
             return False
         with _told():
-            self._base.srem("cutout:unfinished", task)
-            self._base.srem(f"cutout:unfinished:{known.client}", task)
-            self._base.delete(_key(task), *self._blobs(task, len(known.items)))
+            self._forget(task, known.client, len(known.items))
         return True
 
     def pending(self, client: str | None = None) -> int:
         """See `Jobs`; without a client it is what waits to be handed out."""
         with _told():
             if client is None:
-                return int(self._base.llen(_QUEUE))
+                return int(self._base.llen(_PREFIX + _QUEUE))
             mine = f"cutout:unfinished:{client}"
             for task in self._base.smembers(mine):  # of batches that nobody came for
                 if not self._base.exists(_key(task.decode())):
                     self._base.srem(mine, task)
             return int(self._base.scard(mine))
 
-    def _settle(self, work: Work, facts: dict[str, str]) -> None:
-        client, state = self._base.hmget(_key(work.task), "client", f"state:{work.number}")
-        if client is None:  # it was deleted meanwhile
-            self._base.delete(*self._blobs(work.task, work.number + 1))
-        if client is None or state in _FINISHED:  # by another worker, when this one was taken for dead
-            return
-        self._base.hset(_key(work.task), mapping=facts)
-        self._base.delete(_key(work.task, work.number, "in"))
-        known = self.task(work.task)
-        if known is None or not known.finished:
-            return
-        with self._base.pipeline(transaction=True) as pipe:
-            pipe.hset(_key(work.task), "expires", str(time.time() + self._expiry / 1000))
-            for key in (_key(work.task), *self._blobs(work.task, len(known.items))):
-                pipe.pexpire(key, self._expiry)
-            pipe.srem("cutout:unfinished", work.task)
-            pipe.srem(f"cutout:unfinished:{known.client}", work.task)
-            pipe.execute()
+    def _settle(self, work: Work, state: str, name: str, value: str, fresh: str = "") -> None:
+        place = [_key(work.task), _key(work.task, work.number, "in"), _key(work.task, work.number, "out"), fresh]
+        facts = [state, f"{name}:{work.number}", value]
+        expires = str(time.time() + self._expiry / 1000)
+        self._end(keys=place, args=[work.task, work.number, *facts, self._expiry, expires, _FORGOTTEN])
 
-    def _blobs(self, task: str, count: int) -> list[str]:
-        return [_key(task, number, what) for number in range(count) for what in ("in", "out")]
 
+_PREFIX = "cutout:"
+"""Of all keys, those of Celery too: other applications may use the same database."""
 
 _QUEUE = "cutout"
 _ID = re.compile(rb"picture-[\w-]{10,64}-\d+")
@@ -229,7 +297,12 @@ def application(url: str, *, redelivery: float) -> celery.Celery:
         worker_hijack_root_logger=False,
         worker_send_task_events=False,
         broker_connection_retry_on_startup=True,
-        broker_transport_options={"visibility_timeout": max(1, round(redelivery)), "socket_timeout": 30},
+        worker_enable_remote_control=False,
+        broker_transport_options={
+            "visibility_timeout": max(1, round(redelivery)),
+            "socket_timeout": 30,
+            "global_keyprefix": _PREFIX,
+        },
         task_serializer="json",
         accept_content=["json"],
     )
@@ -254,12 +327,15 @@ def work(
     @app.task(name=_NAME, bind=True, max_retries=None)  # type: ignore[untyped-decorator]
     def picture(self: Any, task: str, number: int) -> None:
         started = time.perf_counter()
+        taken = None
         try:
             taken = jobs.begin(task, number)
             if taken is not None:
                 do(taken, jobs)
         except CutoutError as error:  # Redis is away: nothing of the outcome was kept
             logs.event("away", level=logging.WARNING, text=error.message)
+            if taken is not None:
+                jobs.give_back(task, number)
             raise self.retry(countdown=5, exc=error) from error
         logs.event("picture", task=task, number=number, ms=round((time.perf_counter() - started) * 1e3, 1))
 
@@ -300,8 +376,15 @@ def _key(task: str, number: int | None = None, what: str = "") -> str:
 
 @contextmanager
 def _told() -> Iterator[None]:
-    """Around talking to Redis: that it cannot be reached is said in our words."""
+    """Around talking to Redis: that it is full or cannot be reached is said in our words."""
     try:
         yield
     except (redis.RedisError, kombu.exceptions.KombuError, OSError) as error:
+        if "OOM command not allowed" in str(error):
+            raise _full() from error
         raise Problem(503, "broker", "the broker of batches cannot be reached", retry_after=5) from error
+
+
+def _full() -> Problem:
+    text = "the broker has no room for this batch"
+    return Problem(503, "storage", text, hint="send fewer pictures, or try again later", retry_after=30)

@@ -3,118 +3,27 @@
 from __future__ import annotations
 
 import json
+import logging
+import re
 import secrets
 import shutil
 import sqlite3
 import threading
 import time
-from contextlib import closing, contextmanager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from contextlib import closing, contextmanager, suppress
+from typing import TYPE_CHECKING
 
-from cutout.atomic import write_atomic
-from cutout.errors import CutoutError
+from cutout.atomic import is_part, write_atomic
+from cutout.errors import CutoutError, OutputError
+from cutout.service import logs
+from cutout.service.problems import Problem
+from cutout.service.tasks import MOST_ATTEMPTS, Item, Jobs, Task, Work
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-__all__ = ["MOST_ATTEMPTS", "Item", "Jobs", "SqliteJobs", "Task", "Work"]
-
-MOST_ATTEMPTS = 3
-"""A picture during which the process has died so often is reported failed instead of tried again."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Item:
-    """One picture of a batch.
-
-    Attributes:
-        number: Its place in the batch, from 0.
-        name: What the client calls it; never used as a path.
-        state: `waiting`, `working`, `done` or `failed`.
-        error: Kind and message of a failure.
-        media: Extension of the result, such as `png`.
-    """
-
-    number: int
-    name: str
-    state: str
-    error: Mapping[str, str] | None = None
-    media: str = ""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Task:
-    """A batch.
-
-    Attributes:
-        id: Not to be guessed.
-        client: Who gave it.
-        expires: Seconds since 1970, once everything is finished.
-        items: Its pictures, in order.
-    """
-
-    id: str
-    client: str
-    expires: float | None
-    items: Sequence[Item]
-
-    @property
-    def finished(self) -> bool:
-        """Whether every picture is done or failed."""
-        return all(item.state in {"done", "failed"} for item in self.items)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Work:
-    """A picture that a worker has taken."""
-
-    task: str
-    number: int
-    client: str
-    fields: Mapping[str, str]
-
-
-class Jobs(Protocol):
-    """Where batches are kept. Every method may block, and may be called from any thread."""
-
-    def add(self, client: str, fields: Mapping[str, str], files: Sequence[tuple[str, Callable[[], bytes]]]) -> str:
-        """Keep a batch for good, and give its id; what was added is finished or reported failed."""
-        ...
-
-    def task(self, task: str) -> Task | None:
-        """A batch; None when there is none of that id, or it has expired."""
-        ...
-
-    def source(self, work: Work) -> bytes:
-        """The picture to be worked on."""
-        ...
-
-    def finish(self, work: Work, data: bytes, media: str) -> None:
-        """Keep a result."""
-        ...
-
-    def fail(self, work: Work, error: Mapping[str, str]) -> None:
-        """Keep the reason of a failure."""
-        ...
-
-    def result(self, task: str, number: int) -> bytes:
-        """A result that is done."""
-        ...
-
-    def delete(self, task: str) -> bool:
-        """Forget a batch and all its pictures; whether there was one."""
-        ...
-
-    def pending(self, client: str | None = None) -> int:
-        """Pictures that are not finished; of one client: its unfinished batches."""
-        ...
-
-    def close(self) -> None:
-        """Let go; what is not finished stays."""
-        ...
-
+__all__ = ["Jobs", "SqliteJobs", "too_many"]
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS tasks (
@@ -128,6 +37,11 @@ CREATE TABLE IF NOT EXISTS items (
 );
 CREATE INDEX IF NOT EXISTS items_by_state ON items (state);
 """
+
+
+def too_many(most: int) -> Problem:
+    """A client has as many unfinished batches as it may."""
+    return Problem(429, "too-many-tasks", f"{most} of your batches are not finished", retry_after=5)
 
 
 class SqliteJobs:
@@ -146,6 +60,7 @@ class SqliteJobs:
 
         self._folder = folder
         self._expiry = expiry
+        self._adding: dict[str, str] = {}  # batches that are being written, and whose
         self._turn: dict[str, float] = {}  # when a client's picture was taken last
         self._guard = threading.Lock()
         self._claim = filelock.FileLock(folder / "in-use")
@@ -171,20 +86,36 @@ class SqliteJobs:
             self._base.close()
         self._claim.release()
 
-    def add(self, client: str, fields: Mapping[str, str], files: Sequence[tuple[str, Callable[[], bytes]]]) -> str:
+    def add(
+        self, client: str, fields: Mapping[str, str], files: Sequence[tuple[str, Callable[[], bytes]]], *, most: int
+    ) -> str:
         """See `Jobs`."""
         task = secrets.token_urlsafe(18)
         folder = self._folder / task
-        folder.mkdir(mode=0o700)
-        for number, (_, read) in enumerate(files):
-            write_atomic(folder / f"{number}.in", read())
-        with self._change() as base:
-            now = time.time()
-            base.execute("INSERT INTO tasks VALUES (?, ?, ?, ?, NULL)", (task, client, json.dumps(dict(fields)), now))
-            base.executemany(
-                "INSERT INTO items (task, number, name) VALUES (?, ?, ?)",
-                [(task, number, name) for number, (name, _) in enumerate(files)],
-            )
+        with self._guard:  # the folder has one process: what it is just writing is all that the database does not know
+            if self._unfinished(client) + list(self._adding.values()).count(client) >= most:
+                raise too_many(most)
+            self._adding[task] = client
+        try:
+            folder.mkdir(mode=0o700)
+            for number, (_, read) in enumerate(files):
+                write_atomic(folder / f"{number}.in", read())
+            with self._change() as base:
+                facts = (task, client, json.dumps(dict(fields)), time.time())
+                base.execute("INSERT INTO tasks VALUES (?, ?, ?, ?, NULL)", facts)
+                base.executemany(
+                    "INSERT INTO items (task, number, name) VALUES (?, ?, ?)",
+                    [(task, number, name) for number, (name, _) in enumerate(files)],
+                )
+                del self._adding[task]  # now that the database counts it
+        except BaseException as error:
+            shutil.rmtree(folder, ignore_errors=True)
+            if isinstance(error, (OSError, OutputError)):
+                raise _unkept(error) from error
+            raise
+        finally:
+            with self._guard:
+                self._adding.pop(task, None)
         return task
 
     def claim(self) -> Work | None:
@@ -216,12 +147,22 @@ class SqliteJobs:
         """See `Jobs`."""
         return (self._folder / work.task / f"{work.number}.in").read_bytes()
 
+    def release(self, work: Work) -> None:
+        """Give a picture back that was taken and has no outcome, though nothing died."""
+        with self._change() as base:
+            base.execute(
+                "UPDATE items SET state = 'waiting', attempts = attempts - 1"
+                " WHERE task = ? AND number = ? AND state = 'working'",
+                (work.task, work.number),
+            )
+
     def finish(self, work: Work, data: bytes, media: str) -> None:
         """See `Jobs`."""
-        folder = self._folder / work.task
-        if not folder.is_dir():
-            return  # it was deleted meanwhile
-        write_atomic(folder / f"{work.number}.out", data)
+        try:
+            write_atomic(self._folder / work.task / f"{work.number}.out", data)
+        except OutputError:
+            if self.task(work.task) is not None:
+                raise
         self._settle(work, "done", None, media)
 
     def fail(self, work: Work, error: Mapping[str, str]) -> None:
@@ -260,13 +201,16 @@ class SqliteJobs:
 
     def pending(self, client: str | None = None) -> int:
         """See `Jobs`."""
+        with self._guard:
+            return self._unfinished(client)
+
+    def _unfinished(self, client: str | None) -> int:
         what = "COUNT(*)" if client is None else "COUNT(DISTINCT task)"
         query = (
             f"SELECT {what} FROM items JOIN tasks ON tasks.id = items.task"  # noqa: S608 - one of two constants
             " WHERE state IN ('waiting', 'working') AND (? IS NULL OR client = ?)"
         )
-        with self._guard:
-            return int(self._base.execute(query, (client, client)).fetchone()[0])
+        return int(self._base.execute(query, (client, client)).fetchone()[0])
 
     def sweep(self) -> int:
         """Remove what has expired, and folders that belong to nothing; how many batches went."""
@@ -274,20 +218,35 @@ class SqliteJobs:
             late = [row[0] for row in self._base.execute("SELECT id FROM tasks WHERE expires <= ?", (time.time(),))]
         for task in late:
             self.delete(task)
+        self._tidy()
         return len(late)
+
+    def _tidy(self) -> None:
+        """Remove folders of batches that there are not; other folders are left alone."""
+        there = [path for path in self._folder.iterdir() if _ID.fullmatch(path.name) and path.is_dir()]
+        with self._guard:
+            known = {row[0] for row in self._base.execute("SELECT id FROM tasks")} | self._adding.keys()
+        for folder in there:
+            with suppress(FileNotFoundError):  # somebody else removes it
+                if folder.name not in known and all(map(_is_ours, folder.iterdir())):
+                    shutil.rmtree(folder, ignore_errors=True)
 
     def _settle(self, work: Work, state: str, error: str | None, media: str) -> None:
         with self._change() as base:
-            base.execute(
+            known = base.execute(
                 "UPDATE items SET state = ?, error = ?, media = ? WHERE task = ? AND number = ?",
                 (state, error, media, work.task, work.number),
-            )
+            ).rowcount
             base.execute(
                 "UPDATE tasks SET expires = ? WHERE id = ? AND NOT EXISTS"
                 " (SELECT 1 FROM items WHERE task = tasks.id AND state IN ('waiting', 'working'))",
                 (time.time() + self._expiry, work.task),
             )
-        (self._folder / work.task / f"{work.number}.in").unlink(missing_ok=True)
+        folder = self._folder / work.task
+        if known:
+            (folder / f"{work.number}.in").unlink(missing_ok=True)
+        else:  # it was deleted meanwhile, perhaps before its last file was written
+            shutil.rmtree(folder, ignore_errors=True)
 
     def _recover(self) -> None:
         """What the last process left behind."""
@@ -306,19 +265,32 @@ class SqliteJobs:
                 " (SELECT 1 FROM items WHERE task = tasks.id AND state = 'waiting')",
                 (time.time() + self._expiry,),
             )
-            known = {row[0] for row in cursor.execute("SELECT id FROM tasks")}
-        for folder in self._folder.iterdir():
-            if folder.is_dir() and folder.name not in known:  # accepted by nobody: its client never got an id
-                shutil.rmtree(folder, ignore_errors=True)
+        self._tidy()
 
     @contextmanager
     def _change(self) -> Iterator[sqlite3.Connection]:
         """Around a transaction."""
         with self._guard:
-            self._base.execute("BEGIN IMMEDIATE")
             try:
+                self._base.execute("BEGIN IMMEDIATE")
                 yield self._base
-            except BaseException:
-                self._base.execute("ROLLBACK")
+                self._base.execute("COMMIT")
+            except BaseException as error:
+                if self._base.in_transaction:  # SQLite has rolled back by itself where the disk was full
+                    self._base.execute("ROLLBACK")
+                if isinstance(error, sqlite3.OperationalError):
+                    raise _unkept(error) from error
                 raise
-            self._base.execute("COMMIT")
+
+
+_ID = re.compile(r"[\w-]{24}", re.ASCII)
+
+
+def _is_ours(path: Path) -> bool:
+    return re.fullmatch(r"\d+\.(in|out)", path.name) is not None or is_part(path.name)
+
+
+def _unkept(error: Exception) -> Problem:
+    """A failed write as an answer: the reason with its paths is for the log only."""
+    logs.event("storage", level=logging.ERROR, text=str(error))
+    return Problem(503, "storage", "batches cannot be kept now", hint="try again later", retry_after=30)

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
+from collections import Counter
+from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from cutout.errors import CutoutError
 from cutout.service import form, logs
 from cutout.service.problems import problem_of
 
@@ -13,11 +18,18 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from cutout.service.engine import Engine
-    from cutout.service.jobs import Jobs, SqliteJobs, Work
+    from cutout.service.jobs import SqliteJobs
     from cutout.service.metrics import Metrics
     from cutout.service.queue import WorkQueue
+    from cutout.service.tasks import Jobs, Work
 
 __all__ = ["Periodic", "Runner", "do"]
+
+PAUSE = 5.0
+"""Seconds in which nothing is begun after an outcome could not be kept: a full disk fills no faster that way."""
+
+MOST_TRIES = 5
+"""A picture whose outcome could not be kept so often is reported failed."""
 
 
 def do(
@@ -32,7 +44,12 @@ def do(
     try:
         data = jobs.source(work)
     except FileNotFoundError:
-        return  # the batch was deleted meanwhile
+        if jobs.task(work.task) is None:
+            return  # it was deleted meanwhile
+        jobs.fail(work, {"kind": "storage", "message": "the picture is no longer where it was kept"})
+        if metrics is not None:
+            metrics.pictures.labels("batch", "storage").inc()
+        return
     try:
         wish = form.wish(work.fields, engine, max_pixels=max_pixels)
         done = engine.cut(data, wish, alone=alone)
@@ -86,6 +103,11 @@ class Runner:
         self._woken = asyncio.Event()
         self._stopped = False
         self._running: set[asyncio.Future[Any]] = set()
+        self._metrics = metrics
+        self._unkept: list[Work] = []  # done with, but without an outcome in the store
+        self._tries: Counter[tuple[str, int]] = Counter()
+        self._rest = 0.0  # nothing is begun before
+        self._sweep = 0.0  # nothing is swept before
         self._loop = asyncio.ensure_future(self._run())
 
     def wake(self) -> None:
@@ -98,32 +120,73 @@ class Runner:
         self._woken.set()
         await asyncio.gather(self._loop, return_exceptions=True)
         await asyncio.gather(*self._running, return_exceptions=True)
+        with suppress(Exception):  # the next start finds them anyway
+            await self._put_back()
 
     async def _run(self) -> None:
         while not self._stopped:
             self._woken.clear()
             try:
-                await asyncio.to_thread(self._jobs.sweep)
-                while len(self._running) < self._queue.workers and not self._stopped:
+                await self._put_back()
+                if time.monotonic() >= self._sweep:
+                    await asyncio.to_thread(self._jobs.sweep)
+                    self._sweep = time.monotonic() + 1.0
+                while self._may_begin():
                     work = await asyncio.to_thread(self._jobs.claim)
                     if work is None:
                         break
                     self._start(work)
             except Exception as error:  # noqa: BLE001 - a full disk now may have room later
-                logs.event("batches", level=logging.ERROR, error=error)
+                _log(error)
             try:
                 await asyncio.wait_for(self._woken.wait(), 1.0)
             except TimeoutError:
                 continue
 
+    def _may_begin(self) -> bool:
+        rested = time.monotonic() >= self._rest
+        return rested and len(self._running) < self._queue.workers and not self._stopped
+
     def _start(self, work: Work) -> None:
-        ticket = self._queue.submit(f"batch of {work.client}", lambda alone: self._do(work, alone))
+        try:
+            ticket = self._queue.submit(f"batch of {work.client}", lambda alone: self._do(work, alone))
+        except Exception:
+            self._unkept.append(work)
+            raise
         future = asyncio.wrap_future(ticket)
         self._running.add(future)
-        future.add_done_callback(self._ended)
+        future.add_done_callback(partial(self._ended, work))
 
-    def _ended(self, future: asyncio.Future[Any]) -> None:
+    def _ended(self, work: Work, future: asyncio.Future[Any]) -> None:
         self._running.discard(future)
-        if not future.cancelled() and (error := future.exception()) is not None:
-            logs.event("batches", level=logging.ERROR, error=error)
+        error = None if future.cancelled() else future.exception()
+        if error is not None:
+            _log(error)
+            self._tries[work.task, work.number] += 1
+            self._rest = time.monotonic() + PAUSE
+        else:
+            self._tries.pop((work.task, work.number), None)
+        if error is not None or future.cancelled():
+            self._unkept.append(work)
         self._woken.set()
+
+    async def _put_back(self) -> None:
+        """Let what has no outcome wait again, or report it failed; what cannot even be noted now stays for later."""
+        while self._unkept:
+            work = self._unkept[0]
+            if self._tries[work.task, work.number] < MOST_TRIES:
+                await asyncio.to_thread(self._jobs.release, work)
+            else:
+                told = {"kind": "storage", "message": f"its result could not be kept, {MOST_TRIES} times"}
+                await asyncio.to_thread(self._jobs.fail, work, told)
+                self._metrics.pictures.labels("batch", "storage").inc()
+                del self._tries[work.task, work.number]
+            self._unkept.pop(0)
+
+
+def _log(error: BaseException) -> None:
+    """What is known to happen in one line, a bug with its traceback."""
+    if isinstance(error, CutoutError):
+        logs.event("batches", level=logging.ERROR, text=error.message)
+    else:
+        logs.event("batches", level=logging.ERROR, error=error)
