@@ -18,6 +18,7 @@ from small import brightness_model
 
 from cutout.service.app import create_app
 from cutout.service.engine import Done, Engine, Wish
+from cutout.service.run import configure
 from cutout.service.settings import Settings
 
 if TYPE_CHECKING:
@@ -30,9 +31,7 @@ def served(settings: Settings, engine: Engine) -> Iterator[httpx.Client]:
     """A real server on a free port, and a client of it."""
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))
-    server = uvicorn.Server(
-        uvicorn.Config(create_app(settings, engine), log_config=None, access_log=False, server_header=False)
-    )
+    server = uvicorn.Server(configure(create_app(settings, engine), settings))
     thread = threading.Thread(target=server.run, args=([listener],))
     thread.start()
     try:

@@ -112,6 +112,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     (
         "service",
         "service.logs",
+        "service.protocol",
         "service.queue",
         "service.scripts",
         "service.settings",
@@ -270,7 +271,7 @@ def test_each_optional_package_is_imported_by_one_module() -> None:
     assert importers("typer") == {"cli", "cli.options", *commands}
     assert importers("celery", "kombu", "redis") == {"service.cluster"}
     assert importers("prometheus_client") == {"service.metrics"}
-    assert importers("uvicorn") == {"service.run"}
+    assert importers("uvicorn") == {"service.protocol", "service.run"}
 
 
 def test_the_service_is_loaded_by_its_own_commands_alone() -> None:

@@ -18,7 +18,7 @@ from small import ORANGE, half
 
 from cutout.batch import Encoding, transform
 from cutout.choices import OutputFormat
-from cutout.errors import CutoutError, UsageError
+from cutout.errors import CutoutError, PictureError, UsageError
 from cutout.options import RemoveOptions
 from cutout.service.engine import Engine
 from cutout.service.settings import Settings, read_keys
@@ -116,8 +116,61 @@ def test_a_background_picture_can_be_sent_along(fast: httpx.Client, picture: byt
     Image.new("RGB", (10, 10), (0, 200, 0)).save(green, "PNG")
     answer = fast.post(PATH, files={"file": ("a.png", picture), "background": ("b.png", green.getvalue())})
     assert opened(answer).getpixel((3, 16)) == (0, 200, 0)
+    batch = fast.post(
+        "/batch-remove-background", files={"files": ("a.png", picture), "background": ("b.png", green.getvalue())}
+    )
+    assert batch.status_code == 422
+    assert "'background' takes no file" in batch.json()["error"]["message"]
+    assert "colour" in batch.json()["error"]["hint"]
     broken = fast.post(PATH, files={"file": ("a.png", picture), "background": ("b.png", b"no picture")})
     assert broken.status_code == 422
+
+
+def test_a_background_finds_its_place_again_after_temporary_files_were_cleaned_away(
+    tmp_path: Path, picture: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor is a full disk there a bug."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
+    (tmp_path / "temporary").mkdir()
+    with served(*quick(tmp_path)) as client:
+        (made,) = (tmp_path / "temporary").glob("cutout-service-*")
+        made.rmdir()
+        files = {"file": ("a.png", picture), "background": ("b.png", picture)}
+        assert opened(client.post(PATH, files=files)).mode == "RGB"
+        (left,) = (tmp_path / "temporary").glob("cutout-service-*")
+        assert not list(left.iterdir())
+
+        def full(*_args: object) -> int:
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr("pathlib.Path.write_bytes", full)
+        answer = client.post(PATH, files=files)
+        assert (answer.status_code, answer.json()["error"]["kind"]) == (503, "storage")
+        assert int(answer.headers["retry-after"]) > 0
+        monkeypatch.undo()
+    assert not left.exists()
+
+
+@pytest.mark.parametrize("charset", ["undefined", "idna", "unknown", "utf-7", "hex"])
+def test_no_charset_of_a_form_is_a_bug(fast: httpx.Client, picture: bytes, charset: str) -> None:
+    lines = [
+        b"--x",
+        b'Content-Disposition: form-data; name="threshold"',
+        b"",
+        b"\\ud800\xff" + b"a" * 70,
+        b"--x--",
+        b"",
+    ]
+    kind = f"multipart/form-data; boundary=x; charset={charset}"
+    answer = fast.post(PATH, content=b"\r\n".join(lines), headers={"Content-Type": kind})
+    assert answer.status_code in {400, 422}
+
+
+def test_texts_are_texts_and_no_way_to_fill_the_memory(fast: httpx.Client, picture: bytes) -> None:
+    for path, name in ((PATH, "file"), ("/batch-remove-background", "files")):
+        answer = fast.post(path, files={name: ("a.png", picture)}, data={"background": "a" * 100_000})
+        assert answer.status_code == 400
+        assert "64KB" in answer.json()["error"]["message"]
 
 
 def _large() -> bytes:
@@ -148,6 +201,15 @@ def _large() -> bytes:
         (None, {"crop": "true", "margin": "900%"}, 422, "usage"),
         (None, {"canvas": "2000x2000"}, 422, "usage"),
         (None, {"erode": "1000"}, 422, "usage"),
+        (None, {"erode": "1_000"}, 422, "usage"),
+        (None, {"erode": "0_5"}, 422, "usage"),
+        (None, {"erode": "１０００"}, 422, "usage"),
+        (None, {"erode": "-1000"}, 422, "usage"),
+        (None, {"matting": "true", "matting_erode": "9_999"}, 422, "usage"),
+        (None, {"min_area": "1e9"}, 422, "usage"),
+        (None, {"min_area": "1_0"}, 422, "usage"),
+        (None, {"canvas": "2000X2000"}, 422, "usage"),
+        (None, {"canvas": "1x20000"}, 422, "usage"),
     ],
 )
 def test_what_is_wrong_is_said_in_one_shape(
@@ -223,6 +285,9 @@ def test_what_watches_the_service_can_read(fast: httpx.Client, picture: bytes) -
     post(fast, picture)
     assert fast.get("/health").json()["status"] == "ok"
     assert fast.get("/ready").json()["models"] == ["brightness"]
+    for path in ("/health", "/ready", "/", "/docs"):
+        head = fast.head(path)
+        assert (head.status_code, head.content) == (200, b"")
     text = fast.get("/metrics").text
     for line in (
         'cutout_requests_total{endpoint="/remove-background",outcome="200"}',
@@ -327,11 +392,27 @@ def test_sixty_four_connections_at_once_are_all_served(tmp_path: Path, picture: 
         assert list(pool.map(one, range(64))) == [200] * 64
 
 
+def _caused(text: str, cause: str) -> CutoutError:
+    error = CutoutError(text)
+    error.__cause__ = RuntimeError(cause)
+    return error
+
+
 @pytest.mark.parametrize(
     ("error", "status", "kind"),
     [
         (MemoryError(), 503, "memory"),
-        (CutoutError("u2netp failed on cuda:0: Failed to allocate memory for requested buffer"), 503, "memory"),
+        (
+            CutoutError("u2netp failed on cuda:0: Failed to allocate memory for requested buffer of size 9"),
+            503,
+            "memory",
+        ),
+        (
+            _caused("u2netp failed on cuda:0: the memory of the device is full", "CUDA failure 2: out of mem"),
+            503,
+            "memory",
+        ),
+        (PictureError("there is not enough memory for this picture"), 503, "memory"),
         (ZeroDivisionError("secret inside"), 500, "bug"),
     ],
 )
@@ -372,6 +453,9 @@ def test_a_service_that_cannot_start_says_why(cutout: Any, tmp_path: Path) -> No
     missing = cutout("serve", "--model", "birefnet-general")
     assert missing.code == 3
     assert "models pull" in missing.err
+    later = cutout("serve", "--no-preload", "--port", "0", "--model", "birefnet-general")
+    assert later.code == 3
+    assert "models pull" in later.err
     short = cutout("serve", "--api-key", "short")
     assert (short.code, "fewer than 8" in short.err) == (2, True)
     star = cutout("serve", "--origin", "*")

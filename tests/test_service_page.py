@@ -6,10 +6,14 @@ import base64
 import io
 import shutil
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from served import served, until
+from served import Held, quick, served, until
+from small import half
 
 from cutout.service.engine import Engine
 from cutout.service.settings import Settings
@@ -17,6 +21,8 @@ from cutout.service.settings import Settings
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    import httpx
 
 _DROP = """
 const [name, data] = arguments, bytes = Uint8Array.from(atob(data), (sign) => sign.charCodeAt(0));
@@ -111,3 +117,71 @@ def test_what_cannot_be_done_is_told_beside_its_picture(browser: Any, tmp_path: 
         key.send_keys("some-key\t")
         browser.find_element("css selector", ".card button").click()
         until(lambda: "not a picture" in _text(browser, ".card .error"))
+
+
+_WATCHED = """
+window.sent = 0;
+window.timers = [];
+window.held = %s;
+const send = XMLHttpRequest.prototype.send, later = window.setTimeout.bind(window);
+XMLHttpRequest.prototype.send = function (...given) { window.sent += 1; return send.apply(this, given); };
+window.setTimeout = (work, milliseconds) => window.held ? window.timers.push(work) : later(work, milliseconds / 50);
+"""
+
+
+@contextmanager
+def _busy(tmp_path: Path, picture: bytes, **changes: Any) -> Iterator[tuple[httpx.Client, Held]]:
+    """A service that takes no further picture until it is let go."""
+    settings, _ = quick(tmp_path, workers=1, queue=1, **changes)
+    engine = Held(settings)
+    with served(settings, engine) as client, ThreadPoolExecutor(2) as pool:
+        for number in (1, 2):  # a client with one there may have a second
+            pool.submit(client.post, "/remove-background", files={"file": picture})
+            until(partial(_holds, client, number))
+        try:
+            yield client, engine
+        finally:
+            engine.go.set()
+
+
+def _holds(client: httpx.Client, number: int) -> bool:
+    return f"cutout_queue_depth {number}.0" in client.get("/metrics").text
+
+
+def test_a_busy_service_is_asked_a_few_times_and_then_no_more(browser: Any, tmp_path: Path) -> None:
+    picture = half(tmp_path / "half.png").read_bytes()
+    with _busy(tmp_path, picture) as (client, engine):
+        browser.get(str(client.base_url))
+        browser.execute_script(_WATCHED % "false")
+        browser.execute_script(_DROP, "half.png", base64.b64encode(picture).decode())
+        until(lambda: "busy" in _text(browser, ".card .error"))
+        assert browser.execute_script("return window.sent") == 6
+        engine.go.set()
+        until(lambda: _holds(client, 0))
+        browser.find_element("css selector", ".card button").click()
+        until(lambda: browser.find_elements("css selector", "a.download"))
+        assert not _text(browser, ".card .error")
+
+
+def test_what_has_run_out_of_time_is_not_sent_again_by_itself(browser: Any, tmp_path: Path) -> None:
+    settings, _ = quick(tmp_path, workers=1, timeout=0.3)
+    engine = Held(settings)
+    with served(settings, engine) as client:
+        browser.get(str(client.base_url))
+        browser.execute_script(_WATCHED % "false")
+        browser.execute_script(_DROP, "half.png", base64.b64encode(half(tmp_path / "half.png").read_bytes()).decode())
+        until(lambda: "time limit" in _text(browser, ".card .error"))
+        assert browser.execute_script("return window.sent") == 1
+        engine.go.set()
+
+
+def test_pictures_that_were_cleared_are_not_sent_again(browser: Any, tmp_path: Path) -> None:
+    picture = half(tmp_path / "half.png").read_bytes()
+    with _busy(tmp_path, picture) as (client, _engine):
+        browser.get(str(client.base_url))
+        browser.execute_script(_WATCHED % "true")
+        browser.execute_script(_DROP, "half.png", base64.b64encode(picture).decode())
+        until(lambda: "trying again" in _text(browser, ".card"))
+        browser.find_element("id", "clear").click()
+        browser.execute_script("for (const work of window.timers.splice(0)) work();")
+        assert browser.execute_async_script("requestAnimationFrame(() => arguments[0](window.sent))") == 1

@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from PIL import Image
 from served import quick, served
-from small import ORANGE, half
+from small import ORANGE, brightness_model, half
 
+from cutout.service.engine import Engine
 from cutout.service.fetch import fetch, is_public
 from cutout.service.problems import Problem
+from cutout.service.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -53,8 +55,20 @@ def web(picture: bytes) -> Iterator[str]:
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            onward = {"/moved": "/picture", "/round": "/round", "/away": "http://169.254.169.254/"}.get(self.path)
-            found = {"/picture": picture, "/large": bytes(200_000)}.get(self.path)
+            onward = {
+                "/moved": "/picture",
+                "/round": "/round",
+                "/away": "http://169.254.169.254/",
+                "/broken": "http://[x",
+                "/utf-8": "/h\u00fcte".encode().decode("latin-1"),
+                "/latin-1": "/h\u00fcte",
+            }.get(self.path)
+            found = {
+                "/picture": picture,
+                "/h%C3%BCte?%C3%A4": picture,
+                "/h%C3%BCte": picture,
+                "/large": bytes(200_000),
+            }.get(self.path)
             self.send_response(302 if onward else 200 if found else 404)
             if onward:
                 self.send_header("Location", onward)
@@ -84,6 +98,8 @@ def test_the_clients_of_remove_bg_get_what_they_ask_for(client: httpx.Client, pi
         client.post(PATH, json={"image_file_b64": coded, "semitransparency": True}),
         client.post(PATH, json={"image_url": f"{web}/picture"}),
         client.post(PATH, data={"image_url": f"{web}/moved"}),
+        client.post(PATH, data={"image_url": f"{web}/h\u00fcte?\u00e4"}),
+        client.post(PATH, data={"image_url": f"{web}/utf-8"}),
     ]
     assert {answer.content for answer in others} == {form.content}
     wrapped = client.post(PATH, files={"image_file": picture}, headers={"Accept": "application/json"}).json()
@@ -102,6 +118,7 @@ def test_words_of_remove_bg_mean_what_they_mean_there(client: httpx.Client, pict
     assert image(bg_color="0000ff", format="png").getpixel((3, 3)) == (0, 0, 255)
     part = image(roi="75% 0% 100% 50%").getchannel("A")
     assert part.getbbox() == (48, 0, 64, 16)
+    assert image(roi=f"48 0 {'9' * 400} {'9' * 400}%").getchannel("A").getbbox() == (48, 0, 64, 32)
     assert image(roi="50px 0px 60px 32px").getchannel("A").getbbox() == (50, 0, 60, 32)
     packed = client.post(PATH, files={"image_file": picture}, data={"format": "zip"})
     with zipfile.ZipFile(io.BytesIO(packed.content)) as archive:
@@ -116,6 +133,47 @@ def test_words_of_remove_bg_mean_what_they_mean_there(client: httpx.Client, pict
         assert whole.getpixel((60, 16)) == pytest.approx(ORANGE, abs=4)
 
 
+def test_sizes_hold_where_the_subject_is_scaled(client: httpx.Client, tmp_path: Path) -> None:
+    """And a picture's own size is no number that a client chose."""
+
+    def size(data: bytes, **words: str) -> tuple[int, int]:
+        answer = client.post(PATH, files={"image_file": data}, data=words)
+        assert answer.status_code == 200, answer.text
+        with Image.open(io.BytesIO(answer.content)) as image:
+            assert answer.headers["x-width"] == str(image.width)
+            return image.size
+
+    large = half(tmp_path / "large.png", (1000, 800)).read_bytes()
+    assert size(large, size="preview") == size(large, size="preview", scale="50%") == (612, 490)
+    assert size(large, size="preview", position="0% 0%") == (612, 490)
+    assert size(large, scale="50%") == (1000, 800)
+    wide = half(tmp_path / "wide.png", (12_000, 20)).read_bytes()
+    assert size(wide, scale="80%") == (12_000, 20)
+
+
+def test_a_zip_holds_colours_and_mask_however_it_is_asked_for(client: httpx.Client, picture: bytes) -> None:
+    packed = [
+        client.post(PATH, files={"image_file": picture}, data=words)
+        for words in ({"format": "zip"}, {"format": "ZIP"}, {"format": "zip", "channels": "alpha"})
+    ]
+    assert {answer.headers["content-type"] for answer in packed} == {"application/zip"}
+    contents = set()
+    for answer in packed:
+        with zipfile.ZipFile(io.BytesIO(answer.content)) as archive:
+            contents.add(tuple(archive.read(name) for name in ("color.jpg", "alpha.png")))
+    assert len(contents) == 1
+
+
+def test_a_model_may_have_any_name(tmp_path: Path, picture: bytes) -> None:
+    named = tmp_path / "gr\u00f6\u00dfe-\u540d.onnx"
+    brightness_model(tmp_path).rename(named)
+    settings = Settings(models=(str(named),), device="cpu", workers=1, folder=tmp_path / "jobs")
+    with served(settings, Engine(settings)) as found:
+        answer = found.post(PATH, files={"image_file": picture})
+        assert answer.status_code == 200, answer.text
+        assert answer.headers["x-model-version"].startswith("gr??e-?")
+
+
 @pytest.mark.parametrize(
     ("words", "code"),
     [
@@ -126,6 +184,7 @@ def test_words_of_remove_bg_mean_what_they_mean_there(client: httpx.Client, pict
         ({"image_file_b64": "AAAA", "size": "huge"}, "invalid_size"),
         ({"image_file_b64": "AAAA", "format": "gif"}, "invalid_format"),
         ({"image_file_b64": "AAAA", "channels": "rgb"}, "invalid_channels"),
+        ({"image_file_b64": "AAAA", "roi": "0 " * 501}, "invalid_roi"),
         ({"image_url": "ftp://example.org/a.png"}, "url"),
     ],
 )
@@ -184,6 +243,7 @@ def test_addresses_of_the_outside_are_known() -> None:
 @pytest.mark.parametrize(
     "url",
     [
+        "http://\ud800.example/",
         "file:///etc/passwd",
         "gopher://example.org/",
         "http://user:secret@example.org/",
@@ -215,7 +275,15 @@ def test_a_name_is_judged_by_all_its_addresses_and_reached_at_the_one_that_was_j
 
 
 @pytest.mark.parametrize(
-    ("path", "text"), [("/large", "larger than"), ("/round", "more than 3 times"), ("/missing", "404")]
+    ("path", "text"),
+    [
+        ("/large", "larger than"),
+        ("/round", "more than 3 times"),
+        ("/missing", "404"),
+        ("/\ud800", "404"),
+        ("/latin-1", "404"),
+        ("/broken", "not valid"),
+    ],
 )
 def test_size_and_redirects_are_bounded(web: str, path: str, text: str) -> None:
     with pytest.raises(Problem, match=text):

@@ -15,7 +15,7 @@ from cutout.errors import CutoutError
 from cutout.service import batches, form, logs, page, removebg
 from cutout.service.describe import PICTURE, errors, form_body
 from cutout.service.engine import Done, Engine, media_type
-from cutout.service.guard import Guard, refusal
+from cutout.service.guard import Guard, header_text, refusal
 from cutout.service.intake import GoneError, Intake, texts
 from cutout.service.jobs import Jobs, SqliteJobs
 from cutout.service.metrics import CONTENT_TYPE, Metrics
@@ -35,6 +35,8 @@ class State:
         self.metrics = metrics
         self.engine = engine
         self.given = engine is not None
+        self.failure: Exception | None = None
+        """Why the models could not be opened."""
         self.intake: Intake | None = None
         self.jobs: Jobs | None = None
         self.runner: Runner | None = None
@@ -127,6 +129,7 @@ def create_app(settings: Settings, engine: Engine | None = None) -> FastAPI:
         redoc_url=None,
         lifespan=life,
     )
+    app.state.house = state
     _handle_errors(app)
     _add_removal(app, state)
     _add_watching(app, state)
@@ -143,6 +146,7 @@ async def _open(state: State) -> None:
         state.start()
     except Exception as error:
         logs.event("failed", level=logging.ERROR, text=str(error))
+        state.failure = error
         if state.given:
             raise
         import signal
@@ -155,19 +159,15 @@ def picture_headers(done: Done, seconds: float) -> dict[str, str]:
     timing = ", ".join(f"{stage};dur={milliseconds}" for stage, milliseconds in done.ms.items())
     headers = {
         "X-Processing-Time": f"{seconds:.4f}",
-        "X-Model-Version": _ascii(done.model),
-        "X-Device": _ascii(done.device),
+        "X-Model-Version": header_text(done.model),
+        "X-Device": header_text(done.device),
         "X-Width": str(done.size[0]),
         "X-Height": str(done.size[1]),
         "Server-Timing": timing,
     }
     if done.warnings:
-        headers["X-Warning"] = _ascii("; ".join(done.warnings))
+        headers["X-Warning"] = header_text("; ".join(done.warnings))
     return headers
-
-
-def _ascii(text: str) -> str:
-    return "".join(sign if " " <= sign <= "~" else "?" for sign in text)
 
 
 def _add_removal(app: FastAPI, state: State) -> None:
@@ -188,7 +188,7 @@ def _add_removal(app: FastAPI, state: State) -> None:
         intake = state.ready()
         started = asyncio.get_running_loop().time()
         async with intake.form(request, files=2) as fields:
-            values = texts(fields, without={"file"})
+            values = texts(fields, without={"file"}, either={"background"})
             data = await intake.file(fields.get("file"))
             background = await intake.background(fields)
             try:
@@ -201,11 +201,14 @@ def _add_removal(app: FastAPI, state: State) -> None:
 
 
 def _add_watching(app: FastAPI, state: State) -> None:
+    # some watchers ask for no more than the headers
+    @app.head("/health", include_in_schema=False)
     @app.get("/health", tags=["service"])
     async def health() -> dict[str, str]:
         """Whether the service lives."""
         return {"status": "ok", "version": __version__}
 
+    @app.head("/ready", include_in_schema=False)
     @app.get("/ready", tags=["service"], responses=errors(503))
     async def ready() -> dict[str, Any]:
         """Whether it would take a picture now: the models are open and the queue is not full."""

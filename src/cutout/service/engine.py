@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import gc
-import re
 import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from cutout.batch import Encoding, transform
 from cutout.choices import OutputFormat
+from cutout.diagnosis import is_out_of_memory
 from cutout.errors import CutoutError, PictureError, UsageError
 from cutout.pipeline import Remover, resolve_model
 from cutout.rembg_session import PREFIX
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 __all__ = ["Done", "Engine", "NotAPictureError", "ScarceError", "Wish", "media_type"]
 
 _SMALL_MODEL = 200_000_000
-_MEMORY = re.compile(r"out of memory|failed to allocate|bad.?alloc|not enough memory|CUDA_ERROR_OUT_OF", re.IGNORECASE)
 
 
 class NotAPictureError(PictureError):
@@ -166,7 +165,7 @@ class Engine:
             remover = opened.alone if alone else opened.many
             result = transform(data, wish.output_format, remover, wish.options, wish.encoding, stages)
         except (CutoutError, MemoryError) as error:
-            if isinstance(error, MemoryError) or _MEMORY.search(error.message):
+            if isinstance(error, MemoryError) or _is_scarce(error):
                 gc.collect()
                 raise ScarceError(
                     "there is not enough memory for this picture right now",
@@ -182,6 +181,11 @@ class Engine:
             model=opened.version,
             device=opened.many.device,
         )
+
+
+def _is_scarce(error: CutoutError) -> bool:
+    text = f"{error} {error.__cause__ or ''}"  # our own words may hide the runtime's
+    return "not enough memory" in text.lower() or is_out_of_memory(text)
 
 
 def _names(asked: str, remover: Remover) -> set[str]:

@@ -9,7 +9,7 @@ import ssl
 import threading
 import time
 from typing import TYPE_CHECKING, Any
-from urllib.parse import SplitResult, urljoin, urlsplit
+from urllib.parse import SplitResult, quote, urljoin, urlsplit
 
 from cutout.service.problems import Problem
 
@@ -22,6 +22,7 @@ _PORTS = {"http": 80, "https": 443}
 _REDIRECTS = 3
 _REDIRECTING = {301, 302, 303, 307, 308}
 _CHUNK = 1 << 16
+_AS_IT_IS = "".join(map(chr, range(0x21, 0x7F)))  # what is quoted already, or needs not to be
 _TRANSLATED = ipaddress.IPv6Network("64:ff9b::/96")  # an IPv4 address behind a translator
 
 
@@ -56,12 +57,15 @@ def fetch(
         address = _address(host, port, resolve or _resolve, private=private)
         try:
             found = _get(parts, address, port, max_bytes, deadline)
-        except (OSError, http.client.HTTPException) as error:
+        except (OSError, http.client.HTTPException, UnicodeError) as error:
             why = "it takes too long" if time.monotonic() >= deadline else "it cannot be reached"
             raise _refused(f"the address cannot be fetched: {why}") from error
         if isinstance(found, bytes):
             return found
-        url = urljoin(url, found)
+        try:
+            url = urljoin(url, found)
+        except ValueError:
+            raise _refused("the address leads to one that is not valid") from None
     raise _refused(f"the address leads on more than {_REDIRECTS} times")
 
 
@@ -143,13 +147,13 @@ def _get(parts: SplitResult, address: str, port: int, max_bytes: int, deadline: 
     alarm.daemon = True
     alarm.start()
     try:
-        target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+        target = quote((parts.path or "/") + (f"?{parts.query}" if parts.query else ""), _AS_IT_IS, errors="replace")
         connection.request(
             "GET", target, headers={"User-Agent": "cutout", "Accept": "image/*", "Accept-Encoding": "identity"}
         )
         response = connection.getresponse()
         if response.status in _REDIRECTING and (onward := response.getheader("Location")):
-            return onward
+            return onward.encode("latin-1").decode("utf-8", "replace")  # undoes what http.client takes headers for
         if response.status != 200:
             raise _refused(f"the address answers with status {response.status}")
         body = bytearray()

@@ -44,6 +44,9 @@ _MARGIN_TAKES = 4  # times the picture's pixels, at that percentage
 _LONGEST = 300
 _NO_PATH = re.compile(r"[^/\\\x00-\x1f]*")
 _NUMBER = re.compile(r"(?<![#\w])(\d+(?:\.\d+)?)\s*(%?)")
+_BETWEEN = re.compile(r"[x×*]", re.IGNORECASE)  # width and height
+_WHOLE = re.compile(r"[+-]?[0-9]+")
+_DECIMAL = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)")
 _FREE = {"max_size"}  # only ever makes a picture smaller
 _YES = {"1", "true", "yes", "on"}
 _NO = {"0", "false", "no", "off"}
@@ -73,16 +76,20 @@ class _Entry:
         for kind in self.kinds:
             value = _as_kind(kind, text)
             if value is not None:
+                if isinstance(value, int | float):
+                    self._check_number(value, str(value))
                 return value
         raise UsageError(f"{self.name} is {text[:80]!r}, but it must be {self._wanted()}")
 
     def _check_numbers(self, text: str) -> None:
+        for number, percent in _NUMBER.findall(_BETWEEN.sub(" ", text) if self.name == "canvas" else text):
+            self._check_number(float(number), number, percent)
+
+    def _check_number(self, value: float, shown: str, percent: str = "") -> None:
         most = math.inf if self.name in _FREE else _LARGEST_OF.get(self.name, _LARGEST)
-        most_percent = _LARGEST_PERCENT.get(self.name, most)
-        for number, percent in _NUMBER.findall(text):
-            limit = most_percent if percent else most
-            if float(number) > limit:
-                raise UsageError(f"{self.name} holds {number}{percent}, but at most {limit:g}{percent} is allowed here")
+        limit = _LARGEST_PERCENT.get(self.name, most) if percent else most
+        if abs(value) > limit:
+            raise UsageError(f"{self.name} holds {shown}{percent}, but at most {limit:g}{percent} is allowed here")
 
     def _wanted(self) -> str:
         return " or ".join(_WORDS.get(kind) or _members(kind) for kind in self.kinds)
@@ -131,10 +138,10 @@ def _as_kind(kind: Any, text: str) -> Any:
         word = text.lower()
         return True if word in _YES else False if word in _NO else None
     if kind in {int, float}:
-        try:
-            number = int(text) if kind is int else float(text)
-        except ValueError:
+        # not whatever Python reads, such as 1_000: the limits look for plain numbers
+        if (_WHOLE if kind is int else _DECIMAL).fullmatch(text) is None:
             return None
+        number = int(text) if kind is int else float(text)
         return number if abs(number) < math.inf else None
     if isinstance(kind, type) and issubclass(kind, Enum):
         return next((entry for entry in kind if str(entry.value) == text.lower()), None)
@@ -175,7 +182,14 @@ _FILE = _entries(Encoding)
 _ENCODING = {field.name for field in fields(Encoding)}
 
 
-def wish(values: Mapping[str, str], engine: Engine, *, max_pixels: int, background: Path | None = None) -> Wish:
+def wish(
+    values: Mapping[str, str],
+    engine: Engine,
+    *,
+    max_pixels: int,
+    background: Path | None = None,
+    canvas: tuple[int, int] | None = None,
+) -> Wish:
     """What a form asks for.
 
     Args:
@@ -183,6 +197,7 @@ def wish(values: Mapping[str, str], engine: Engine, *, max_pixels: int, backgrou
         engine: Knows the models.
         max_pixels: The service's limit.
         background: A picture that the client sent along, in place of a colour.
+        canvas: A size of our own choice where the form names none: that of the picture.
 
     Raises:
         UsageError: An unknown field, a value that does not fit, a path.
@@ -205,6 +220,8 @@ def wish(values: Mapping[str, str], engine: Engine, *, max_pixels: int, backgrou
             raise UsageError(f"unknown field {given[:80]!r}", hint=f"known: {known}")
     if background is not None:
         look["background"] = background
+    if canvas is not None:
+        look.setdefault("canvas", canvas)
     options = _options(look, background)
     if not 0 <= (file.get("quality") or 0) <= 100:
         raise UsageError(f"quality is {file['quality']}, but it must lie between 0 and 100")
@@ -234,7 +251,7 @@ def _options(look: dict[str, Any], background: Path | None) -> RemoveOptions:
 
 
 def _check_canvas(text: str, max_pixels: int) -> None:
-    sides = [float(number) for number, _ in _NUMBER.findall(re.sub(r"[x×]", " ", text))][:2]
+    sides = [float(number) for number, _ in _NUMBER.findall(_BETWEEN.sub(" ", text))][:2]
     if sides and sides[0] * sides[-1] > max_pixels:
         raise UsageError(f"canvas has more than {max_pixels / 1e6:.0f} megapixels")
 

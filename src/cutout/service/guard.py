@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     Send = Callable[[Message], Awaitable[None]]
     App = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
 
-__all__ = ["Guard", "refusal"]
+__all__ = ["Guard", "header_text", "refusal"]
 
 OPEN = frozenset({"/", "/health", "/ready", "/metrics", "/docs", "/openapi.json", "/favicon.ico"})
 """Paths that need no key: they tell nothing about pictures."""
@@ -167,6 +167,11 @@ class Guard:
             outcome=outcome,
             ms=round(seconds * 1e3, 1),
         )
+
+
+def header_text(text: str) -> str:
+    """A text as it may stand in a header: printable ASCII."""
+    return "".join(sign if " " <= sign <= "~" else "?" for sign in text)
 
 
 def refusal(problem: Problem, request_id: str, path: str) -> tuple[int, dict[str, str], bytes]:

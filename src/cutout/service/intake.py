@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import secrets
 import tempfile
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -15,10 +18,13 @@ from starlette.requests import ClientDisconnect
 
 from cutout import codec
 from cutout.pipeline import forget_backgrounds
+from cutout.service import logs
 from cutout.service.problems import Problem
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+    from collections.abc import Set as AbstractSet
+    from concurrent.futures import Future
 
     from starlette.requests import Request
 
@@ -30,6 +36,9 @@ if TYPE_CHECKING:
 __all__ = ["GoneError", "Intake", "texts"]
 
 _FIELDS = 100
+_PREFIX = "cutout-service-"
+_LONGEST_TEXT = 64 * 1024
+_WAITERS = 4
 _Read = TypeVar("_Read")
 
 
@@ -52,10 +61,13 @@ class Intake:
         self.engine = engine
         self.queue = queue
         self.metrics = metrics
-        self._temporary = tempfile.TemporaryDirectory(prefix="cutout-service-")
+        self._waiters = ThreadPoolExecutor(_WAITERS, "cutout-fetch")
+        self._temporary = tempfile.TemporaryDirectory(prefix=_PREFIX)
+        self._writing = threading.Lock()
 
     def close(self) -> None:
-        """Remove temporary files."""
+        """Remove temporary files, and end threads."""
+        self._waiters.shutdown(wait=False, cancel_futures=True)
         self._temporary.cleanup()
 
     @asynccontextmanager
@@ -70,7 +82,7 @@ class Intake:
         with self._admitted(request):
             if _kind(request) != "multipart/form-data":
                 raise Problem(415, "not-a-form", "the body must be multipart/form-data", hint="curl -F file=@photo.jpg")
-            form = await self._parsed(request, files)
+            form = await self._parsed(request, files, _LONGEST_TEXT)
             try:
                 yield form
             finally:
@@ -91,7 +103,8 @@ class Intake:
                 return
             if _kind(request) not in {"multipart/form-data", "application/x-www-form-urlencoded"}:
                 raise Problem(415, "not-a-form", "the body must be a form or JSON")
-            form = await self._parsed(request, 4)
+            # a picture may come as text here; the whole request is bounded to the size of one
+            form = await self._parsed(request, 4, self.settings.max_body * 4 // 3 + 1024)
             try:
                 yield form
             finally:
@@ -106,10 +119,15 @@ class Intake:
         finally:
             self.queue.leave(client)
 
-    async def _parsed(self, request: Request, files: int) -> FormData:
-        largest = self.settings.max_body * 4 // 3 + 1024
-        # a few more than allowed, so that we say so in our own words
-        return await self._in_time(request.form(max_files=files + 4, max_fields=_FIELDS, max_part_size=largest))
+    async def _parsed(self, request: Request, files: int, longest: int) -> FormData:
+        # a few more files than allowed, so that we say so in our own words
+        reading = request.form(max_files=files + 4, max_fields=_FIELDS, max_part_size=longest)
+        try:
+            return await self._in_time(reading)
+        except ValueError:  # of decoding: `charset` can name codecs that decode nothing
+            raise Problem(400, "charset", "the texts of the form cannot be read", hint="send them as UTF-8") from None
+        except OSError as error:  # large files are spooled to the disk
+            raise _no_room(error) from error
 
     async def _json(self, request: Request) -> dict[str, str]:
         body = await self._in_time(request.body())
@@ -181,13 +199,24 @@ class Intake:
         Raises:
             CutoutError: It is no picture, or too large.
         """
-        path = Path(self._temporary.name) / secrets.token_hex(16)
 
-        def check(_alone: bool) -> None:  # noqa: FBT001 - the queue's
+        def check(_alone: bool) -> Path:  # noqa: FBT001 - the queue's
             codec.decode(data, max_pixels=self.settings.max_pixels)
-            path.write_bytes(data)
+            return self._write(data)
 
-        await asyncio.wrap_future(self.queue.submit(lane, check, seconds=self.settings.timeout))
+        return await asyncio.wrap_future(self.queue.submit(lane, check, seconds=self.settings.timeout))
+
+    def _write(self, data: bytes) -> Path:
+        with self._writing:
+            if not Path(self._temporary.name).is_dir():  # whoever cleans /tmp has taken it for forgotten
+                self._temporary.cleanup()
+                self._temporary = tempfile.TemporaryDirectory(prefix=_PREFIX)
+            path = Path(self._temporary.name) / secrets.token_hex(16)
+        try:
+            path.write_bytes(data)
+        except OSError as error:
+            path.unlink(missing_ok=True)
+            raise _no_room(error) from error
         return path
 
     def drop(self, background: Path | None) -> None:
@@ -213,8 +242,19 @@ class Intake:
         """Anything else that takes a processor's time; raises as `cut` does."""
         return await self._through(request, lambda _alone: work())
 
+    async def waited(self, request: Request, work: Callable[[], _Read]) -> _Read:
+        """Anything that waits for others, such as the network; raises as `cut` does.
+
+        Few at once, in threads of their own: nobody else has to wait because they do.
+        """
+        return await self._outcome(request, self._waiters.submit(work))
+
     async def _through(self, request: Request, work: Callable[[bool], _Read]) -> _Read:
-        ticket = self.queue.submit(request.state.client, work, seconds=self.settings.timeout)
+        return await self._outcome(
+            request, self.queue.submit(request.state.client, work, seconds=self.settings.timeout)
+        )
+
+    async def _outcome(self, request: Request, ticket: Future[_Read]) -> _Read:
         result: asyncio.Future[_Read] = asyncio.wrap_future(ticket)
         watch = asyncio.ensure_future(_gone(request))
         try:
@@ -230,6 +270,11 @@ class Intake:
             watch.cancel()
 
 
+def _no_room(error: OSError) -> Problem:
+    logs.event("storage", level=logging.ERROR, text=str(error))
+    return Problem(503, "storage", "the service has no room for temporary files now", retry_after=30)
+
+
 def _kind(request: Request) -> str:
     return request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
@@ -240,18 +285,29 @@ async def _gone(request: Request) -> None:
         pass
 
 
-def texts(form: FormData, *, without: set[str]) -> dict[str, str]:
+def texts(form: FormData, *, without: set[str], either: AbstractSet[str] = frozenset()) -> dict[str, str]:
     """The text fields of a form.
+
+    Args:
+        form: As it came.
+        without: Fields to pass over.
+        either: Fields that may be files as well, which are passed over then.
 
     Raises:
         Problem: A field is there twice, or is a file where a text belongs.
     """
     found: dict[str, str] = {}
     for name, value in form.multi_items():
-        if name in without or (name == "background" and isinstance(value, UploadFile)):
+        if name in without or (name in either and isinstance(value, UploadFile)):
             continue
         if isinstance(value, UploadFile):
-            raise Problem(422, "usage", f"the field {name[:80]!r} takes no file")
+            hint = "it takes a colour here; one picture at a time may have a picture as background"
+            raise Problem(
+                422,
+                "usage",
+                f"the field {name[:80]!r} takes no file here",
+                hint=hint if name == "background" else None,
+            )
         if name in found:
             raise Problem(422, "usage", f"the field {name[:80]!r} is there twice")
         found[name] = value

@@ -10,6 +10,7 @@ from fastapi import APIRouter, Response
 
 __all__ = ["router"]
 
+_METHODS = ["GET", "HEAD"]
 _FOLDER = Path(__file__).parent / "pages"
 
 
@@ -17,15 +18,15 @@ def router() -> APIRouter:
     """The pages."""
     routes = APIRouter(include_in_schema=False)
 
-    @routes.get("/")
+    @routes.api_route("/", methods=_METHODS)
     async def page() -> Response:
         return _page("page.html")
 
-    @routes.get("/docs")
+    @routes.api_route("/docs", methods=_METHODS)
     async def docs() -> Response:
         return _page("docs.html")
 
-    @routes.get("/favicon.ico")
+    @routes.api_route("/favicon.ico", methods=_METHODS)
     async def icon() -> Response:
         return Response(_ICON, media_type="image/svg+xml", headers={"Cache-Control": "max-age=86400"})
 

@@ -8,6 +8,7 @@ import time
 from collections import Counter, OrderedDict, deque
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from cutout.errors import CutoutError
@@ -40,7 +41,8 @@ class ExpiredError(CutoutError):
 @dataclass(eq=False, slots=True)
 class _Ticket:
     lane: str
-    work: Callable[[bool], Any]
+    work: Callable[[bool], Any] | None
+    """Holds the picture; None once it is taken or given up, for futures may be kept for longer."""
     deadline: float
     future: Future[Any] = field(default_factory=Future)
 
@@ -128,9 +130,10 @@ class WorkQueue:
             seconds: How long it may wait; its future ends with `ExpiredError` after that.
 
         Returns:
-            The future; cancelling it costs nothing as long as no worker has begun.
+            The future; as long as no worker has begun, cancelling it takes the work out of the queue.
         """
         ticket = _Ticket(lane, work, time.monotonic() + seconds)
+        ticket.future.add_done_callback(partial(self._give_up, lane))  # no ticket in it: a cycle would keep the result
         with self._lock:
             if self._closed:
                 raise OverloadedError(self._retry_after())
@@ -152,41 +155,53 @@ class WorkQueue:
     def _retry_after(self) -> int:
         return min(60, max(1, math.ceil(self._inside.total() * self._seconds / self.workers / 2)))
 
-    def _next(self) -> tuple[_Ticket, bool] | None:
-        """The next ticket of the lane whose turn it is, and whether it is the only one; None when all is over."""
+    def _next(self) -> tuple[_Ticket, Callable[[bool], Any], bool] | None:
+        """The next ticket of the lane whose turn it is, its work, whether it is the only one; None when all is over."""
         with self._lock:
-            while not self._lanes:
-                if self._closed:
-                    return None
-                self._lock.wait()
-            lane, tickets = next(iter(self._lanes.items()))
-            ticket = tickets.popleft()
-            if tickets:
-                self._lanes.move_to_end(lane)
-            else:
-                del self._lanes[lane]
-            if not ticket.future.set_running_or_notify_cancel():
-                return ticket, False
-            self._running += 1
-            return ticket, self._running == 1 and not self._lanes
+            while True:
+                while not self._lanes:
+                    if self._closed:
+                        return None
+                    self._lock.wait()
+                lane, tickets = next(iter(self._lanes.items()))
+                ticket = tickets.popleft()
+                if tickets:
+                    self._lanes.move_to_end(lane)
+                else:
+                    del self._lanes[lane]
+                work, ticket.work = ticket.work, None
+                if work is not None and ticket.future.set_running_or_notify_cancel():
+                    self._running += 1
+                    return ticket, work, self._running == 1 and not self._lanes
+
+    def _give_up(self, lane: str, future: Future[Any]) -> None:
+        """Take a cancelled ticket out of its lane, if no worker has."""
+        if not future.cancelled():
+            return
+        with self._lock:
+            tickets = self._lanes.get(lane, ())
+            for ticket in [ticket for ticket in tickets if ticket.future is future]:
+                ticket.work = None
+                self._lanes[lane].remove(ticket)
+                if not tickets:
+                    del self._lanes[lane]
 
     def _work(self) -> None:
         while (taken := self._next()) is not None:
-            ticket, alone = taken
-            if ticket.future.cancelled():
-                continue
+            ticket, work, alone = taken
             started = time.monotonic()
             try:
                 if started > ticket.deadline:
                     raise ExpiredError("the request waited too long in the queue", hint="try again later")
-                result = ticket.work(alone)
+                result = work(alone)
             except BaseException as error:  # noqa: BLE001 - whoever waits is told
                 self._done(None)
                 ticket.future.set_exception(error)
             else:
                 self._done(time.monotonic() - started)
                 ticket.future.set_result(result)
-            del ticket, taken  # a waiting worker keeps no picture alive
+                del result
+            del ticket, work, taken  # a waiting worker keeps no picture alive
 
     def _done(self, seconds: float | None) -> None:
         with self._lock:

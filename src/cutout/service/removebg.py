@@ -1,6 +1,5 @@
 """remove.bg's interface over this service: its clients work when their base address is changed."""
 
-import asyncio
 import base64
 import binascii
 import io
@@ -21,6 +20,7 @@ from cutout.service import form
 from cutout.service.describe import PICTURE
 from cutout.service.engine import Done, media_type
 from cutout.service.fetch import fetch
+from cutout.service.guard import header_text
 from cutout.service.intake import Intake
 from cutout.service.problems import Problem
 
@@ -53,6 +53,8 @@ _WORDS: dict[str, Any] = {
     "bg_image_url": {"type": "string"},
     "bg_image_file": {"type": "string", "format": "binary"},
 }
+_SHORT = {name for name in _WORDS if not name.endswith(("_b64", "_url"))}
+_LONGEST = 1000
 
 
 class House(Protocol):
@@ -88,21 +90,25 @@ def router(house: House) -> APIRouter:
         async with intake.any_form(request) as fields:
             words = {name: value for name, value in fields.items() if isinstance(value, str) and value}
             words |= {name: "file" for name in fields if isinstance(fields[name], UploadFile)}
-            data = await _source(intake, fields, words)
-            backdrop = await _backdrop(intake, fields, words)
+            for name in _SHORT & set(words):
+                if len(words[name]) > _LONGEST:
+                    raise _bad(name, f"{name} is longer than {_LONGEST} characters")
+            data = await _source(request, intake, fields, words)
+            backdrop = await _backdrop(request, intake, fields, words)
             background = None if backdrop is None else await intake.lay(backdrop, lane=request.state.client)
             try:
                 if "roi" in words:
                     data = await intake.aside(request, lambda: _inside(data, words["roi"], intake.settings.max_pixels))
-                values = _values(words)
+                values, most = _values(words), intake.settings.max_pixels
+                canvas = None
                 if {"scale", "position"} & set(values):
-                    size = await intake.aside(request, lambda: _size(data, intake.settings.max_pixels))
-                    values.setdefault("canvas", "{}x{}".format(*size))
-                wish = form.wish(values, intake.engine, max_pixels=intake.settings.max_pixels, background=background)
+                    limit = int(values["max_size"]) if "max_size" in values else None
+                    canvas = await intake.aside(request, lambda: _size(data, limit, most))
+                wish = form.wish(values, intake.engine, max_pixels=most, background=background, canvas=canvas)
                 done = await intake.cut(request, data, wish)
             finally:
                 intake.drop(background)
-            if words.get("format") == "zip":
+            if words.get("format", "").lower() == "zip":
                 packed = await intake.aside(request, lambda: _zip(done.data))
                 return _answer(request, done, packed, "application/zip")
             return _answer(request, done, done.data, media_type(done.output_format))
@@ -136,7 +142,7 @@ _ERROR = {
 }
 
 
-async def _source(intake: Intake, fields: Mapping[str, Any], words: Mapping[str, str]) -> bytes:
+async def _source(request: Request, intake: Intake, fields: Mapping[str, Any], words: Mapping[str, str]) -> bytes:
     given = [name for name in _SOURCES if name in words]
     if not given:
         raise Problem(400, "missing-source", "No image given", hint=f"send one of {', '.join(_SOURCES)}")
@@ -144,7 +150,7 @@ async def _source(intake: Intake, fields: Mapping[str, Any], words: Mapping[str,
         raise Problem(400, "multiple-sources", f"More than one image given: {', '.join(given)}")
     match given[0]:
         case "image_url":
-            return await _fetched(intake, words["image_url"])
+            return await _fetched(request, intake, words["image_url"])
         case "image_file_b64":
             return intake.checked(_decoded(words["image_file_b64"]))
         case _:
@@ -159,22 +165,24 @@ def _decoded(text: str) -> bytes:
         raise _bad("image_file_b64", "image_file_b64 is not base64") from None
 
 
-async def _fetched(intake: Intake, url: str) -> bytes:
+async def _fetched(request: Request, intake: Intake, url: str) -> bytes:
     settings = intake.settings
     if not settings.image_url:
         raise Problem(
             400, "url-off", "this service fetches no pictures", hint="it is started with --image-url if it should"
         )
-    data = await asyncio.to_thread(fetch, url, max_bytes=settings.max_body, private=settings.fetch_private)
+    data = await intake.waited(request, lambda: fetch(url, max_bytes=settings.max_body, private=settings.fetch_private))
     return intake.checked(data)
 
 
-async def _backdrop(intake: Intake, fields: Mapping[str, Any], words: Mapping[str, str]) -> bytes | None:
+async def _backdrop(
+    request: Request, intake: Intake, fields: Mapping[str, Any], words: Mapping[str, str]
+) -> bytes | None:
     given = [name for name in ("bg_color", "bg_image_url", "bg_image_file") if name in words]
     if len(given) > 1:
         raise Problem(400, "multiple-backgrounds", f"More than one background given: {', '.join(given)}")
     if given == ["bg_image_url"]:
-        return await _fetched(intake, words["bg_image_url"])
+        return await _fetched(request, intake, words["bg_image_url"])
     if given == ["bg_image_file"]:
         return await intake.file(fields["bg_image_file"])
     return None
@@ -191,7 +199,7 @@ def _values(words: Mapping[str, str]) -> dict[str, str]:
     channels = words.get("channels", "rgba")
     if channels not in {"rgba", "alpha"}:
         raise _bad("channels", "channels must be rgba or alpha")
-    if channels == "alpha":
+    if channels == "alpha" and words.get("format", "").lower() != "zip":  # which holds the mask anyway
         values["mask"] = "true"
     elif color := words.get("bg_color"):
         values["background"] = f"#{color}" if _HEX.fullmatch(color) else color
@@ -235,8 +243,8 @@ def _known(theirs: str, ours: str) -> str:
     return ours
 
 
-def _size(data: bytes, max_pixels: int) -> tuple[int, int]:
-    return codec.decode(data, max_pixels=max_pixels).rgb.size
+def _size(data: bytes, longest: int | None, max_pixels: int) -> tuple[int, int]:
+    return codec.decode(data, max_size=longest, max_pixels=max_pixels).rgb.size
 
 
 def _inside(data: bytes, roi: str, max_pixels: int) -> bytes:
@@ -253,7 +261,7 @@ def _box(roi: str, size: tuple[int, int]) -> tuple[int, int, int, int]:
     if len(found) != 4 or not all(found):
         raise _bad("roi", "roi must be four lengths, such as 0% 0% 50% 100% or 10px 10px 200px 300px")
     values = [
-        min(side, round(float(part[1]) * side / 100 if part[2] == "%" else float(part[1])))
+        round(min(side, float(part[1]) * side / 100 if part[2] == "%" else float(part[1])))
         for part, side in zip(found, (*size, *size), strict=True)
         if part is not None
     ]
@@ -277,7 +285,7 @@ def _zip(png: bytes) -> bytes:
 def _answer(request: Request, done: Done, data: bytes, kind: str) -> Response:
     width, height = (str(side) for side in done.size)
     headers = {"X-Width": width, "X-Height": height, "X-Type": "other", "X-Credits-Charged": "0"}
-    headers["X-Model-Version"] = done.model
+    headers["X-Model-Version"] = header_text(done.model)
     if "application/json" in request.headers.get("accept", ""):
         whole = {"result_b64": base64.b64encode(data).decode(), "foreground_width": done.size[0]}
         whole["foreground_height"] = done.size[1]

@@ -13,13 +13,18 @@ from cutout.errors import CutoutError
 from cutout.service import logs
 from cutout.service.app import create_app
 from cutout.service.engine import Engine
+from cutout.service.protocol import Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from fastapi import FastAPI
+
     from cutout.service.settings import Settings
 
-__all__ = ["serve"]
+__all__ = ["configure", "serve"]
+
+_KEEP_ALIVE = 75  # seconds; a proxy must be the first to close an idle connection, or its next request is lost
 
 
 def serve(
@@ -42,22 +47,12 @@ def serve(
         trust_proxy: Addresses of proxies whose `X-Forwarded-For` is believed.
 
     Raises:
-        CutoutError: The port is taken, or a model is missing.
+        CutoutError: The port is taken, or a model is missing, which may show only while it serves.
     """
     logs.set_up(log_format)
     engine = Engine(settings, warn=lambda text: logs.event("warning", text=text)) if preload else None
-    config = uvicorn.Config(
-        create_app(settings, engine),
-        host=host,
-        port=port,
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        proxy_headers=trust_proxy is not None,
-        forwarded_allow_ips=trust_proxy,
-        timeout_graceful_shutdown=int(settings.timeout) + 5,
-        limit_concurrency=None,
-    )
+    app = create_app(settings, engine)
+    config = configure(app, settings, host=host, port=port, trust_proxy=trust_proxy)
     listener = _listen(config)
     where = listener.getsockname()
     if not settings.api_keys and not where[0].startswith(("127.", "::1")):
@@ -65,8 +60,36 @@ def serve(
     logs.event("listening", url=f"http://{where[0]}:{where[1]}")
     server = _Server(config)
     server.run(sockets=[listener])
+    if (failure := app.state.house.failure) is not None:
+        raise failure
     if not server.started:
         raise CutoutError("the service could not be started", hint="its log tells why")
+
+
+def configure(
+    app: FastAPI,
+    settings: Settings,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 0,
+    trust_proxy: str | None = None,
+) -> uvicorn.Config:
+    """How an application is served; the other arguments are those of `serve`."""
+    return uvicorn.Config(
+        app,
+        host=host,
+        port=port,
+        http=Protocol,
+        ws="none",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=trust_proxy is not None,
+        forwarded_allow_ips=trust_proxy,
+        timeout_keep_alive=_KEEP_ALIVE,
+        timeout_graceful_shutdown=int(settings.timeout) + 5,
+        limit_concurrency=None,
+    )
 
 
 class _Server(uvicorn.Server):
