@@ -54,6 +54,14 @@ def answer(connection: socket.socket) -> bytes:
     return found
 
 
+def one_answer(connection: socket.socket) -> bytes:
+    """A small answer in JSON, in however many pieces it comes."""
+    found = b""
+    while not found.endswith(b"}") and (data := connection.recv(65536)):
+        found += data
+    return found
+
+
 _CHUNKED = b"POST /health HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n"
 
 
@@ -98,11 +106,11 @@ def test_connections_without_a_whole_request_are_closed(fast: httpx.Client, monk
         half_way.sendall(whole[:-2])
         for connection in (again, idle):
             connection.sendall(whole)
-            assert b"200 OK" in connection.recv(65536)
+            assert b"200 OK" in one_answer(connection)
         again.sendall(b"\r\n")
         assert answer(silent) == answer(half_way) == answer(again) == b""
         idle.sendall(whole)
-        assert b"200 OK" in idle.recv(65536)
+        assert b"200 OK" in one_answer(idle)
 
 
 def test_a_slow_answer_outlives_the_time_for_headers(
