@@ -175,6 +175,8 @@ def _open(data: bytes, kind: str | None) -> Image.Image:
     key, raw = image.info.get("transparency"), [tile.args for tile in getattr(image, "tile", [])][:1]
     if image.mode == "L" and isinstance(key, int) and raw:  # Pillow widens the pixels alone
         image.info["transparency"] = key * {"L;2": 85, "L;4": 17}.get(str(raw[0]), 1)
+    if image.mode == "1" and key == 1:  # as Pillow before 12 has it
+        image.info["transparency"] = 255
     return image
 
 
