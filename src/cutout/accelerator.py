@@ -20,6 +20,7 @@ from cutout.device_queue import DeviceQueue
 from cutout.device_run import BoundRun, StaticRun, agrees, fastest_size, probe
 from cutout.diagnosis import recognise
 from cutout.errors import CutoutError
+from cutout.faults import NVIDIA
 from cutout.gpu_memory import cards, wait_for_memory
 from cutout.graph import UnknownGraphError
 from cutout.graph_batch import AXIS, free_batch
@@ -54,7 +55,6 @@ if TYPE_CHECKING:
 
 __all__ = ["BatchedSession", "open_model"]
 
-_NVIDIA = frozenset({"cuda", "tensorrt"})
 _SHARE = 0.9
 """Of a card's free memory at the start: the rest is for others, and for what CUDA takes beside the arena."""
 _HALF_SHARE = 16 / 255
@@ -167,7 +167,7 @@ def _compiler() -> Provider | None:
 def _with_memory(request: DeviceRequest, options: DeviceOptions, warn: Warn) -> DeviceRequest:
     """The request with a limit of memory; `auto` passes over a card that others have filled."""
     asked = request.devices[0] if request.devices else None
-    if (asked is not None and asked.provider.device not in _NVIDIA) or shutil.which("nvidia-smi") is None:
+    if (asked is not None and asked.provider.device not in NVIDIA) or shutil.which("nvidia-smi") is None:
         return request
     # so that cuda:1 is the card that nvidia-smi calls 1; CUDA's own order puts the fastest first
     os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
@@ -291,7 +291,7 @@ def _measured(first: OnnxSession, run: Run, device: Device, here: Prepared, opti
 
 
 def _hardware(device: Device) -> str:
-    found = cards() if device.provider.device in _NVIDIA else []
+    found = cards() if device.provider.device in NVIDIA else []
     index = device.index or 0
     return f"{device.provider.device} {found[index].name}" if index < len(found) else str(device)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
+import traceback
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -112,8 +113,6 @@ def process(
 def _let_go(error: BaseException | None) -> None:
     """Empty the frames of an error's traceback: a run keeps its errors to the end, and frames hold their pictures."""
     while error is not None:
-        import traceback
-
         traceback.clear_frames(error.__traceback__)
         error = error.__cause__ or error.__context__
 

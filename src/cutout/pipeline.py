@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
     from cutout.codec import Metadata, Picture
     from cutout.session import Session
+    from cutout.sight import Box
 
 __all__ = ["Cutout", "Remover", "forget_backgrounds", "resolve_model"]
 
@@ -248,8 +249,9 @@ def _completed(picture: Picture, sight: Sight, options: RemoveOptions, *, consum
     rgb, alpha, warnings = picture.rgb, sight.alpha, [*picture.notes, *sight.warnings]
     if options.edge_colors is EdgeColors.CLEAN and not options.mask:
         rgb = foreground.clean(rgb, alpha, in_place=consume and picture.deep is None)
-    colors, transparency = _finish(rgb, sight, options)
-    deep = _deep(picture, sight, colors, options)
+    frame, subject = framing.frame_of(alpha, options, sight.subject)
+    colors, transparency = _finish(rgb, alpha, options, subject)
+    deep = None if colors is None else _deep(picture, alpha, colors, frame)
     if deep is None and picture.deep is not None and colors is not None:
         warnings.append("16 bits were reduced to 8: the result does not lie pixel for pixel on the picture")
     return Cutout(rgb=colors, alpha=transparency, metadata=picture.metadata, warnings=tuple(warnings), deep=deep)
@@ -325,25 +327,24 @@ def _is_grey(color: Sequence[int]) -> bool:
     return len(set(color[:3])) == 1
 
 
-def _finish(rgb: Image.Image, sight: Sight, options: RemoveOptions) -> tuple[Image.Image | None, Image.Image | None]:
+def _finish(
+    rgb: Image.Image, alpha: Image.Image, options: RemoveOptions, subject: Box
+) -> tuple[Image.Image | None, Image.Image | None]:
     """Colours and alpha of the result, either of them None where there is none."""
     path = options.background_picture
     behind = None if path is None else partial(_fitted, path, options.background_fit)
-    return framing.finish(rgb, sight.alpha, options, behind, sight.subject)
+    return framing.finish(rgb, alpha, options, behind, subject)
 
 
 def _deep(
-    picture: Picture, sight: Sight, colors: Image.Image | None, options: RemoveOptions
+    picture: Picture, alpha: Image.Image, colors: Image.Image, frame: framing.Frame
 ) -> npt.NDArray[np.uint16] | None:
     """The result's colours in 16 bits; None where the picture has none, or its pixels are not the result's."""
-    if picture.deep is None or colors is None:
+    if picture.deep is None or frame.resamples:
         return None
-    frame, _ = framing.frame_of(sight.alpha, options, sight.subject)
     if frame == framing.Frame(picture.rgb.size):
         return merge(picture.deep, picture.rgb, colors)
-    if frame.resamples:
-        return None
-    before, _ = framing.place(picture.rgb, sight.alpha, frame)
+    before, _ = framing.place(picture.rgb, alpha, frame)
     assert before is not None  # noqa: S101 - colours in, colours out
     return merge(shift(picture.deep, int(frame.left), int(frame.top), frame.size), before, colors)
 

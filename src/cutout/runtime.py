@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from cutout.diagnosis import recognise
 from cutout.errors import DeviceError
+from cutout.faults import NVIDIA
 from cutout.providers import CPU, PROVIDERS, Device, DeviceRequest, Machine, choose, provider_entry, unusable, why_not
 from cutout.runtime_log import what_it_says
 from cutout.surroundings import library_error, load_tensorrt, look
@@ -117,7 +118,7 @@ def prepare(request: DeviceRequest) -> Prepared:
     runtime = _runtime()
     here = machine()
     devices = choose(request, here)
-    if any(device.provider.device in {"cuda", "tensorrt"} for device in devices):
+    if any(device.provider.device in NVIDIA for device in devices):
         _preload(runtime)
         if any(device.provider.device == "tensorrt" for device in devices):
             load_tensorrt()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import errno
 import os
 import shlex
 import sys
+import threading
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -178,9 +180,6 @@ def command() -> None:
         main()
     except SystemExit as end:
         code = int(end.code or 0)
-    import atexit
-    import threading
-
     if any(not thread.daemon for thread in threading.enumerate() if thread is not threading.main_thread()):
         sys.exit(code)  # which waits for them
     atexit._run_exitfuncs()  # noqa: SLF001 - temporary folders of libraries, coverage

@@ -1,10 +1,11 @@
-"""Options of `cutout remove` that change how a cut-out looks once it is found: clean-up, framing, background."""
+"""Options of `cutout remove` for how a cut-out looks: edges, clean-up, framing, background."""
 
 from __future__ import annotations
 
 from typing import Annotated
 
 from cutout.choices import BackgroundFit as _BackgroundFit
+from cutout.choices import EdgeColors as _EdgeColors
 from cutout.cli.options import option
 
 __all__ = [
@@ -14,20 +15,27 @@ __all__ = [
     "Canvas",
     "Crop",
     "Dilate",
+    "EdgeColors",
     "Erode",
     "Feather",
     "FillHoles",
     "Invert",
     "Largest",
     "Margin",
+    "Matting",
+    "MattingBackground",
+    "MattingErode",
+    "MattingForeground",
     "MinArea",
     "Position",
+    "Refine",
     "Scale",
     "Shadow",
     "Threshold",
+    "Tiles",
 ]
 
-LOOK, _CLEAN, _FRAME = "Look", "Mask clean-up, in this order", "Framing"
+LOOK, _EDGE, _CLEAN, _FRAME = "Look", "Matting", "Mask clean-up, in this order", "Framing"
 
 Background = Annotated[
     str | None,
@@ -132,4 +140,61 @@ Position = Annotated[
         metavar="PLACE",
         panel=_FRAME,
     ),
+]
+
+Refine = Annotated[
+    bool,
+    option(
+        "--refine",
+        text="Look again at the undistorted picture and at the subject, and move the mask onto the picture's edges.",
+        panel=LOOK,
+    ),
+]
+Tiles = Annotated[
+    int,
+    option(
+        "--tiles",
+        text="Look again at those tiles of an N×N grid that the contour runs through; for large pictures.",
+        min=0,
+        max=8,
+        metavar="N",
+        panel=LOOK,
+    ),
+]
+EdgeColors = Annotated[
+    _EdgeColors,
+    option(
+        "--edge-colors",
+        text="clean: take the old background's colour out of soft edges; keep: leave colours as they are.",
+        panel=LOOK,
+    ),
+]
+Matting = Annotated[
+    bool, option("--matting", "-a", text="Refine the edge by alpha matting: hair, fur, soft edges.", panel=_EDGE)
+]
+MattingForeground = Annotated[
+    int,
+    option(
+        "--matting-foreground",
+        text="Mask values above it are surely foreground.",
+        min=0,
+        max=255,
+        metavar="N",
+        panel=_EDGE,
+    ),
+]
+MattingBackground = Annotated[
+    int,
+    option(
+        "--matting-background",
+        text="Mask values below it are surely background.",
+        min=0,
+        max=255,
+        metavar="N",
+        panel=_EDGE,
+    ),
+]
+MattingErode = Annotated[
+    int,
+    option("--matting-erode", text="Pixels by which both sure regions shrink.", min=0, metavar="N", panel=_EDGE),
 ]

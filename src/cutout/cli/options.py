@@ -8,7 +8,7 @@ import typer
 
 from cutout.errors import UsageError
 
-__all__ = ["option", "pairs"]
+__all__ = ["jobs_option", "option", "pairs"]
 
 
 def option(*names: str, text: str, panel: str | None = None, **settings: Any) -> Any:
@@ -16,6 +16,12 @@ def option(*names: str, text: str, panel: str | None = None, **settings: Any) ->
     long = next(name for name in names if name.startswith("--")).split("/")[0]
     variable = "CUTOUT_" + long.removeprefix("--").removeprefix("no-").replace("-", "_").upper()
     return typer.Option(*names, help=text, envvar=variable, show_envvar=False, rich_help_panel=panel, **settings)
+
+
+def jobs_option(panel: str | None = None) -> Any:
+    """`--jobs`, the same for all commands that work on pictures side by side."""
+    text = "Pictures worked on side by side; 0 means as many as there are processors."
+    return option("--jobs", "-j", text=text, min=0, metavar="N", panel=panel)
 
 
 def pairs(texts: list[str], option: str = "--model-option") -> dict[str, Any]:

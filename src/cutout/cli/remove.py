@@ -21,7 +21,7 @@ from cutout.choices import (
     Strip,
 )
 from cutout.cli import devices, looks
-from cutout.cli.options import option, pairs
+from cutout.cli.options import jobs_option, option, pairs
 from cutout.cli.run import Interrupt, is_terminal, print_plan, run_plan
 from cutout.console import Console
 from cutout.cpus import threads_each, usable_cpus
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 __all__ = ["remove"]
 
-_FILES, _MODEL, _LOOK, _EDGE, _RUN = "Files", "Model and device", looks.LOOK, "Matting", "Run"
+_FILES, _MODEL, _LOOK, _RUN = "Files", "Model and device", looks.LOOK, "Run"
 
 
 def remove(
@@ -193,70 +193,14 @@ def remove(
     canvas: looks.Canvas = None,
     scale: looks.Scale = "fit",
     position: looks.Position = "center",
-    refine: Annotated[
-        bool,
-        option("--refine", text="Look at the subject twice more and move the mask onto its edges.", panel=_LOOK),
-    ] = False,
-    tiles: Annotated[
-        int,
-        option(
-            "--tiles",
-            text="Look again at those tiles of an N×N grid that the contour runs through; for large pictures.",
-            min=0,
-            max=8,
-            metavar="N",
-            panel=_LOOK,
-        ),
-    ] = 0,
-    matting: Annotated[
-        bool,
-        option("--matting", "-a", text="Refine the edge by alpha matting: hair, fur, soft edges.", panel=_EDGE),
-    ] = False,
-    matting_foreground: Annotated[
-        int,
-        option(
-            "--matting-foreground",
-            text="Mask values above it are surely foreground.",
-            min=0,
-            max=255,
-            metavar="N",
-            panel=_EDGE,
-        ),
-    ] = 240,
-    matting_background: Annotated[
-        int,
-        option(
-            "--matting-background",
-            text="Mask values below it are surely background.",
-            min=0,
-            max=255,
-            metavar="N",
-            panel=_EDGE,
-        ),
-    ] = 10,
-    matting_erode: Annotated[
-        int,
-        option("--matting-erode", text="Pixels by which both sure regions shrink.", min=0, metavar="N", panel=_EDGE),
-    ] = 10,
-    edge_colors: Annotated[
-        EdgeColors,
-        option(
-            "--edge-colors",
-            text="clean: take the old background's colour out of soft edges; keep: leave colours as they are.",
-            panel=_LOOK,
-        ),
-    ] = EdgeColors.CLEAN,
-    jobs: Annotated[
-        int,
-        option(
-            "--jobs",
-            "-j",
-            text="Pictures worked on side by side; 0 means as many as there are processors.",
-            min=0,
-            metavar="N",
-            panel=_RUN,
-        ),
-    ] = 0,
+    refine: looks.Refine = False,
+    tiles: looks.Tiles = 0,
+    matting: looks.Matting = False,
+    matting_foreground: looks.MattingForeground = 240,
+    matting_background: looks.MattingBackground = 10,
+    matting_erode: looks.MattingErode = 10,
+    edge_colors: looks.EdgeColors = EdgeColors.CLEAN,
+    jobs: Annotated[int, jobs_option(_RUN)] = 0,
     max_pixels: Annotated[
         int, option("--max-pixels", text="Refuse larger pictures.", min=1, metavar="N", panel=_RUN)
     ] = 256_000_000,

@@ -6,7 +6,7 @@ from enum import StrEnum
 from pathlib import Path  # noqa: TC003 - Typer reads annotations
 from typing import Annotated
 
-from cutout.cli.options import option
+from cutout.cli.options import jobs_option, option
 from cutout.errors import UsageError
 from cutout.models import DEFAULT_MODEL
 
@@ -55,17 +55,7 @@ def serve(
             "--preload/--no-preload", text="Open the models before listening, or while /ready says no.", panel=_MODEL
         ),
     ] = True,
-    jobs: Annotated[
-        int,
-        option(
-            "--jobs",
-            "-j",
-            text="Pictures worked on side by side; 0 means as many as there are processors.",
-            min=0,
-            metavar="N",
-            panel=_LIMIT,
-        ),
-    ] = 0,
+    jobs: Annotated[int, jobs_option(_LIMIT)] = 0,
     queue: Annotated[
         int, option("--queue", text="Requests in the house; more are answered with 503.", min=1, panel=_LIMIT)
     ] = 128,

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from cutout.cli.extras import needs
-from cutout.cli.options import option
+from cutout.cli.options import jobs_option, option
 from cutout.cli.serve import LogFormat
 from cutout.models import DEFAULT_MODEL
 
@@ -22,10 +22,7 @@ def worker(
         list[str] | None, option("--model", "-m", text="A model to open: the same ones as the service has.")
     ] = None,
     device: Annotated[str | None, option("--device", "-d", text="auto, cpu, cuda, ...")] = None,
-    jobs: Annotated[
-        int,
-        option("--jobs", "-j", text="Pictures side by side; 0 means as many as processors.", min=0, metavar="N"),
-    ] = 0,
+    jobs: Annotated[int, jobs_option()] = 0,
     max_pixels: Annotated[int, option("--max-pixels", text="Refuse larger pictures.", min=1, metavar="N")] = 40_000_000,
     expiry: Annotated[float, option("--expiry", text="Seconds that the results of a batch can be fetched.")] = 300,
     redelivery: Annotated[
