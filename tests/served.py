@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def served(settings: Settings, engine: Engine) -> Iterator[httpx.Client]:
-    """A real server on a free port, and a client of it."""
+def served(settings: Settings, engine: Engine | None) -> Iterator[httpx.Client]:
+    """A real server on a free port, and a client of it; without an engine it opens its own."""
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))
     server = uvicorn.Server(configure(create_app(settings, engine), settings))

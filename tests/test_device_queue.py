@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 import time
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -12,6 +14,7 @@ import pytest
 
 from cutout.device_queue import DeviceQueue
 from cutout.device_run import StaticRun, agrees, fastest_size, probe
+from cutout.errors import ClosedError
 
 # What real runtimes say when a device has no memory left.
 STARVED = (
@@ -91,7 +94,7 @@ def test_a_full_batch_without_memory_loses_nothing(room: int) -> None:
         futures = [pool.submit(queue.run, picture(20))]
         device.entered.wait()
         futures += [pool.submit(queue.run, picture(value)) for value in range(21, 37)]
-        while len(queue._waiting) < 16:
+        while len(queue._line._waiting) < 16:
             time.sleep(0.001)
         device.gate.set()
         assert [float(future.result(20)[0, 0, 0, 0]) for future in futures] == [2.0 * v for v in range(20, 37)]
@@ -106,7 +109,7 @@ def test_what_waits_goes_together() -> None:
         futures = [pool.submit(queue.run, picture(20))]
         device.entered.wait()
         futures += [pool.submit(queue.run, picture(value)) for value in range(21, 29)]
-        while len(queue._waiting) < 8:
+        while len(queue._line._waiting) < 8:
             time.sleep(0.001)
         device.gate.set()
         assert [float(future.result()[0, 0, 0, 0]) for future in futures] == [2.0 * value for value in range(20, 29)]
@@ -193,6 +196,105 @@ def test_a_closed_queue_takes_nothing() -> None:
     queue = DeviceQueue([Device()], size=2)
     queue.close()
     assert "closed" in str(all_through(queue, [20.0])[0])
+
+
+# --- its end ---
+
+
+def test_closing_finishes_what_was_begun_and_fails_what_waits() -> None:
+    device = Device()
+    device.gate.clear()
+    queue = DeviceQueue([device], size=1)
+    with ThreadPoolExecutor(6) as pool:
+        begun = pool.submit(queue.run, picture(20))
+        device.entered.wait()
+        waiting = [pool.submit(queue.run, picture(value)) for value in range(21, 25)]
+        while len(queue._line._waiting) < 4:
+            time.sleep(0.001)
+        closing = pool.submit(queue.close)
+        for future in waiting:
+            with pytest.raises(ClosedError, match="the model was closed"):
+                future.result(60)
+        assert not closing.done(), "it waits for the device"
+        device.gate.set()
+        closing.result(60)
+        assert float(begun.result(60)[0, 0, 0, 0]) == 40
+    assert len(device.shapes) == 1
+
+
+def test_a_queue_may_be_closed_by_many_and_again() -> None:
+    queue = DeviceQueue([Device(), Device()], size=2)
+    with ThreadPoolExecutor(8) as pool:
+        for future in [pool.submit(queue.close) for _ in range(16)]:
+            future.result(60)
+    queue.close()
+    assert not any(thread.is_alive() for thread in queue._threads)
+
+
+@pytest.mark.parametrize("room", [0, 1])
+def test_a_listener_that_raises_costs_no_picture(room: int) -> None:
+    """Its callers would wait for ever for a thread that has died of it."""
+
+    def tell(text: str) -> None:
+        raise UserWarning(text)
+
+    queue = DeviceQueue([Device(room)], size=4, fallback=lambda single: 2 * single[:, :1], tell=tell)
+    values = [float(value) for value in range(20, 40)]
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(all_through, queue, values).result(60) == [2 * value for value in values]
+    queue.close()
+
+
+def test_a_listener_may_close_the_queue() -> None:
+    told: list[str] = []
+
+    def tell(text: str) -> None:
+        told.append(text)
+        queue.close()
+
+    queue = DeviceQueue([Device(1)], size=4, tell=tell)
+    assert float(queue.run(picture(20))[0, 0, 0, 0]) == 40, "it was begun"
+    with pytest.raises(ClosedError):
+        queue.run(picture(20))
+    assert len(told) == 1
+
+
+def test_a_thread_that_cannot_go_on_lets_nobody_wait() -> None:
+    def run(_batch: Any) -> Any:
+        raise SystemExit(3)
+
+    queue = DeviceQueue([run], size=2)
+    with ThreadPoolExecutor(1) as pool:
+        for _ in range(2):
+            with pytest.raises(SystemExit):
+                pool.submit(queue.run, picture(20)).result(60)
+    queue.close()
+
+
+class Listener:
+    """Holds the queue that it listens to, as objects with a method for warnings do."""
+
+    def __init__(self, device: Device) -> None:
+        self.queue = DeviceQueue([device], size=2, tell=self.tell)
+
+    def tell(self, text: str) -> None:
+        """Nothing."""
+
+
+def test_a_queue_that_nobody_holds_any_more_lets_its_threads_and_models_go() -> None:
+    devices = [Device() for _ in range(4)]
+    listeners = [Listener(device) for device in devices]
+    threads = [thread for listener in listeners for thread in listener.queue._threads]
+    for listener in listeners:
+        listener.queue.run(picture(20))
+    seen = [weakref.ref(device) for device in devices]
+    del devices, listeners, listener
+    gc.collect()
+    for thread in threads:
+        thread.join(30)
+    assert not any(thread.is_alive() for thread in threads)
+    gc.collect()
+    assert not any(device() for device in seen)
 
 
 # --- which size ---

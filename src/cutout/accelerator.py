@@ -79,6 +79,10 @@ class BatchedSession(OnnxSession):
         self.batch = queue.size
         self.in_flight = queue.size * devices if queue.size > 1 or devices > 1 else 0
 
+    def close(self) -> None:
+        """See `Session.close`; batches that run are finished, and what waits for one fails."""
+        self._queue.close()
+
     def run(self, batch: Any, *, sparing: bool = False) -> Any:  # noqa: ARG002 - the device's memory is another one
         """One picture, in a batch with others that wait."""
         try:

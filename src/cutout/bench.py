@@ -131,9 +131,9 @@ def measure(
         results = []
         for count in settings:
             tell(f"{count} side by side, {seconds:.0f} s")
-            remover = Remover(options=options, jobs=count, **remover_settings)
             encoding = Encoding(threads=threads_each(count))
-            results.append(_one(jobs, remover, options, encoding, count, seconds))
+            with Remover(options=options, jobs=count, **remover_settings) as remover:
+                results.append(_one(jobs, remover, options, encoding, count, seconds))
         return results
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +20,8 @@ from cutout.rembg_session import PREFIX
 from cutout.store import require
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from contextlib import AbstractContextManager
 
     from PIL import Image
 
@@ -47,11 +49,12 @@ class Contender:
 
     Attributes:
         name: For people; no two of a run share it.
-        open: Gives the function that makes the cut-out of a picture; a model is loaded by it.
+        open: Gives the function that makes the cut-out of a picture, for a `with` block: a model is loaded at its
+            start, and let go at its end.
     """
 
     name: str
-    open: Callable[[], Callable[[Found], Cutout]]
+    open: Callable[[], AbstractContextManager[Callable[[Found], Cutout]]]
 
 
 def pictures(inputs: Sequence[str]) -> list[Found]:
@@ -130,9 +133,10 @@ def _model(model: str, options: RemoveOptions, config: Path | None, settings: di
         settings["model_config"] = own
         name = spec.name
 
-    def opened() -> Callable[[Found], Cutout]:
-        remover = Remover(model, options=options, **settings)
-        return lambda found: remover.cut(codec.decode(read(found.path), max_size=options.max_size))
+    @contextmanager
+    def opened() -> Iterator[Callable[[Found], Cutout]]:
+        with Remover(model, options=options, **settings) as remover:
+            yield lambda found: remover.cut(codec.decode(read(found.path), max_size=options.max_size))
 
     return Contender(name=name, open=opened)
 
@@ -150,7 +154,7 @@ def _folder(folder: str) -> Contender:
         alpha = mask_of(picture, data, str(path))
         return Cutout(rgb=None if picture.alpha is None else picture.rgb, alpha=alpha, metadata=picture.metadata)
 
-    return Contender(name=Path(os.path.normpath(folder)).name, open=lambda: find)
+    return Contender(name=Path(os.path.normpath(folder)).name, open=lambda: nullcontext(find))
 
 
 def read(path: Path) -> bytes:

@@ -7,7 +7,9 @@ depend on how many others happened to wait.
 
 from __future__ import annotations
 
+import contextlib
 import threading
+import weakref
 from collections import deque
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
@@ -15,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cutout.diagnosis import is_out_of_memory
-from cutout.errors import CutoutError
+from cutout.errors import ClosedError, CutoutError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -26,6 +28,10 @@ if TYPE_CHECKING:
     Run = Callable[[Array], Array]
 
 __all__ = ["DeviceQueue"]
+
+_LOOKS_UP = 60.0
+"""Seconds after which an idle thread looks whether it is still needed: a queue is also closed by the garbage collector,
+which may run in that very thread between its look and its sleep."""
 
 
 class _Item:
@@ -39,11 +45,14 @@ class _Item:
 class DeviceQueue:
     """Runs single pictures in batches.
 
+    Its threads hold what they need and never the queue itself: a queue that nobody refers to any more lets them go,
+    as `close` does.
+
     Args:
         runs: One function for each device: (N, 3, H, W) → (N, …), each called by a single thread of its own.
         size: Pictures in a batch.
         fallback: Runs one picture elsewhere when a device has no memory even for it alone; None fails that picture.
-        tell: Called with a line, at most once for each kind of trouble.
+        tell: Called with a line, at most once for each kind of trouble; what it raises is passed over.
     """
 
     def __init__(
@@ -55,16 +64,13 @@ class DeviceQueue:
         tell: Callable[[str], None] = lambda _text: None,
     ) -> None:
         self.size = max(1, size)
-        self._fallback = fallback
         self._tell = tell
-        self._told: set[str] = set()
-        self._waiting: deque[_Item] = deque()
-        self._ready = threading.Condition()
-        self._closed = False
+        self._line = _Line(self.size, fallback, weakref.ref(self))
         self._threads = [
-            threading.Thread(target=self._serve, args=(run,), name=f"cutout-device-{number}", daemon=True)
+            threading.Thread(target=_serve, args=(self._line, run), name=f"cutout-device-{number}", daemon=True)
             for number, run in enumerate(runs)
         ]
+        weakref.finalize(self, self._line.end).atexit = False  # the process takes its threads along
         for thread in self._threads:
             thread.start()
 
@@ -72,34 +78,68 @@ class DeviceQueue:
         """The result of one picture, (1, 3, H, W) → (1, …); waits for its batch.
 
         Raises:
+            ClosedError: The queue was closed before the picture was begun.
             Exception: What the device raised for this picture.
+        """
+        return self._line.add(picture).result.result()
+
+    def close(self) -> None:
+        """Finish the batches that were begun, fail what waits, let the threads go; any number of times, anywhere."""
+        self._line.end()
+        for thread in self._threads:
+            if thread is not threading.current_thread():  # `tell` may close the queue that calls it
+                thread.join()
+
+    def say(self, text: str) -> None:
+        """Tell of a trouble; a fault of the listener's is not the pictures'."""
+        with contextlib.suppress(Exception):
+            self._tell(text)
+
+
+class _Line:
+    """The pictures that wait: what the callers and the threads of one queue share.
+
+    Attributes:
+        size: Pictures in a batch.
+    """
+
+    def __init__(self, size: int, fallback: Run | None, queue: weakref.ref[DeviceQueue]) -> None:
+        self.size = size
+        self._fallback = fallback
+        self._queue = queue
+        self._told: set[str] = set()
+        self._waiting: deque[_Item] = deque()
+        self._ready = threading.Condition()
+        self._closed = False
+
+    def add(self, picture: Array) -> _Item:
+        """Let a picture wait.
+
+        Raises:
+            ClosedError: Nothing is taken any more.
         """
         item = _Item(picture)
         with self._ready:
             if self._closed:
-                raise CutoutError("the device is closed")
+                raise _closed()
             self._waiting.append(item)
             self._ready.notify()
-        return item.result.result()
+        return item
 
-    def close(self) -> None:
-        """Finish what waits, and let the threads go."""
+    def end(self) -> None:
+        """Take nothing more, and fail what waits."""
         with self._ready:
             self._closed = True
+            left, self._waiting = self._waiting, deque()
             self._ready.notify_all()
-        for thread in self._threads:
-            thread.join()
+        for item in left:
+            item.result.set_exception(_closed())
 
-    def _serve(self, run: Run) -> None:
-        size = self.size
-        while items := self._take(size):
-            size = self._do(run, items, size)
-
-    def _take(self, size: int) -> list[_Item]:
-        """The first that waits and those of its shape, in the order they came; none when all is done."""
+    def take(self, size: int) -> list[_Item]:
+        """The first that waits and those of its shape, in the order they came; none when all is over."""
         with self._ready:
             while not self._waiting and not self._closed:
-                self._ready.wait()
+                self._ready.wait(_LOOKS_UP)
             shape = self._waiting[0].picture.shape if self._waiting else ()
             taken: list[_Item] = []
             left: deque[_Item] = deque()
@@ -109,7 +149,7 @@ class DeviceQueue:
             self._waiting = left
             return taken
 
-    def _do(self, run: Run, items: list[_Item], size: int) -> int:
+    def do(self, run: Run, items: list[_Item], size: int) -> int:
         """Run some pictures as one batch; give the size of the batches from here on."""
         try:
             outputs = run(_stacked(items, size))
@@ -129,13 +169,13 @@ class DeviceQueue:
             return size
         if not starved:  # one picture's fault must not become another's
             for item in items:
-                self._do(run, [item], 1)
+                self.do(run, [item], 1)
             return size
         smaller = size // 2
         self._say("halved", f"the memory of the device is full: going on with batches of {smaller}")
         while items:
             now, items = items[:smaller], items[smaller:]
-            smaller = self._do(run, now, smaller)
+            smaller = self.do(run, now, smaller)
         return smaller
 
     def _elsewhere(self, item: _Item, error: Exception, *, starved: bool) -> None:
@@ -155,7 +195,25 @@ class DeviceQueue:
             if kind in self._told:
                 return
             self._told.add(kind)
-        self._tell(text)
+        if (queue := self._queue()) is not None:  # it is there as long as somebody waits
+            queue.say(text)
+
+
+def _serve(line: _Line, run: Run) -> None:
+    """What a device's thread does until the queue is closed."""
+    size = line.size
+    while items := line.take(size):
+        try:
+            size = line.do(run, items, size)
+        except BaseException as error:  # noqa: BLE001 - nobody may wait for a thread that has ended
+            for item in items:
+                if not item.result.done():
+                    item.result.set_exception(error)
+        del items  # an idle thread keeps no picture
+
+
+def _closed() -> ClosedError:
+    return ClosedError("the model was closed", hint="open it again")
 
 
 def _stacked(items: list[_Item], size: int) -> Array:

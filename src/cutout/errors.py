@@ -6,6 +6,8 @@ from enum import IntEnum
 from typing import ClassVar
 
 __all__ = [
+    "CancelledError",
+    "ClosedError",
     "CutoutError",
     "DeviceError",
     "ExitCode",
@@ -52,6 +54,18 @@ class CutoutError(Exception):
 def _rebuild(cls: type[CutoutError], message: str, hint: str | None) -> CutoutError:
     """Unpickle an error: exceptions lose keyword-only arguments otherwise."""
     return cls(message, hint=hint)
+
+
+class CancelledError(CutoutError):
+    """Nobody wants the picture any more: the work on it was dropped between two steps."""
+
+    kind = "cancelled"
+
+
+class ClosedError(CutoutError):
+    """A model was used after it was closed."""
+
+    kind = "closed"
 
 
 class PictureError(CutoutError):

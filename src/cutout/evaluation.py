@@ -83,7 +83,7 @@ def judge(pair: Pair, cut: Callable[[Found], Cutout], *, side: int | None = SIDE
 
     Args:
         pair: The picture and its mask.
-        cut: What `Contender.open` gave.
+        cut: What the `with` block of `Contender.open` gave.
         side: Longest side at which masks are compared; None takes them as they are.
     """
     try:

@@ -20,6 +20,7 @@ from cutout.cpus import usable_cpus
 from cutout.errors import CutoutError, DeviceError, ModelError, UsageError
 from cutout.models import MODELS
 from cutout.providers import CPU
+from cutout.session import closed
 from cutout.store import prepared_home
 from cutout.tensor import input_size, to_input, to_mask
 
@@ -79,19 +80,29 @@ class OpenVinoSession:
         """One inference: float32 (1, 3, H, W) in, the chosen output alone out.
 
         Raises:
+            ClosedError: The session was closed.
             CutoutError: The runtime failed on this picture.
         """
+        compiled = self._compiled
+        if compiled is None:
+            raise closed(self.spec)
         try:
             request = self._idle.pop()
         except IndexError:
             request = None
         try:
-            request = request or self._compiled.create_infer_request()
+            request = request or compiled.create_infer_request()
             output = request.infer({0: batch}, share_inputs=True)[0]
         except Exception as error:  # the runtime's exceptions share no base
             raise CutoutError(f"{self.spec.name} failed in reduced precision: {_first_line(error)}") from error
-        self._idle.append(request)
+        if self._compiled is not None:
+            self._idle.append(request)
         return output
+
+    def close(self) -> None:
+        """See `session.Session.close`."""
+        self._compiled = None
+        self._idle.clear()
 
 
 def no_reduced(name: str) -> UsageError:

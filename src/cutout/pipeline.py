@@ -29,6 +29,7 @@ from cutout.tensor import input_size
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
+    from typing import Self
 
     import numpy as np
     import numpy.typing as npt
@@ -82,6 +83,8 @@ class Cutout:
 
 class Remover:
     """A model, opened once and safe to use from many threads.
+
+    `close` gives its memory and its threads back, and so does the end of a `with` block.
 
     Args:
         model: A name or alias of the registry, the path of an `.onnx` file, or `rembg:NAME`.
@@ -147,6 +150,19 @@ class Remover:
                 warn=warn,
             )
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the model, its memory and its threads; any number of times, from any thread.
+
+        Pictures that are worked on in other threads meanwhile end with `ClosedError`, as do later ones.
+        """
+        self.session.close()
+
     @property
     def model(self) -> str:
         """The name of the opened model."""
@@ -186,6 +202,7 @@ class Remover:
             sight: What `look` gave for this picture and these options; None looks now.
 
         Raises:
+            ClosedError: `close` was called.
             CutoutError: The model failed on this picture.
             PictureError: There is not enough memory for it.
         """

@@ -11,6 +11,7 @@ from cutout.errors import CutoutError, DeviceError, ModelError, UsageError
 from cutout.models import ModelSpec
 from cutout.providers import CPU
 from cutout.runtime import prepare, quiet
+from cutout.session import closed
 from cutout.store import offline
 
 if TYPE_CHECKING:
@@ -54,6 +55,8 @@ class RembgSession:
         from PIL import ImageChops
 
         with stages.time("inference"), self._lock:
+            if self._inner is None:
+                raise closed(self.spec)
             try:
                 masks = self._inner.predict(rgb, **self._options)
             except Exception as error:  # rembg and what it calls raise anything
@@ -64,6 +67,10 @@ class RembgSession:
         for mask in masks[1:]:
             union = ImageChops.lighter(union, mask.convert("L"))
         return union
+
+    def close(self) -> None:
+        """See `Session.close`."""
+        self._inner = None
 
 
 def open_rembg(

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from cutout import graph
-from cutout.errors import CutoutError, ModelError, UsageError
+from cutout.errors import ClosedError, CutoutError, ModelError, UsageError
 from cutout.models import Activation
 from cutout.providers import CPU, provider_entry, unusable
 from cutout.runtime import prepare, sparing_runs
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from cutout.runtime import Prepared
     from cutout.stages import Stages
 
-__all__ = ["OnnxSession", "Session", "open_session"]
+__all__ = ["OnnxSession", "Session", "closed", "open_session"]
 
 _TYPES = {"tensor(float)": "float32", "tensor(float16)": "float16"}
 _FILE_FAULTS = frozenset({"InvalidGraph", "InvalidProtobuf", "NoModel", "NoSuchFile"})
@@ -44,6 +44,13 @@ class Session(Protocol):
 
     def predict(self, rgb: Image.Image, *, fit: Fit | None, rescale: bool | None, stages: Stages) -> Image.Image:
         """The mask (mode L, any resolution) of a picture (mode RGB); None takes the model's own defaults."""
+        ...
+
+    def close(self) -> None:
+        """Let go of the model and its memory; any number of times, from any thread.
+
+        Inferences that run are finished; later ones raise `ClosedError`.
+        """
         ...
 
 
@@ -93,13 +100,26 @@ class OnnxSession:
             sparing: Give the runtime's memory back afterwards, where something else will need it.
 
         Raises:
+            ClosedError: The session was closed.
             CutoutError: The runtime failed on this picture, for want of memory or otherwise.
         """
+        inner = self._inner  # as long as this runs it lives, whoever closes the session meanwhile
+        if inner is None:
+            raise closed(self.spec)
         source = {self._input: batch.astype(self._dtype, copy=False)}
         try:
-            return self._inner.run(self._output, source, self._sparing if sparing else None)[0]
+            return inner.run(self._output, source, self._sparing if sparing else None)[0]
         except Exception as error:  # the runtime's exceptions share no base
             raise CutoutError(f"{self.spec.name} failed on {self.device}: {_first_line(error)}") from error
+
+    def close(self) -> None:
+        """See `Session.close`."""
+        self._inner = None
+
+
+def closed(spec: ModelSpec) -> ClosedError:
+    """The error of a model that is used after it was closed."""
+    return ClosedError(f"the model {spec.name} was closed", hint="open it again")
 
 
 def open_session(

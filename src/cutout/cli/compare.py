@@ -157,17 +157,17 @@ def _gather(
     gathered = [Gathered(one, size=size, detail=detail) for one in found]
     with Interrupt(console) as stop, Progress(console, len(found) * len(sides)) as progress:
         for side in sides:
-            cut = side.open()
+            with side.open() as cut:
 
-            def work(one: Gathered, by: str = side.name, cut: Callable[[Found], Cutout] = cut) -> Gathered:
-                one.add(by, cut)
-                return one
+                def work(one: Gathered, by: str = side.name, cut: Callable[[Found], Cutout] = cut) -> Gathered:
+                    one.add(by, cut)
+                    return one
 
-            for one in run(gathered, work, workers=workers, stop=stop):
-                for by, error in one.errors:
-                    if by == side.name:
-                        console.error(error, subject=f"{one.found.path} by {by}")
-                progress.step()
+                for one in run(gathered, work, workers=workers, stop=stop):
+                    for by, error in one.errors:
+                        if by == side.name:
+                            console.error(error, subject=f"{one.found.path} by {by}")
+                    progress.step()
             if stop.is_set():
                 console.say("interrupted: no sheet was written")
                 raise typer.Exit(int(ExitCode.INTERRUPTED))

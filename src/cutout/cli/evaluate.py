@@ -98,13 +98,14 @@ def evaluate(
         for side in sides:
             if stop.is_set():
                 break
-            judged = partial(judge, cut=side.open(), side=None if full else SIDE)
             verdicts = table[side.name] = []
-            for verdict in run(todo, judged, workers=workers, stop=stop):
-                verdicts.append(verdict)
-                if verdict.error is not None:
-                    console.error(verdict.error, subject=f"{verdict.pair.found.path} by {side.name}")
-                progress.step()
+            with side.open() as cut:
+                judged = partial(judge, cut=cut, side=None if full else SIDE)
+                for verdict in run(todo, judged, workers=workers, stop=stop):
+                    verdicts.append(verdict)
+                    if verdict.error is not None:
+                        console.error(verdict.error, subject=f"{verdict.pair.found.path} by {side.name}")
+                    progress.step()
             verdicts.sort(key=lambda verdict: verdict.pair.found.key)
         interrupted = stop.is_set() and sum(map(len, table.values())) < len(todo) * len(sides)
     if interrupted:

@@ -110,7 +110,7 @@ def run_plan(
     waiting: list[Job] = []
     used_model = used_device = note = ""
     precision, batch = Precision.FULL, 1
-    with Progress(console, report.total) as progress:
+    with Progress(console, report.total) as progress, contextlib.ExitStack() as opened:
 
         def tell(outcome: Outcome) -> None:
             report.add(outcome)
@@ -131,7 +131,7 @@ def run_plan(
             from cutout.pipeline import Remover
 
             keep_for_the_next()
-            remover = Remover(options=options, jobs=workers, **settings)
+            remover = opened.enter_context(Remover(options=options, jobs=workers, **settings))
             used_model, used_device, batch = remover.model, remover.device, remover.batch
             precision = remover.precision
             note = "" if precision is Precision.FULL else f" in {precision} precision"

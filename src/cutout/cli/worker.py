@@ -51,10 +51,13 @@ def worker(
     )
     logs.set_up(log_format.value)
     engine = Engine(settings, warn=lambda text: logs.event("warning", text=text))
-    work(
-        broker,
-        concurrency=settings.workers,
-        redelivery=redelivery,
-        expiry=expiry,
-        do=lambda item, kept: do(item, kept, engine, max_pixels=max_pixels),
-    )
+    try:
+        work(
+            broker,
+            concurrency=settings.workers,
+            redelivery=redelivery,
+            expiry=expiry,
+            do=lambda item, kept: do(item, kept, engine, max_pixels=max_pixels),
+        )
+    finally:
+        engine.close()

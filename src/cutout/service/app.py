@@ -98,6 +98,8 @@ class State:
             self.intake.close()
         if self.jobs is not None:
             self.jobs.close()
+        if self.engine is not None and not self.given:  # another's is for its owner to close
+            self.engine.close()
 
 
 def create_app(settings: Settings, engine: Engine | None = None) -> FastAPI:

@@ -92,6 +92,10 @@ class _Opened:
         self.alone = Remover(name, device=settings.device, warn=warn) if several else self.many
         self.version = f"{spec.name}-{spec.sha256[:12]}" if spec.sha256 else spec.name
 
+    def close(self) -> None:
+        self.many.close()
+        self.alone.close()
+
 
 class Engine:
     """All models that requests may ask for, opened once.
@@ -124,6 +128,11 @@ class Engine:
                 self._names[other] = opened.many.model
             loaded(opened.many.model)
         self.default = next(iter(self._models))
+
+    def close(self) -> None:
+        """Let go of the models, their memory and their threads; any number of times."""
+        for opened in self._models.values():
+            opened.close()
 
     @property
     def models(self) -> Sequence[str]:

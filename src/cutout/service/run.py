@@ -59,7 +59,11 @@ def serve(
         logs.event("warning", text="other machines may use this service without an API key", host=where[0])
     logs.event("listening", url=f"http://{where[0]}:{where[1]}")
     server = _Server(config)
-    server.run(sockets=[listener])
+    try:
+        server.run(sockets=[listener])
+    finally:
+        if engine is not None:
+            engine.close()
     if (failure := app.state.house.failure) is not None:
         raise failure
     if not server.started:
