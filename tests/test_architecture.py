@@ -66,6 +66,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "graph_half",
         "matting",
         "providers",
+        "reasons",
         "refine",
         "runtime_log",
         "store",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from importlib import metadata
@@ -18,12 +19,14 @@ from PIL import Image
 
 from cutout.choices import Fit
 from cutout.codec import Picture, decode
+from cutout.diagnosis import Place
 from cutout.errors import CutoutError, DeviceError, ExitCode, ModelError, UsageError
 from cutout.models import MODELS
 from cutout.options import RemoveOptions
 from cutout.pipeline import Remover
-from cutout.providers import DeviceRequest, request_device
-from cutout.runtime import machine, quiet
+from cutout.proof import prove
+from cutout.providers import DeviceRequest, parse_device, request_device
+from cutout.runtime import machine, prepare, quiet
 from cutout.session import open_session
 from cutout.stages import Stages
 from cutout.store import require
@@ -457,6 +460,109 @@ def test_auto_falls_back_with_one_warning_when_the_runtime_refuses_a_device(inst
     assert "CUDA failure 12345: something new" in warnings[0]
     assert "stack trace" not in warnings[0]
     assert [[name for name, _ in providers] for providers in runtime.asked] == [[CUDA, CPU], [CPU]]
+
+
+Questions = Callable[..., list[str]]
+
+
+@pytest.fixture
+def questions(monkeypatch: pytest.MonkeyPatch) -> Questions:
+    """The names of the providers that a second process is asked about, once a runtime is installed."""
+
+    def make(*before: str) -> list[str]:
+        asked = list(before)
+
+        def answer(entry: tuple[str, Mapping[str, Any]]) -> str:
+            asked.append(entry[0])
+            return "CUDA failure 12345: something new"
+
+        monkeypatch.setattr("cutout.runtime.what_it_says", answer)
+        monkeypatch.setattr("cutout.reasons._memory", {})
+        return asked
+
+    return make
+
+
+def next_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a new process has forgotten."""
+    monkeypatch.setattr("cutout.reasons._memory", {})
+
+
+def test_why_a_card_is_passed_over_is_found_out_once_a_day(
+    install: Install, questions: Questions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It takes a second Python process."""
+    install(CUDA).ignores = {CUDA}
+    asked, warnings = questions(), list[str]()
+    for _ in range(2):
+        run_on(None, warnings)
+        next_start(monkeypatch)
+        run_on(None, warnings)
+    assert asked == [CUDA]
+    assert len(warnings) == 4
+    assert all("something new" in line for line in warnings), "the reason is told at every start"
+    next_start(monkeypatch)
+    tomorrow = time.time() + 24 * 3600
+    monkeypatch.setattr("cutout.reasons._now", lambda: tomorrow)
+    run_on(None)
+    assert asked == [CUDA] * 2
+
+
+@pytest.mark.parametrize("change", ["packages", "driver", "LD_LIBRARY_PATH", "boot"])
+def test_another_runtime_driver_or_start_of_the_machine_is_asked_again(
+    install: Install, questions: Questions, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    install(CUDA).ignores = {CUDA}
+    asked = questions()
+    run_on(None)
+    match change:
+        case "packages":
+            install(CUDA, packages=("onnxruntime-rocm",)).ignores = {CUDA}
+            asked = questions(*asked)
+        case "driver":
+            monkeypatch.setattr("cutout.runtime.look", lambda _runtime: Place(driver="600.1"))
+        case "LD_LIBRARY_PATH":
+            monkeypatch.setenv("LD_LIBRARY_PATH", "/opt/cuda/lib64")
+        case "boot":
+            monkeypatch.setattr("cutout.runtime._boot", lambda: "another")
+    next_start(monkeypatch)
+    run_on(None)
+    assert asked == [CUDA] * 2
+
+
+def test_what_is_free_on_a_card_is_no_reason_to_ask_again(
+    install: Install, questions: Questions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(CUDA).ignores = {CUDA}
+    asked = questions()
+    for memory in (1_000_000, 2_000_000):
+        prepare(DeviceRequest(devices=(parse_device("cuda"),), memory=memory)).reason(parse_device("cuda"))
+        next_start(monkeypatch)
+    assert asked == [CUDA]
+
+
+def test_without_a_place_to_keep_it_the_reason_is_found_out_once_a_process(
+    install: Install, questions: Questions, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    install(CUDA).ignores = {CUDA}
+    asked = questions()
+    (tmp_path / "file").write_bytes(b"")
+    monkeypatch.setenv("CUTOUT_HOME", str(tmp_path / "file" / "below"))
+    for _ in range(2):
+        assert run_on(None).device == "cpu"
+    assert asked == [CUDA]
+    next_start(monkeypatch)
+    assert run_on(None).device == "cpu"
+    assert asked == [CUDA] * 2
+
+
+def test_the_doctor_asks_again(install: Install, questions: Questions, monkeypatch: pytest.MonkeyPatch) -> None:
+    install(CUDA).ignores = {CUDA}
+    asked = questions()
+    run_on(None)
+    for _ in range(2):
+        assert not prove(parse_device("cuda")).works
+    assert asked == [CUDA] * 3
 
 
 def test_a_library_that_does_not_load_is_the_reason(install: Install, tmp_path: Path) -> None:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from cutout.providers import DeviceRequest, provider_entry, why_not
 from cutout.runtime import prepare
-from cutout.runtime_log import what_it_says
 from cutout.tiny_model import SHAPE, expected, tiny_model
 
 if TYPE_CHECKING:
@@ -58,7 +57,7 @@ def prove(device: Device) -> Proof:
         )
         running = session.get_providers()[0]
         if running != device.provider.name:
-            return _failed(device, here, _reason(device, request, here))
+            return _failed(device, here, _reason(device, here))
         first, times, right = _runs(session)
     except Exception as error:  # noqa: BLE001 - the runtime's exceptions share no base
         return _failed(device, here, str(error))
@@ -84,10 +83,10 @@ def _runs(session: Any) -> tuple[float, list[float], bool]:
     return first, times, bool(np.allclose(mask, expected(_CHANNELS), atol=1e-2))
 
 
-def _reason(device: Device, request: DeviceRequest, here: Prepared) -> str:
+def _reason(device: Device, here: Prepared) -> str:
     if device.provider.name in here.machine.load_errors:  # says it better
         return ""
-    return what_it_says(provider_entry(device, request))
+    return here.reason(device, fresh=True)
 
 
 def _failed(device: Device, here: Prepared, said: str) -> Proof:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import io
 import os
+import sys
 import threading
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -16,11 +18,15 @@ from cutout.diagnosis import recognise
 from cutout.errors import DeviceError
 from cutout.faults import NVIDIA
 from cutout.providers import CPU, PROVIDERS, Device, DeviceRequest, Machine, choose, provider_entry, unusable, why_not
+from cutout.reasons import remembered
 from cutout.runtime_log import what_it_says
+from cutout.store import prepared_home
 from cutout.surroundings import library_error, load_tensorrt, look
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+
+    from cutout.diagnosis import Place
 
 __all__ = ["Prepared", "machine", "prepare", "quiet", "sparing_runs"]
 
@@ -33,6 +39,9 @@ _PACKAGES = (
     "onnxruntime-rocm",
     "onnxruntime-qnn",
 )
+
+_TELLING = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "LD_LIBRARY_PATH", "ROCR_VISIBLE_DEVICES")
+"""Variables that decide which devices and libraries are seen."""
 
 
 def machine() -> Machine:
@@ -98,7 +107,7 @@ class Prepared:
         asked = self.devices[0]
         used = next((device for device in self.devices if device.provider.name == running[0]), Device(CPU))
         if used.provider is not asked.provider and not said and asked.provider.name not in self.machine.load_errors:
-            said = what_it_says(provider_entry(asked, self.request))
+            said = self.reason(asked)
         if used not in self.devices:
             raise unusable(asked, self.request, self.machine, said)
         reason, hint = why_not(asked.provider, self.machine, said)
@@ -107,6 +116,38 @@ class Prepared:
         elif self.machine.clash:
             warn(f"{reason} (to mend it: {hint})")
         return used
+
+    def reason(self, device: Device, *, fresh: bool = False) -> str:
+        """Why the runtime passes a device over in silence, in its own words; empty where it gives none.
+
+        To find out takes a second process, so the answer is kept for a day, as long as runtime, driver and libraries
+        are the same and the machine was not restarted.
+
+        Args:
+            device: Which it passed over.
+            fresh: Ask in any case.
+        """
+        name, options = provider_entry(device, self.request)
+        options.pop(device.provider.memory_limit, None)  # it follows what is free at the moment
+        facts = (name, options, sys.executable, self.machine.packages, _surroundings(self.machine.place()))
+        key = hashlib.sha256(repr(facts).encode()).hexdigest()
+        notes = None
+        with contextlib.suppress(Exception):  # a user without a home
+            notes = prepared_home() / "passed-over.json"
+        return remembered(notes, key, lambda: what_it_says(provider_entry(device, self.request)), fresh=fresh)
+
+
+def _surroundings(place: Place) -> list[Any]:
+    """What a device may work or fail by, beside the runtime."""
+    seen = [(name, value) for name, value in sorted(os.environ.items()) if name in _TELLING]
+    return [_boot(), place.driver, place.card, place.container, place.wsl, place.runtime, sorted(place.cuda), seen]
+
+
+def _boot() -> str:
+    """Another text after each start of the machine; empty where the system does not tell."""
+    with contextlib.suppress(OSError):
+        return Path("/proc/sys/kernel/random/boot_id").read_text("ascii")
+    return ""
 
 
 def prepare(request: DeviceRequest) -> Prepared:
