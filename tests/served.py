@@ -113,7 +113,7 @@ class Held(Engine):
         self.go = threading.Event()
         self.begun: list[bytes] = []
 
-    def cut(self, data: bytes, wish: Wish, *, alone: bool = False) -> Done:
+    def cut(self, data: bytes, wish: Wish, **how: Any) -> Done:
         self.begun.append(data)
         assert self.go.wait(60)
-        return super().cut(data, wish, alone=alone)
+        return super().cut(data, wish, **how)

@@ -24,6 +24,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ),
     (
         "atomic",
+        "cancellation",
         "choices",
         "closedform",
         "cpus",

@@ -273,9 +273,48 @@ def test_only_tiles_on_the_contour_are_looked_at() -> None:
     assert len(session.seen[2:]) == 4
 
 
+@pytest.mark.parametrize(
+    ("size", "grid"),
+    [
+        ((100, 100), (1, 1)),
+        ((320, 320), (1, 1)),
+        ((800, 533), (3, 2)),
+        ((640, 200), (2, 1)),
+        ((1280, 1280), (4, 4)),
+        ((9000, 3000), (8, 8)),
+    ],
+)
+def test_no_more_tiles_are_looked_at_than_the_picture_has_parts_of_the_models_size(
+    size: tuple[int, int], grid: tuple[int, int]
+) -> None:
+    """Whatever is asked for: a small picture with a contour everywhere cost 65 looks."""
+    rgb = Image.new("RGB", size)
+    for left in range(0, size[0], 20):
+        rgb.paste(ORANGE, (left, 0, left + 10, size[1]))
+    session: Any = Painter(by_itself)
+    mask, _ = passes.predict(session, rgb, RemoveOptions(tiles=8), Stages())
+    whole, *tiles = session.seen[1:]
+    assert whole == size
+    assert len(tiles) <= (0 if grid == (1, 1) else grid[0] * grid[1])
+    assert all(tile[0] >= min(size[0], 280) and tile[1] >= min(size[1], 280) for tile in tiles)
+    assert passes.tile_grid(size, 8, (320, 320)) == grid
+    if grid == (1, 1):
+        assert mask.tobytes() == by_itself(rgb).tobytes(), "the mask is the network's own"
+
+
+def by_itself(rgb: Image.Image) -> Image.Image:
+    return rgb.getchannel("R").resize((320, 320), Image.Resampling.BOX)
+
+
+def test_one_tile_is_none() -> None:
+    session: Any = Painter(by_red)
+    passes.predict(session, disc(900)[0], RemoveOptions(tiles=1), Stages())
+    assert len(session.seen[1:]) == 1
+
+
 def test_tiles_cover_the_picture_and_their_windows_add_up_to_one() -> None:
     size = (1000, 700)
-    boxes = passes.tile_boxes(size, 3)
+    boxes = passes.tile_boxes(size, (3, 3))
     assert len(boxes) == 9
     total = sum(passes.window(box, size, size, 1 / 3) for box in boxes)
     assert np.allclose(total, 1, atol=0.02)

@@ -189,9 +189,10 @@ def transform(
         remover: The opened model.
         options: What the cut-out looks like.
         encoding: How it is written.
-        stages: Receives the time of each stage.
+        stages: Receives the time of each stage, and says between them whether to go on.
 
     Raises:
+        CancelledError: The stages' check says that the picture is not wanted any more.
         CutoutError: Whatever is wrong with the picture or the options.
     """
     options = _for_format(options, output_format)

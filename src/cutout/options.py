@@ -41,7 +41,8 @@ class RemoveOptions:
         post_process: Smooth the mask and make it binary.
         rescale: Stretch the mask to the full range 0–255; None takes the model's own default.
         refine: Look again at the undistorted picture and at the subject, and move the contour onto the picture's edges.
-        tiles: Look again at those tiles of an N×N grid that the contour runs through, 2–8; 0 or 1 looks at none.
+        tiles: Look again at those tiles of an N×N grid that the contour runs through, 2–8; 0 or 1 looks at none. A grid
+            has no more tiles along a side than the picture is times as large as the model's input.
         matting: Refine the edge by closed-form matting (Levin et al. 2008).
         matting_foreground: 0–255; mask values above it are surely foreground.
         matting_background: 0–255; mask values below it are surely background.

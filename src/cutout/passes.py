@@ -10,6 +10,7 @@ from PIL import Image
 
 from cutout.choices import Fit
 from cutout.refine import WORKING_SIDE, average, band, box_mean, magnification, probability, to_mask, working
+from cutout.tensor import input_size
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     Plane = npt.NDArray[np.floating]
     Box = tuple[int, int, int, int]
 
-__all__ = ["predict", "subject_box", "tile_boxes", "window"]
+__all__ = ["predict", "subject_box", "tile_boxes", "tile_grid", "window"]
 
 _ALIKE = 0.05
 """Pictures whose aspect is so near to the input's look the same padded and stretched."""
@@ -44,8 +45,9 @@ def predict(
     """The mask of a picture, by as many looks as the options ask for.
 
     With `refine`: the whole picture, stretched to the input and with its aspect kept, and the subject with a margin;
-    three inferences at most. With `tiles`: those tiles of an N×N grid that the contour runs through, too. Class models
-    look once, since they have no certainty to weigh.
+    three inferences at most. With `tiles`: those tiles of an N×N grid that the contour runs through, too; fewer where
+    they would be smaller than the input, so that a picture's size bounds its cost. Class models look once, since they
+    have no certainty to weigh.
 
     Args:
         session: An opened model.
@@ -57,15 +59,17 @@ def predict(
         The mask (mode L, any size), and the (width, height) of the mask that the network itself gave.
     """
     whole = session.predict(rgb, fit=options.fit, rescale=options.rescale, stages=stages)
-    if not (options.refine or options.tiles) or session.spec.classes or not _found(whole):
+    tiles = options.tiles
+    grid = tile_grid(rgb.size, tiles, input_size(session.spec, rgb.size)) if tiles > 1 else (1, 1)
+    if not (options.refine or max(grid) > 1) or session.spec.classes or not _found(whole):
         return whole, whole.size
     look = _Look(session, rgb, options.fit, stages)
-    size = working(rgb.size, max(WORKING_SIDE * (2 if options.tiles > 3 else 1), *whole.size))
+    size = working(rgb.size, max(WORKING_SIDE * (2 if max(grid) > 3 else 1), *whole.size))
     values = probability(whole.resize(size, Image.Resampling.LANCZOS))
     if options.refine:
         values = _with_subject(look, whole, values, _with_other_fit(look, options, values))
-    if options.tiles:
-        values = _with_tiles(look, values, options.tiles, magnification(whole.size, size))
+    if max(grid) > 1:
+        values = _with_tiles(look, values, grid, magnification(whole.size, size))
     return to_mask(values), whole.size
 
 
@@ -113,12 +117,12 @@ def _with_subject(look: _Look, whole: Image.Image, first: Plane, both: Plane) ->
     return result
 
 
-def _with_tiles(look: _Look, values: Plane, count: int, cell: float) -> Plane:
+def _with_tiles(look: _Look, values: Plane, grid: tuple[int, int], cell: float) -> Plane:
     """The mask, within a band along its contour averaged with those of the tiles that the contour runs through."""
     size, small = look.rgb.size, _size(values)
     near = band(values, _REACH * cell)
     seen, weights = np.zeros_like(values), np.zeros_like(values)
-    for box in tile_boxes(size, count):
+    for box in tile_boxes(size, grid):
         place = _slices(box, size, small)
         if not near[place].any():
             continue
@@ -157,9 +161,23 @@ def subject_box(mask: Image.Image, size: tuple[int, int], margin: float = _MARGI
     return left, top, min(size[0], math.ceil(right + more)), min(size[1], math.ceil(bottom + more))
 
 
-def tile_boxes(size: tuple[int, int], count: int) -> list[Box]:
-    """The boxes of a count×count grid of overlapping tiles that cover a picture, row by row."""
-    rows, columns = (_spans(length, count) for length in (size[1], size[0]))
+def tile_grid(size: tuple[int, int], tiles: int, source: tuple[int, int]) -> tuple[int, int]:
+    """Columns and rows of tiles: as many as are asked for, and as the picture is times as large as the model's input.
+
+    Smaller tiles would show the network nothing that it has not seen.
+
+    Args:
+        size: (width, height) of the picture.
+        tiles: Asked for, along each side.
+        source: (height, width) of the model's input.
+    """
+    across, down = (max(1, min(tiles, int(side / seen + 0.5))) for side, seen in zip(size, source[::-1], strict=True))
+    return across, down
+
+
+def tile_boxes(size: tuple[int, int], grid: tuple[int, int]) -> list[Box]:
+    """The boxes of a grid (columns, rows) of overlapping tiles that cover a picture, row by row."""
+    columns, rows = (_spans(length, count) for length, count in zip(size, grid, strict=True))
     return [(left, top, right, bottom) for top, bottom in rows for left, right in columns]
 
 

@@ -203,6 +203,7 @@ class Remover:
 
         Raises:
             ClosedError: `close` was called.
+            CancelledError: The stages' check says that the picture is not wanted any more.
             CutoutError: The model failed on this picture.
             PictureError: There is not enough memory for it.
         """
@@ -212,7 +213,7 @@ class Remover:
                 picture = _beside_background(picture, options)
             sight = sight or self._look(picture, options, stages)
             with stages.time("postprocess"):
-                return _completed(picture, sight, options, consume=consume)
+                return _completed(picture, sight, options, stages, consume=consume)
 
     def look(self, picture: Picture, options: RemoveOptions | None = None, stages: Stages | None = None) -> Sight:
         """The first half of `cut`, whose arguments and errors it has: what is there, down to the final alpha."""
@@ -240,11 +241,13 @@ class Remover:
             alpha = refine.refine(rgb, mask, resolution) if options.refine else matte.upscale(mask, rgb.size)
             if options.post_process:
                 alpha = matte.post_process(alpha)
+            stages.check()
             if options.matting:
                 try:
                     alpha = matting.refine(rgb, alpha, options)
                 except matting.UnsolvableError as unsolvable:
                     warnings.append(f"matting was left out: {unsolvable.message}")
+            stages.check()
             alpha = cleanup.clean(alpha, options)
             if picture.alpha is not None:
                 alpha = matte.multiply(alpha, picture.alpha)
@@ -261,11 +264,12 @@ def _memory_told() -> Iterator[None]:
         raise PictureError("there is not enough memory for this picture", hint="try --jobs 1 or --max-size") from error
 
 
-def _completed(picture: Picture, sight: Sight, options: RemoveOptions, *, consume: bool) -> Cutout:
+def _completed(picture: Picture, sight: Sight, options: RemoveOptions, stages: Stages, *, consume: bool) -> Cutout:
     """Colours, frame and background, once it is known what is there."""
     rgb, alpha, warnings = picture.rgb, sight.alpha, [*picture.notes, *sight.warnings]
     if options.edge_colors is EdgeColors.CLEAN and not options.mask:
         rgb = foreground.clean(rgb, alpha, in_place=consume and picture.deep is None)
+        stages.check()
     frame, subject = framing.frame_of(alpha, options, sight.subject)
     colors, transparency = _finish(rgb, alpha, options, subject)
     deep = None if colors is None else _deep(picture, alpha, colors, frame)

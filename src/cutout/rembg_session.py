@@ -55,6 +55,7 @@ class RembgSession:
         from PIL import ImageChops
 
         with stages.time("inference"), self._lock:
+            stages.check()  # others may have been before it for long
             if self._inner is None:
                 raise closed(self.spec)
             try:

@@ -1,4 +1,4 @@
-"""Where the time of one picture goes."""
+"""Where the time of one picture goes, and where it may end before its time."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 __all__ = ["STAGES", "Stages"]
 
@@ -18,18 +18,28 @@ STAGES = ("load", "decode", "preprocess", "inference", "postprocess", "encode", 
 class Stages:
     """Wall-clock time of one picture's stages; not shared between threads.
 
+    Args:
+        check: Called before every stage and between the longer steps of one; what it raises ends the work there. See
+            `cancellation`.
+
     Attributes:
         ms: Milliseconds by stage name; a stage entered twice adds up.
     """
 
-    __slots__ = ("ms",)
+    __slots__ = ("check", "ms")
 
-    def __init__(self) -> None:
+    def __init__(self, check: Callable[[], None] = lambda: None) -> None:
         self.ms: dict[str, float] = {}
+        self.check = check
 
     @contextmanager
     def time(self, stage: str) -> Iterator[None]:
-        """Add the time spent in the `with` block to `stage`, also when it raises."""
+        """Add the time spent in the `with` block to `stage`, also when it raises.
+
+        Raises:
+            CancelledError: The picture is not wanted any more.
+        """
+        self.check()
         start = time.perf_counter()
         try:
             yield

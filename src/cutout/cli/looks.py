@@ -154,7 +154,8 @@ Tiles = Annotated[
     int,
     option(
         "--tiles",
-        text="Look again at those tiles of an N×N grid that the contour runs through; for large pictures.",
+        text="Look again at those tiles of an N×N grid that the contour runs through; for pictures that are several "
+        "times as large as the model's input: there are never smaller tiles.",
         min=0,
         max=8,
         metavar="N",

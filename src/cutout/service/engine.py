@@ -156,10 +156,17 @@ class Engine:
             raise UsageError(f"this service has no model {name[:80]!r}", hint=f"it has {', '.join(self.models)}")
         return self._names[name]
 
-    def cut(self, data: bytes, wish: Wish, *, alone: bool = False) -> Done:
+    def cut(self, data: bytes, wish: Wish, *, alone: bool = False, check: Callable[[], None] = lambda: None) -> Done:
         """One picture, from bytes to bytes.
 
+        Args:
+            data: The file.
+            wish: What is to be done with it.
+            alone: Nothing else is there to do.
+            check: Called between the steps; what it raises ends the work, see `cancellation`.
+
         Raises:
+            CancelledError: The check says that nobody wants the picture any more.
             NotAPictureError: The content is no picture's.
             ScarceError: There was not enough memory.
             CutoutError: Something else is wrong with the picture or the options.
@@ -169,7 +176,7 @@ class Engine:
                 "this is not a picture of a known format", hint="PNG, JPEG, WebP, AVIF, HEIC, TIFF, BMP, GIF are known"
             )
         opened = self._models[wish.model]
-        stages = Stages()
+        stages = Stages(check)
         try:
             remover = opened.alone if alone else opened.many
             result = transform(data, wish.output_format, remover, wish.options, wish.encoding, stages)

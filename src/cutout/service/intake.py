@@ -17,6 +17,7 @@ from starlette.datastructures import FormData, UploadFile
 from starlette.requests import ClientDisconnect
 
 from cutout import codec
+from cutout.cancellation import Cancellation
 from cutout.pipeline import forget_backgrounds
 from cutout.service import logs
 from cutout.service.problems import Problem
@@ -230,11 +231,17 @@ class Intake:
         """One picture through the queue.
 
         Raises:
-            GoneError: The client has gone; if nobody had begun, it cost nothing.
-            Problem: The time limit has passed.
+            GoneError: The client has gone; what was begun ends at its next step.
+            Problem: The time limit has passed; the same.
             CutoutError: The picture cannot be done.
         """
-        done = await self._through(request, lambda alone: self.engine.cut(data, wish, alone=alone))
+        wanted = Cancellation(self.settings.timeout)
+        try:
+            done = await self._through(
+                request, lambda alone: self.engine.cut(data, wish, alone=alone, check=wanted.check)
+            )
+        finally:
+            wanted.cancel()
         self.metrics.done(done, "request")
         return done
 

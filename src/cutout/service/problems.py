@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cutout.codec import TooLargeError
-from cutout.errors import CutoutError, PictureError, UsageError
+from cutout.errors import CancelledError, CutoutError, PictureError, UsageError
 from cutout.service.engine import NotAPictureError, ScarceError
 from cutout.service.queue import ExpiredError, OverloadedError
 
@@ -72,6 +72,7 @@ class _Row:
 # The first row that fits is taken.
 _ROWS = (
     _Row(ExpiredError, 503, "timeout", 1),
+    _Row(CancelledError, 503, "timeout", 1),
     _Row(ScarceError, 503, "memory", 5),
     _Row(TooLargeError, 413, "too-large", hint="send a smaller picture"),
     _Row(NotAPictureError, 415, "not-a-picture"),

@@ -10,7 +10,7 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from cutout.errors import CutoutError
+from cutout.errors import CancelledError, CutoutError
 from cutout.service import form, logs
 from cutout.service.problems import problem_of
 
@@ -27,6 +27,9 @@ __all__ = ["Periodic", "Runner", "do"]
 
 PAUSE = 5.0
 """Seconds in which nothing is begun after an outcome could not be kept: a full disk fills no faster that way."""
+
+LOOK = 0.25
+"""Seconds between two looks whether the batch of a picture that is worked on was deleted."""
 
 MOST_TRIES = 5
 """A picture whose outcome could not be kept so often is reported failed."""
@@ -52,7 +55,9 @@ def do(
         return
     try:
         wish = form.wish(work.fields, engine, max_pixels=max_pixels)
-        done = engine.cut(data, wish, alone=alone)
+        done = engine.cut(data, wish, alone=alone, check=_still_there(work, jobs))
+    except CancelledError:  # it was deleted meanwhile: there is nothing to keep, and nobody to tell
+        return
     except Exception as error:  # noqa: BLE001 - one picture never stops the others
         problem = problem_of(error)
         if problem.status == 500:
@@ -65,6 +70,25 @@ def do(
     jobs.finish(work, done.data, done.output_format.value)
     if metrics is not None:
         metrics.done(done, "batch")
+
+
+def _still_there(work: Work, jobs: Jobs) -> Callable[[], None]:
+    """What is asked between the steps of a batch's picture: it is dropped once the batch is deleted."""
+    looked = time.monotonic()
+
+    def check() -> None:
+        nonlocal looked
+        if (now := time.monotonic()) - looked < LOOK:
+            return
+        looked = now
+        try:
+            there = jobs.task(work.task) is not None
+        except Exception:  # noqa: BLE001 - a store that cannot be asked now is no reason to end the work
+            return
+        if not there:
+            raise CancelledError("the batch of this picture was deleted")
+
+    return check
 
 
 class Periodic:
