@@ -12,10 +12,11 @@ from PIL import Image
 from served import quick, served, until
 from small import ORANGE, brightness_model
 
-from cutout import cleanup, codec, foreground, framing
+from cutout import cleanup, closedform, codec, foreground, framing
 from cutout.batch import Encoding, transform
 from cutout.cancellation import Cancellation
 from cutout.choices import OutputFormat
+from cutout.codec import Picture
 from cutout.errors import CancelledError
 from cutout.options import RemoveOptions
 from cutout.pipeline import Remover
@@ -143,6 +144,35 @@ def test_what_was_cancelled_is_not_encoded(
             Encoding(),
             Stages(wanted.check),
         )
+
+
+@pytest.mark.parametrize(
+    ("module", "step", "options"),
+    [
+        (cleanup, "keep_largest", RemoveOptions(largest=True, feather=3)),
+        (closedform.Band, "solve", RemoveOptions(matting=True)),
+        (closedform.Band, "models", RemoveOptions(matting=True)),
+    ],
+    ids=["clean-up", "matting", "matting of a large picture"],
+)
+def test_long_steps_end_in_the_middle(
+    model: Path, monkeypatch: pytest.MonkeyPatch, module: Any, step: str, options: RemoveOptions
+) -> None:
+    """Clean-up and matting of a large picture take longer than a look."""
+    wanted, original, calls = Cancellation(), getattr(module, step), list[str]()
+
+    def cancelling(*args: Any, **words: Any) -> Any:
+        calls.append(step)
+        wanted.cancel()
+        return original(*args, **words)
+
+    monkeypatch.setattr(module, step, cancelling)
+    later = "feather" if module is cleanup else "clean"
+    monkeypatch.setattr(cleanup, later, lambda *_, **__: calls.append(later))
+    image = Image.effect_noise((1500, 1500), 200).convert("RGB")
+    with pytest.raises(CancelledError):
+        Remover(model, device="cpu").cut(Picture(rgb=image), options, Stages(wanted.check))
+    assert calls == [step]
 
 
 def test_what_is_wanted_is_as_it_was(model: Path) -> None:

@@ -12,6 +12,8 @@ from cutout import matte, specs
 from cutout.regions import find_regions
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import numpy.typing as npt
 
     from cutout.options import RemoveOptions
@@ -34,7 +36,7 @@ _DISC = 8
 """Radius up to which the structuring element is an exact disc."""
 
 
-def clean(alpha: Image.Image, options: RemoveOptions) -> Image.Image:
+def clean(alpha: Image.Image, options: RemoveOptions, check: Callable[[], None] = lambda: None) -> Image.Image:
     """All clean-up that was asked for, in this order; the alpha itself (mode L) where nothing was.
 
     1. `threshold`: hard edge
@@ -45,21 +47,29 @@ def clean(alpha: Image.Image, options: RemoveOptions) -> Image.Image:
     6. `dilate`: and outwards
     7. `feather`: the edge becomes soft
     8. `invert`: subject and background change places
+
+    Between them `check` is called; what it raises ends the work.
     """
     if options.threshold is not None:
         alpha = matte.binary(alpha, options.threshold)
     pixels = alpha.width * alpha.height
     if options.min_area is not None:
+        check()
         alpha = remove_small(alpha, specs.parse_area(options.min_area).of(pixels))
     if options.largest:
+        check()
         alpha = keep_largest(alpha)
     if (largest := options.largest_hole) is not None:
+        check()
         alpha = fill_holes(alpha, largest.of(pixels))
     if options.erode:
+        check()
         alpha = erode(alpha, options.erode)
     if options.dilate:
+        check()
         alpha = dilate(alpha, options.dilate)
     if options.feather:
+        check()
         alpha = feather(alpha, options.feather)
     return ImageChops.invert(alpha) if options.invert else alpha
 

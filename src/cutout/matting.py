@@ -16,6 +16,8 @@ from cutout.closedform import Band
 from cutout.errors import CutoutError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import numpy.typing as npt
 
     from cutout.options import RemoveOptions
@@ -45,13 +47,16 @@ class UnsolvableError(CutoutError):
     kind = "matting"
 
 
-def refine(rgb: Image.Image, mask: Image.Image, options: RemoveOptions) -> Image.Image:
+def refine(
+    rgb: Image.Image, mask: Image.Image, options: RemoveOptions, check: Callable[[], None] = lambda: None
+) -> Image.Image:
     """The alpha of a picture along its own edges.
 
     Args:
         rgb: Mode RGB.
         mask: Mode L, of the same size.
         options: `matting_foreground`, `matting_background` and `matting_erode` make the trimap.
+        check: Called between the steps; what it raises ends the work.
 
     Returns:
         Mode L: 255 and 0 where the trimap is sure, the solution of closed-form matting between.
@@ -73,12 +78,12 @@ def refine(rgb: Image.Image, mask: Image.Image, options: RemoveOptions) -> Image
         raise UnsolvableError("the picture is too small")
     factor = _coarseness(int(amount[128]), rgb.size)
     sure = Image.fromarray(known)
-    found, band = _solve(*_reduced(factor, rgb, mask, sure), steps=_STEPS)
+    found, band = _solve(*_reduced(factor, rgb, mask, sure), steps=_STEPS, check=check)
     if factor == 1:
         return Image.fromarray(_bytes(found))
     guide = max(1, round(factor / _GUIDE))
     guiding, around = _reduced(guide, rgb, sure)
-    alpha = _carry(band.models(found), guiding, around, factor / guide)
+    alpha = _carry(band.models(found), guiding, around, factor / guide, check)
     if guide > 1:
         fine = _enlarged(Image.fromarray(alpha), rgb.size, guide)
         alpha = np.where(known == 128, np.asarray(fine), known)
@@ -129,7 +134,9 @@ def _reduced(factor: int, *pictures: Image.Image) -> list[Image.Image]:
     return [picture.reduce(factor) if factor > 1 else picture for picture in pictures]
 
 
-def _solve(rgb: Image.Image, mask: Image.Image, sure: Image.Image, *, steps: int) -> tuple[Floats, Band]:
+def _solve(
+    rgb: Image.Image, mask: Image.Image, sure: Image.Image, *, steps: int, check: Callable[[], None]
+) -> tuple[Floats, Band]:
     """The alpha (0–1), and the band that it was solved on; coarser grids give what the search starts from."""
     known = np.asarray(sure)
     unknown = (known > 0) & (known < 255)
@@ -137,8 +144,9 @@ def _solve(rgb: Image.Image, mask: Image.Image, sure: Image.Image, *, steps: int
     prior = np.asarray(mask) * scale
     start = prior
     if np.count_nonzero(unknown) > _COARSEST and min(rgb.size) >= 2 * _WINDOW:
-        coarse, _ = _solve(*_reduced(2, rgb, mask, sure), steps=_COARSE_STEPS)
+        coarse, _ = _solve(*_reduced(2, rgb, mask, sure), steps=_COARSE_STEPS, check=check)
         start = np.asarray(_enlarged(Image.fromarray(coarse), rgb.size, 2))
+    check()
     certainty = np.square(2 * prior - 1)
     pull = np.float32(_PULL) + np.float32(_SURE_PULL) * np.square(certainty)
     goal = ((prior - np.float32(0.5)) * np.float32(_STEEPER) + np.float32(0.5)).clip(0, 1)
@@ -151,11 +159,12 @@ def _enlarged(picture: Image.Image, size: tuple[int, int], factor: int) -> Image
     return picture.resize(size, Image.Resampling.BILINEAR, (0, 0, size[0] / factor, size[1] / factor))
 
 
-def _carry(models: Floats, rgb: Image.Image, sure: Image.Image, factor: float) -> Bytes:
+def _carry(models: Floats, rgb: Image.Image, sure: Image.Image, factor: float, check: Callable[[], None]) -> Bytes:
     """The alpha of a grid `factor` times as fine as that of the models: computed where it is not sure, tile by tile."""
     alpha = np.array(sure)
     planes = [Image.fromarray(plane) for plane in models]
     for top in range(0, rgb.height, _TILE):
+        check()
         for left in range(0, rgb.width, _TILE):
             right, bottom = min(rgb.width, left + _TILE), min(rgb.height, top + _TILE)
             tile = alpha[top:bottom, left:right]

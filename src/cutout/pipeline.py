@@ -244,11 +244,11 @@ class Remover:
             stages.check()
             if options.matting:
                 try:
-                    alpha = matting.refine(rgb, alpha, options)
+                    alpha = matting.refine(rgb, alpha, options, stages.check)
                 except matting.UnsolvableError as unsolvable:
                     warnings.append(f"matting was left out: {unsolvable.message}")
             stages.check()
-            alpha = cleanup.clean(alpha, options)
+            alpha = cleanup.clean(alpha, options, stages.check)
             if picture.alpha is not None:
                 alpha = matte.multiply(alpha, picture.alpha)
             if not alpha.getbbox():
