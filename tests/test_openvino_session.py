@@ -15,7 +15,7 @@ import pytest
 
 from cutout import codec, openvino_session
 from cutout.choices import Precision
-from cutout.errors import DeviceError, ExitCode, UsageError
+from cutout.errors import ClosedError, DeviceError, ExitCode, UsageError
 from cutout.models import MODELS
 from cutout.options import RemoveOptions
 from cutout.pipeline import Remover
@@ -89,6 +89,14 @@ def test_a_runtime_that_ignores_the_marks_is_refused(monkeypatch: pytest.MonkeyP
         Remover(precision="reduced")
     assert "Conv_765" in caught.value.message
     assert not list(prepared_home().glob("openvino/*")), "and nothing of it is kept"
+
+
+@runs_here
+def test_one_that_is_closed_says_so(examples: Path) -> None:
+    with Remover(precision="reduced") as remover:
+        mask(remover, examples / "chelsea.jpg")
+    with pytest.raises(ClosedError, match="u2netp was closed"):
+        mask(remover, examples / "chelsea.jpg")
 
 
 @runs_here

@@ -16,7 +16,7 @@ from PIL import Image
 from rembg.sessions.base import BaseSession
 
 from cutout.codec import Picture, decode
-from cutout.errors import CutoutError, DeviceError, ExitCode, ModelError, UsageError
+from cutout.errors import ClosedError, CutoutError, DeviceError, ExitCode, ModelError, UsageError
 from cutout.models import MODELS
 from cutout.options import RemoveOptions
 from cutout.pipeline import Remover
@@ -88,6 +88,13 @@ def test_a_model_through_rembg_is_the_same_as_ours(remover: Remover, examples: P
     picture = decode((examples / "chelsea.jpg").read_bytes())
     ours, theirs = (np.asarray(each.cut(picture, MASK).image, np.float32) for each in (remover, through))
     assert np.abs(ours - theirs).mean() < 0.5
+
+
+def test_one_that_is_closed_says_so(prompted: type[Prompted]) -> None:
+    with Remover("rembg:prompted", device="cpu") as through:
+        through.cut(grey(), MASK)
+    with pytest.raises(ClosedError, match="rembg:prompted was closed"):
+        through.cut(grey(), MASK)
 
 
 def test_options_of_ours_work_on_its_masks(prompted: type[Prompted]) -> None:

@@ -89,6 +89,7 @@ class DeviceQueue:
         for thread in self._threads:
             if thread is not threading.current_thread():  # `tell` may close the queue that calls it
                 thread.join()
+        self._line.fallback = None  # it may have opened a model of its own
 
     def say(self, text: str) -> None:
         """Tell of a trouble; a fault of the listener's is not the pictures'."""
@@ -101,11 +102,12 @@ class _Line:
 
     Attributes:
         size: Pictures in a batch.
+        fallback: As in `DeviceQueue`.
     """
 
     def __init__(self, size: int, fallback: Run | None, queue: weakref.ref[DeviceQueue]) -> None:
         self.size = size
-        self._fallback = fallback
+        self.fallback = fallback
         self._queue = queue
         self._told: set[str] = set()
         self._waiting: deque[_Item] = deque()
@@ -179,14 +181,15 @@ class _Line:
         return smaller
 
     def _elsewhere(self, item: _Item, error: Exception, *, starved: bool) -> None:
-        if not starved or self._fallback is None:
+        fallback = self.fallback
+        if not starved or fallback is None:
             item.result.set_exception(error)
             return
         self._say(
             "fallback", "the memory of the device is full even for one picture: the processor does what it cannot"
         )
         try:
-            item.result.set_result(self._fallback(item.picture))
+            item.result.set_result(fallback(item.picture))
         except Exception as second:  # noqa: BLE001 - whatever it is, it is this picture's
             item.result.set_exception(second)
 
