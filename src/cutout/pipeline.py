@@ -82,9 +82,7 @@ class Cutout:
 
 
 class Remover:
-    """A model, opened once and safe to use from many threads.
-
-    `close` gives its memory and its threads back, and so does the end of a `with` block.
+    """A model, opened once and safe to use from many threads; closed by `close` or the end of a `with` block.
 
     Args:
         model: A name or alias of the registry, the path of an `.onnx` file, or `rembg:NAME`.
@@ -157,10 +155,7 @@ class Remover:
         self.close()
 
     def close(self) -> None:
-        """Let go of the model, its memory and its threads; any number of times, from any thread.
-
-        Pictures that are worked on in other threads meanwhile end with `ClosedError`, as do later ones.
-        """
+        """Let go of the model, its memory and its threads, once or more; what others still do ends in `ClosedError`."""
         self.session.close()
 
     @property
@@ -202,9 +197,7 @@ class Remover:
             sight: What `look` gave for this picture and these options; None looks now.
 
         Raises:
-            ClosedError: `close` was called.
-            CancelledError: The stages' check says that the picture is not wanted any more.
-            CutoutError: The model failed on this picture.
+            CutoutError: The model failed on this picture, was closed, or the check of the stages ended the work.
             PictureError: There is not enough memory for it.
         """
         options, stages = self._checked(options), stages or Stages()
@@ -241,13 +234,11 @@ class Remover:
             alpha = refine.refine(rgb, mask, resolution) if options.refine else matte.upscale(mask, rgb.size)
             if options.post_process:
                 alpha = matte.post_process(alpha)
-            stages.check()
             if options.matting:
                 try:
                     alpha = matting.refine(rgb, alpha, options, stages.check)
                 except matting.UnsolvableError as unsolvable:
                     warnings.append(f"matting was left out: {unsolvable.message}")
-            stages.check()
             alpha = cleanup.clean(alpha, options, stages.check)
             if picture.alpha is not None:
                 alpha = matte.multiply(alpha, picture.alpha)
