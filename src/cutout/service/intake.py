@@ -8,7 +8,6 @@ import logging
 import secrets
 import tempfile
 import threading
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -22,9 +21,8 @@ from cutout.service import logs
 from cutout.service.problems import Problem
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+    from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping
     from collections.abc import Set as AbstractSet
-    from concurrent.futures import Future
 
     from starlette.requests import Request
 
@@ -38,7 +36,6 @@ __all__ = ["GoneError", "Intake", "texts"]
 _FIELDS = 100
 _PREFIX = "cutout-service-"
 _LONGEST_TEXT = 64 * 1024
-_WAITERS = 4
 _Read = TypeVar("_Read")
 
 
@@ -61,13 +58,11 @@ class Intake:
         self.engine = engine
         self.queue = queue
         self.metrics = metrics
-        self._waiters = ThreadPoolExecutor(_WAITERS, "cutout-fetch")
         self._temporary = tempfile.TemporaryDirectory(prefix=_PREFIX)
         self._writing = threading.Lock()
 
     def close(self) -> None:
-        """Remove temporary files, and end threads."""
-        self._waiters.shutdown(wait=False, cancel_futures=True)
+        """Remove temporary files."""
         self._temporary.cleanup()
 
     @asynccontextmanager
@@ -242,20 +237,19 @@ class Intake:
         """Anything else that takes a processor's time; raises as `cut` does."""
         return await self._through(request, lambda _alone: work())
 
-    async def waited(self, request: Request, work: Callable[[], _Read]) -> _Read:
-        """Anything that waits for others, such as the network; raises as `cut` does.
+    async def waited(self, request: Request, work: Coroutine[Any, Any, _Read]) -> _Read:
+        """Anything that waits for others on the event loop, such as the network; raises as `cut` does.
 
-        Few at once, in threads of their own: nobody else has to wait because they do.
+        It is cancelled when its client has gone or its time is over. As many at once as there are requests in the
+        house: nobody else has to wait because they do.
         """
-        return await self._outcome(request, self._waiters.submit(work))
+        return await self._outcome(request, asyncio.ensure_future(work))
 
     async def _through(self, request: Request, work: Callable[[bool], _Read]) -> _Read:
-        return await self._outcome(
-            request, self.queue.submit(request.state.client, work, seconds=self.settings.timeout)
-        )
+        ticket = self.queue.submit(request.state.client, work, seconds=self.settings.timeout)
+        return await self._outcome(request, asyncio.wrap_future(ticket))
 
-    async def _outcome(self, request: Request, ticket: Future[_Read]) -> _Read:
-        result: asyncio.Future[_Read] = asyncio.wrap_future(ticket)
+    async def _outcome(self, request: Request, result: asyncio.Future[_Read]) -> _Read:
         watch = asyncio.ensure_future(_gone(request))
         try:
             waiting: set[asyncio.Future[Any]] = {result, watch}

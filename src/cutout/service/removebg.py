@@ -171,7 +171,7 @@ async def _fetched(request: Request, intake: Intake, url: str) -> bytes:
         raise Problem(
             400, "url-off", "this service fetches no pictures", hint="it is started with --image-url if it should"
         )
-    data = await intake.waited(request, lambda: fetch(url, max_bytes=settings.max_body, private=settings.fetch_private))
+    data = await intake.waited(request, fetch(url, max_bytes=settings.max_body, private=settings.fetch_private))
     return intake.checked(data)
 
 
