@@ -112,6 +112,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     (
         "service",
         "service.logs",
+        "service.origins",
         "service.protocol",
         "service.queue",
         "service.scripts",

@@ -11,6 +11,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from cutout.service import logs
+from cutout.service.origins import SAFE_METHODS, is_foreign, is_known_host
 from cutout.service.problems import Problem, problem_of
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ __all__ = ["Guard", "header_text", "refusal"]
 OPEN = frozenset({"/", "/health", "/ready", "/metrics", "/docs", "/openapi.json", "/favicon.ico"})
 """Paths that need no key: they tell nothing about pictures."""
 
+_SITE = b"sec-fetch-site"
 _FORM_ROOM = 1 << 20  # of a request beside its files
 _GIVEN_ID = re.compile(r"[\w.-]{1,64}", re.ASCII)
 _HEADERS = (
@@ -71,6 +73,7 @@ class Guard:
             await send(message)
 
         try:
+            self._check_host(scope, headers)
             if scope["method"] == "OPTIONS" and state["origin"] in self._settings.origins:
                 scope["route"] = None
                 await answered({"type": "http.response.start", "status": 204, "headers": []})
@@ -87,6 +90,23 @@ class Guard:
         finally:
             seconds = time.perf_counter() - started
             self._count(scope, answer["status"], seconds, state, request_id)
+
+    def _check_host(self, scope: MutableMapping[str, Any], headers: dict[bytes, bytes]) -> None:
+        """Browsers are led here by pages that have no business here; see `origins`."""
+        given = [value for name, value in scope["headers"] if name == b"host"]
+        if len(given) > 1:
+            raise Problem(400, "host", "the request names more than one host")
+        host, origin, site = (headers.get(name, b"").decode("latin-1") for name in (b"host", b"origin", _SITE))
+        if not is_known_host(host, self._settings.allowed_hosts):
+            scope["state"]["outcome"] = "host"
+            text = f"this service is not known as {header_text(host[:80])!r}"
+            raise Problem(421, "host", text, hint="--allowed-host NAME, where it is started, allows a name")
+        if scope["method"] not in SAFE_METHODS and is_foreign(
+            origin=origin, site=site, host=host, allowed=self._settings.origins
+        ):
+            scope["state"]["outcome"] = "origin"
+            text = "pages of other origins may not call this service"
+            raise Problem(403, "origin", text, hint="--origin ORIGIN, where it is started, allows one")
 
     def _check_key(self, scope: MutableMapping[str, Any], key: str) -> None:
         if not self._keys or scope["path"] in OPEN:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import socket
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import uvicorn
@@ -13,6 +14,7 @@ from cutout.errors import CutoutError
 from cutout.service import logs
 from cutout.service.app import create_app
 from cutout.service.engine import Engine
+from cutout.service.origins import default_hosts, is_loopback
 from cutout.service.protocol import Protocol
 
 if TYPE_CHECKING:
@@ -50,12 +52,14 @@ def serve(
         CutoutError: The port is taken, or a model is missing, which may show only while it serves.
     """
     logs.set_up(log_format)
+    if not settings.allowed_hosts:
+        settings = replace(settings, allowed_hosts=default_hosts(host, keys=bool(settings.api_keys)))
     engine = Engine(settings, warn=lambda text: logs.event("warning", text=text)) if preload else None
     app = create_app(settings, engine)
     config = configure(app, settings, host=host, port=port, trust_proxy=trust_proxy)
     listener = _listen(config)
     where = listener.getsockname()
-    if not settings.api_keys and not where[0].startswith(("127.", "::1")):
+    if not settings.api_keys and not is_loopback(where[0]):
         logs.event("warning", text="other machines may use this service without an API key", host=where[0])
     logs.event("listening", url=f"http://{where[0]}:{where[1]}")
     server = _Server(config)
