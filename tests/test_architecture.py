@@ -112,6 +112,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     (
         "service",
         "service.logs",
+        "service.losses",
         "service.origins",
         "service.protocol",
         "service.queue",
@@ -132,7 +133,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "service.intake",
         "service.jobs",
     ),
-    ("service.runner",),
+    ("service.answers", "service.runner"),
     (
         "service.batches",
         "service.cluster",

@@ -49,7 +49,8 @@ class Guard:
         self._app = app
         self._settings = settings
         self._metrics = metrics
-        self._keys = [key.encode() for key in settings.api_keys]
+        # clients send what is not ASCII as UTF-8 or, as HTTP libraries often do, as Latin-1
+        self._keys = [(key.encode(), _as_latin_1(key)) for key in settings.api_keys]
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         """See ASGI."""
@@ -62,7 +63,8 @@ class Guard:
         key = _key(headers)
         state: dict[str, Any] = scope.setdefault("state", {})
         state["request_id"] = request_id
-        state["client"] = _client(scope, key if self._keys else "")
+        number = self._known(key)
+        state["client"] = _client(scope, key if number is None else self._keys[number][0], keys=bool(self._keys))
         state["origin"] = headers.get(b"origin", b"").decode("latin-1")
         answer: dict[str, Any] = {"status": 0, "type": b""}
 
@@ -79,7 +81,9 @@ class Guard:
                 await answered({"type": "http.response.start", "status": 204, "headers": []})
                 await answered({"type": "http.response.body", "body": b""})
                 return
-            self._check_key(scope, key)
+            if self._keys and number is None and scope["path"] not in OPEN:
+                hint = "send it as X-Api-Key or Authorization: Bearer"
+                raise Problem(401, "no-key", "an API key is needed", hint=hint)
             await self._app(scope, self._bounded(scope, headers, receive), answered)
         except Exception as error:  # noqa: BLE001 - the last resort: an answer, never a stack trace
             problem = problem_of(error)
@@ -108,13 +112,11 @@ class Guard:
             text = "pages of other origins may not call this service"
             raise Problem(403, "origin", text, hint="--origin ORIGIN, where it is started, allows one")
 
-    def _check_key(self, scope: MutableMapping[str, Any], key: str) -> None:
-        if not self._keys or scope["path"] in OPEN:
-            return
-        given = key.encode("utf-8", "replace")
+    def _known(self, given: bytes) -> int | None:
+        """Which key it is, if any."""
         # all keys are compared, each in constant time: neither which fits nor how far one fits shows
-        if sum(hmac.compare_digest(given, known) for known in self._keys) == 0:
-            raise Problem(401, "no-key", "an API key is needed", hint="send it as X-Api-Key or Authorization: Bearer")
+        fits = [sum(hmac.compare_digest(given, form) for form in forms) > 0 for forms in self._keys]
+        return fits.index(True) if True in fits else None
 
     def _bounded(self, scope: MutableMapping[str, Any], headers: dict[bytes, bytes], receive: Receive) -> Receive:
         """The request's body, refused as soon as it is larger than it may be."""
@@ -227,18 +229,25 @@ def _request_id(headers: dict[bytes, bytes]) -> str:
     return given if _GIVEN_ID.fullmatch(given) else secrets.token_hex(8)
 
 
-def _key(headers: dict[bytes, bytes]) -> str:
+def _key(headers: dict[bytes, bytes]) -> bytes:
     if given := headers.get(b"x-api-key"):
-        return given.decode("latin-1")
-    scheme, _, token = headers.get(b"authorization", b"").decode("latin-1").partition(" ")
-    return token.strip() if scheme.lower() == "bearer" else ""
+        return given
+    scheme, _, token = headers.get(b"authorization", b"").partition(b" ")
+    return token.strip() if scheme.lower() == b"bearer" else b""
 
 
-def _client(scope: MutableMapping[str, Any], key: str) -> str:
+def _as_latin_1(key: str) -> bytes:
+    try:
+        return key.encode("latin-1")
+    except UnicodeEncodeError:
+        return key.encode()  # nobody can send it so
+
+
+def _client(scope: MutableMapping[str, Any], key: bytes, *, keys: bool) -> str:
     """Who asks, for fairness and logs: a trace of the key that must not appear itself, or the address."""
-    if key:
+    if key and keys:
         import hashlib
 
-        return "key-" + hashlib.sha256(key.encode()).hexdigest()[:8]
+        return "key-" + hashlib.sha256(key).hexdigest()[:8]
     peer = scope.get("client")
     return str(peer[0]) if peer else "unknown"

@@ -8,17 +8,22 @@ import logging
 import secrets
 import tempfile
 import threading
+from collections import Counter
 from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from starlette.datastructures import FormData, UploadFile
+from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from cutout import codec
 from cutout.pipeline import forget_backgrounds
 from cutout.service import logs
+from cutout.service.losses import losses
 from cutout.service.problems import Problem
+from cutout.service.queue import ExpiredError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping
@@ -66,8 +71,15 @@ class Intake:
         self._temporary.cleanup()
 
     @asynccontextmanager
-    async def form(self, request: Request, *, files: int) -> AsyncIterator[FormData]:
+    async def form(
+        self, request: Request, *, files: int, several: AbstractSet[str] = frozenset()
+    ) -> AsyncIterator[FormData]:
         """Admit a request, and read its form; the place in the queue is held for the length of the `with` block.
+
+        Args:
+            request: As it came.
+            files: As many may be in it.
+            several: Fields that may be there more than once.
 
         Raises:
             OverloadedError: The queue is full; nothing of the body was read.
@@ -79,6 +91,7 @@ class Intake:
                 raise Problem(415, "not-a-form", "the body must be multipart/form-data", hint="curl -F file=@photo.jpg")
             form = await self._parsed(request, files, _LONGEST_TEXT)
             try:
+                _check_once(form, several)
                 yield form
             finally:
                 await form.close()
@@ -101,6 +114,7 @@ class Intake:
             # a picture may come as text here; the whole request is bounded to the size of one
             form = await self._parsed(request, 4, self.settings.max_body * 4 // 3 + 1024)
             try:
+                _check_once(form, frozenset())
                 yield form
             finally:
                 await form.close()
@@ -119,6 +133,10 @@ class Intake:
         reading = request.form(max_files=files + 4, max_fields=_FIELDS, max_part_size=longest)
         try:
             return await self._in_time(reading)
+        except HTTPException as error:
+            if error.status_code == 400 and "Too many files" in str(error.detail):
+                raise Problem(413, "too-many-files", f"a request has at most {files} files here") from None
+            raise
         except ValueError:  # of decoding: `charset` can name codecs that decode nothing
             raise Problem(400, "charset", "the texts of the form cannot be read", hint="send them as UTF-8") from None
         except OSError as error:  # large files are spooled to the disk
@@ -127,7 +145,7 @@ class Intake:
     async def _json(self, request: Request) -> dict[str, str]:
         body = await self._in_time(request.body())
         try:
-            found = json.loads(body)
+            found = json.loads(body, object_pairs_hook=_once)
         except (ValueError, RecursionError):
             raise Problem(400, "json", "the body is not JSON") from None
         if not isinstance(found, dict):
@@ -231,7 +249,7 @@ class Intake:
         """
         done = await self._through(request, lambda alone: self.engine.cut(data, wish, alone=alone))
         self.metrics.done(done, "request")
-        return done
+        return replace(done, warnings=(*losses(data), *done.warnings))
 
     async def aside(self, request: Request, work: Callable[[], _Read]) -> _Read:
         """Anything else that takes a processor's time; raises as `cut` does."""
@@ -255,18 +273,44 @@ class Intake:
             waiting: set[asyncio.Future[Any]] = {result, watch}
             await asyncio.wait(waiting, timeout=self.settings.timeout, return_when=asyncio.FIRST_COMPLETED)
             if result.done():
-                return result.result()
+                return self._told(result)
             if watch.done():
                 raise GoneError
-            raise Problem(503, "timeout", "the time limit of this request has passed", retry_after=1)
+            away = self.queue.retry_after()
+            raise Problem(503, "timeout", "the time limit of this request has passed", retry_after=away)
         finally:
             result.cancel()  # and with it the ticket, if nobody has begun
             watch.cancel()
+
+    def _told(self, result: asyncio.Future[_Read]) -> _Read:
+        try:
+            return result.result()
+        except ExpiredError as error:
+            away = self.queue.retry_after()
+            raise Problem(503, "timeout", error.message, hint=f"try again in {away} s", retry_after=away) from None
 
 
 def _no_room(error: OSError) -> Problem:
     logs.event("storage", level=logging.ERROR, text=str(error))
     return Problem(503, "storage", "the service has no room for temporary files now", retry_after=30)
+
+
+def _check_once(form: FormData, several: AbstractSet[str]) -> None:
+    """Of two values of a field one would be passed over without a word."""
+    for name, many in Counter(name for name, _ in form.multi_items()).items():
+        if many > 1 and name not in several:
+            raise _twice(name)
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise _twice(next(name for name, many in Counter(name for name, _ in pairs).items() if many > 1))
+    return found
+
+
+def _twice(name: str) -> Problem:
+    return Problem(422, "usage", f"the field {name[:80]!r} is there twice")
 
 
 def _kind(request: Request) -> str:
@@ -303,6 +347,6 @@ def texts(form: FormData, *, without: set[str], either: AbstractSet[str] = froze
                 hint=hint if name == "background" else None,
             )
         if name in found:
-            raise Problem(422, "usage", f"the field {name[:80]!r} is there twice")
+            raise _twice(name)
         found[name] = value
     return found

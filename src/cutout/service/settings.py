@@ -73,6 +73,10 @@ class Settings:
             raise UsageError(f"--broker {self.broker!r} is not of the form redis://host:port/number")
         if any(len(key) < _SHORTEST_KEY for key in self.api_keys):
             raise UsageError(f"an API key has fewer than {_SHORTEST_KEY} characters", hint="openssl rand -hex 20")
+        if not all(key.isprintable() and key == key.strip() for key in self.api_keys):
+            raise UsageError(
+                "an API key has spaces around it or signs that no header holds", hint="openssl rand -hex 20"
+            )
 
     @property
     def model_names(self) -> tuple[str, ...]:
