@@ -337,3 +337,24 @@ def test_further_addresses_of_a_name_are_tried() -> None:
         url = f"http://a.example:{port}/"
         got = asyncio.run(fetch(url, max_bytes=1000, private=True, resolve=lambda *_: ["127.0.0.2", "127.0.0.1"]))
     assert got == b"picture"
+
+
+def test_names_that_are_looked_up_for_ever_take_a_bounded_number_of_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is beyond is told to come again; once names are answered there is room."""
+    monkeypatch.setattr("cutout.service.fetch._LOOKUPS", threading.BoundedSemaphore(2))
+    go = threading.Event()
+
+    def resolve(_host: str, _port: int) -> list[str]:
+        go.wait(60)
+        return ["10.0.0.1"]
+
+    async def ask(count: int, seconds: float) -> list[str]:
+        asked = (fetch("http://a.example/", max_bytes=9, seconds=seconds, resolve=resolve) for _ in range(count))
+        return [str(error) for error in await asyncio.gather(*asked, return_exceptions=True)]
+
+    told = asyncio.run(ask(3, 0.3))
+    assert [("takes too long" in text, "too many names" in text) for text in told] == [(True, False)] * 2 + [
+        (False, True)
+    ]
+    go.set()
+    until(lambda: "not on the public internet" in asyncio.run(ask(1, 30))[0], 20)

@@ -195,6 +195,7 @@ fetch(base + "batch-remove-background", { method: "POST", mode: "no-cors", body:
 
 
 def test_a_real_browser_sends_them_and_is_refused(tmp_path: Path, picture: bytes) -> None:
+    """Both: a page of another origin, and a name that was led here."""
     import base64
     import shutil
 
@@ -207,6 +208,7 @@ def test_a_real_browser_sends_them_and_is_refused(tmp_path: Path, picture: bytes
     options.binary_location = program
     for word in ("headless=new", "no-sandbox", "disable-dev-shm-usage", "disable-gpu", f"user-data-dir={tmp_path}/p"):
         options.add_argument(f"--{word}")
+    options.add_argument("--host-resolver-rules=MAP evil.example 127.0.0.1")
     browser = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
     try:
         with served(*quick(tmp_path)) as client, _page("<title>elsewhere</title>") as url:
@@ -216,5 +218,7 @@ def test_a_real_browser_sends_them_and_is_refused(tmp_path: Path, picture: bytes
             told = client.get("/metrics").text
             assert 'endpoint="other",outcome="origin"' in told
             assert "/batch-remove-background" not in told
+            browser.get(f"http://evil.example:{client.base_url.port}/")
+            assert "not known as" in browser.page_source
     finally:
         browser.quit()

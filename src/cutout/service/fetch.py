@@ -126,7 +126,7 @@ async def _addresses(parts: SplitResult, resolve: Callable[[str, int], list[str]
 
 async def _looked_up(resolve: Callable[[str, int], list[str]], host: str, port: int) -> list[str]:
     if not _LOOKUPS.acquire(blocking=False):
-        raise Problem(503, "overloaded", "too many names are being looked up", hint="try again later", retry_after=15)
+        raise _busy()
     loop = asyncio.get_running_loop()
     found: asyncio.Future[list[str]] = loop.create_future()
 
@@ -150,8 +150,16 @@ async def _looked_up(resolve: Callable[[str, int], list[str]], host: str, port: 
         with suppress(RuntimeError):  # the loop has ended meanwhile
             loop.call_soon_threadsafe(tell, addresses, failure)
 
-    threading.Thread(target=look, name="cutout-lookup", daemon=True).start()
+    try:
+        threading.Thread(target=look, name="cutout-lookup", daemon=True).start()
+    except RuntimeError:  # the system has no room for another thread
+        _LOOKUPS.release()
+        raise _busy() from None
     return await found
+
+
+def _busy() -> Problem:
+    return Problem(503, "overloaded", "too many names are being looked up", hint="try again later", retry_after=15)
 
 
 def is_public(address: str) -> bool:

@@ -39,6 +39,7 @@ _HEADERS = (
     (b"referrer-policy", b"no-referrer"),
     (b"cross-origin-resource-policy", b"same-origin"),
 )
+_EXPOSED = b"X-Request-Id, X-Processing-Time, X-Width, X-Height, X-Warning, Content-Disposition, Retry-After"
 _STRICT = (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'; sandbox")
 
 
@@ -161,10 +162,7 @@ class Guard:
                     (b"access-control-allow-origin", origin.encode()),
                     (b"access-control-allow-methods", b"GET, POST, DELETE"),
                     (b"access-control-allow-headers", b"X-Api-Key, Authorization, Content-Type, X-Request-Id"),
-                    (
-                        b"access-control-expose-headers",
-                        b"X-Request-Id, X-Processing-Time, X-Width, X-Height, Retry-After",
-                    ),
+                    (b"access-control-expose-headers", _EXPOSED),
                 ]
                 result = [(name, value) for name, value in result if name != b"cross-origin-resource-policy"]
         return result
