@@ -114,6 +114,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     (
         "service",
         "service.logs",
+        "service.losses",
+        "service.origins",
         "service.protocol",
         "service.queue",
         "service.scripts",
@@ -133,7 +135,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "service.intake",
         "service.jobs",
     ),
-    ("service.runner",),
+    ("service.answers", "service.runner"),
     (
         "service.batches",
         "service.cluster",

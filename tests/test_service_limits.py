@@ -62,15 +62,15 @@ def one_answer(connection: socket.socket) -> bytes:
     return found
 
 
-_CHUNKED = b"POST /health HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n"
+_CHUNKED = b"POST /health HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n"
 
 
 @pytest.mark.parametrize(
     "start",
     [
-        b"GET /health HTTP/1.1\r\nHost: x\r\nX-Long: ",
+        b"GET /health HTTP/1.1\r\nHost: localhost\r\nX-Long: ",
         b"GET /",
-        b"GET /health HTTP/1.1\r\nHost: x\r\n",
+        b"GET /health HTTP/1.1\r\nHost: localhost\r\n",
         _CHUNKED + b"X: ",
     ],
     ids=["one header", "address", "many headers", "after the body"],
@@ -79,7 +79,7 @@ def test_headers_are_refused_while_they_come(fast: httpx.Client, start: bytes) -
     """Before they are whole, so that they take no memory; the connection is closed."""
     with connected(fast) as connection:
         connection.sendall(start)
-        piece = b"a:b\r\n" * 200 if start.endswith(b"x\r\n") else b"a" * 1000
+        piece = b"a:b\r\n" * 200 if start.endswith(b"localhost\r\n") else b"a" * 1000
         sent = 0
         try:
             while sent < 20_000_000:
@@ -94,14 +94,14 @@ def test_headers_are_refused_while_they_come(fast: httpx.Client, start: bytes) -
 def test_headers_a_little_too_long_are_431_and_long_ones_pass(fast: httpx.Client) -> None:
     assert fast.get("/health", headers={"Cookie": "a" * 50_000}).status_code == 200
     with connected(fast) as connection:
-        connection.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\nCookie: " + b"a" * 66_000 + b"\r\n\r\n")
+        connection.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\nCookie: " + b"a" * 66_000 + b"\r\n\r\n")
         assert answer(connection).startswith(b"HTTP/1.1 431 ")
 
 
 def test_connections_without_a_whole_request_are_closed(fast: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also those that have had an answer before; one that only waits for its next request is not."""
     monkeypatch.setattr("cutout.service.protocol.HEAD_SECONDS", 0.3)
-    whole = b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n"
+    whole = b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"
     with connected(fast) as silent, connected(fast) as half_way, connected(fast) as again, connected(fast) as idle:
         half_way.sendall(whole[:-2])
         for connection in (again, idle):
@@ -122,7 +122,7 @@ def test_a_slow_answer_outlives_the_time_for_headers(
     engine = Held(settings)
     with served(settings, engine) as client, connected(client) as connection:
         body = b'--x\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n' + picture + b"\r\n--x--\r\n"
-        head = f"POST {PATH} HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; boundary=x\r\n"
+        head = f"POST {PATH} HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data; boundary=x\r\n"
         connection.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body + b"GET /hea")
         until(lambda: engine.begun)
         threading.Timer(0.7, engine.go.set).start()

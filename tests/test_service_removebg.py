@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import io
 import threading
@@ -258,7 +259,7 @@ def test_addresses_of_the_outside_are_known() -> None:
 )
 def test_addresses_that_lead_inside_are_refused(url: str) -> None:
     with pytest.raises(Problem) as refused:
-        fetch(url, max_bytes=1000, seconds=5)
+        asyncio.run(fetch(url, max_bytes=1000, seconds=5))
     assert refused.value.status == 400
 
 
@@ -270,7 +271,7 @@ def test_a_name_is_judged_by_all_its_addresses_and_reached_at_the_one_that_was_j
         return ["93.184.215.14", "127.0.0.1"]
 
     with pytest.raises(Problem, match="not on the public internet"):
-        fetch("https://rebinding.example/", max_bytes=1000, resolve=resolve)
+        asyncio.run(fetch("https://rebinding.example/", max_bytes=1000, resolve=resolve))
     assert asked == [("rebinding.example", 443)], "asked once: what is checked is what is used"
 
 
@@ -287,7 +288,7 @@ def test_a_name_is_judged_by_all_its_addresses_and_reached_at_the_one_that_was_j
 )
 def test_size_and_redirects_are_bounded(web: str, path: str, text: str) -> None:
     with pytest.raises(Problem, match=text):
-        fetch(web + path, max_bytes=100_000, private=True)
+        asyncio.run(fetch(web + path, max_bytes=100_000, private=True))
 
 
 def test_a_redirect_is_judged_like_the_first_address(web: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -300,5 +301,5 @@ def test_a_redirect_is_judged_like_the_first_address(web: str, monkeypatch: pyte
     monkeypatch.setattr("cutout.service.fetch.is_public", judge)
     monkeypatch.setattr("cutout.service.fetch._PORTS", {"http": int(web.rpartition(":")[2]), "https": 443})
     with pytest.raises(Problem, match="not on the public internet"):
-        fetch(f"{web}/away", max_bytes=1000, resolve=lambda host, _port: [host])
+        asyncio.run(fetch(f"{web}/away", max_bytes=1000, resolve=lambda host, _port: [host]))
     assert judged == ["127.0.0.1", "169.254.169.254"]

@@ -37,6 +37,14 @@ def serve(
         list[str] | None,
         option("--origin", text="Web origin whose pages may call the service (CORS). Can be repeated.", panel=_NET),
     ] = None,
+    allowed_host: Annotated[
+        list[str] | None,
+        option(
+            "--allowed-host",
+            text="Name that requests may call it by, beside localhost and addresses; * for any. Can be repeated.",
+            panel=_NET,
+        ),
+    ] = None,
     trust_proxy: Annotated[
         str | None,
         option("--trust-proxy", text="Addresses of proxies whose X-Forwarded-For is believed.", panel=_NET),
@@ -111,6 +119,7 @@ def serve(
         expiry=expiry,
         api_keys=keys,
         origins=tuple(origin or ()),
+        allowed_hosts=_names(allowed_host or []),
         image_url=image_url,
         broker=broker,
         redelivery=redelivery,
@@ -120,3 +129,19 @@ def serve(
     if any("*" in entry for entry in settings.origins):
         raise UsageError("--origin names one origin, such as https://shop.example", hint="repeat it for several")
     run(settings, host=host, port=port, preload=preload, log_format=log_format.value, trust_proxy=trust_proxy)
+
+
+def _names(given: list[str]) -> tuple[str, ...]:
+    """Names of hosts.
+
+    Raises:
+        UsageError: One is an address with scheme, port or path.
+    """
+    names = tuple(name.strip().lower().rstrip(".") for name in given)
+    for name in names:
+        if not name or any(sign in name for sign in ":/@ ") or (name != "*" and "*" in name.removeprefix("*.")):
+            raise UsageError(
+                f"--allowed-host {name!r} is not the name of a host",
+                hint="such as cutout.example, *.example for all below it, or * for any; without scheme and port",
+            )
+    return names

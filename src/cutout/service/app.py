@@ -13,9 +13,10 @@ from starlette.exceptions import HTTPException
 from cutout import __version__
 from cutout.errors import CutoutError
 from cutout.service import batches, form, logs, page, removebg
-from cutout.service.describe import PICTURE, errors, form_body
-from cutout.service.engine import Done, Engine, media_type
-from cutout.service.guard import Guard, header_text, refusal
+from cutout.service.answers import disposition, picture_headers
+from cutout.service.describe import PICTURE, errors, form_body, secured
+from cutout.service.engine import Engine, media_type
+from cutout.service.guard import OPEN, Guard, refusal
 from cutout.service.intake import GoneError, Intake, texts
 from cutout.service.jobs import Jobs, SqliteJobs
 from cutout.service.metrics import CONTENT_TYPE, Metrics
@@ -24,7 +25,7 @@ from cutout.service.queue import WorkQueue
 from cutout.service.runner import Periodic, Runner
 from cutout.service.settings import Settings
 
-__all__ = ["create_app", "picture_headers"]
+__all__ = ["create_app"]
 
 
 class State:
@@ -66,9 +67,22 @@ class State:
                 warn=lambda text: logs.event("warning", level=logging.WARNING, text=text),
                 loaded=lambda name: self.metrics.loads.labels(name).inc(),
             )
-        self.jobs = self._jobs()
+        self.open_jobs()
         self.intake = Intake(self.settings, self.engine, self.queue, self.metrics)
         logs.event("ready", models=", ".join(self.engine.models), device=self.engine.device)
+
+    def give(self, engine: Engine) -> None:
+        """Take models that somebody else has opened."""
+        self.engine, self.given = engine, True
+
+    def open_jobs(self) -> None:
+        """Open the store of batches, unless that was done.
+
+        Raises:
+            CutoutError: It cannot be used.
+        """
+        if self.jobs is None:
+            self.jobs = self._jobs()
 
     def _jobs(self) -> Jobs:
         if self.settings.broker is not None:
@@ -115,7 +129,7 @@ def create_app(settings: Settings, engine: Engine | None = None) -> FastAPI:
     @asynccontextmanager
     async def life(_app: FastAPI) -> AsyncIterator[None]:
         opening = asyncio.ensure_future(_open(state))
-        if engine is not None:
+        if state.given:
             await opening
         try:
             yield
@@ -139,6 +153,8 @@ def create_app(settings: Settings, engine: Engine | None = None) -> FastAPI:
     app.include_router(removebg.router(state))
     app.include_router(page.router())
     app.add_middleware(Guard, settings=settings, metrics=metrics)
+    plain = app.openapi
+    app.openapi = lambda: secured(plain(), OPEN, required=bool(settings.api_keys))  # type: ignore[method-assign]
     return app
 
 
@@ -154,22 +170,6 @@ async def _open(state: State) -> None:
         import signal
 
         signal.raise_signal(signal.SIGTERM)  # a service that can never be ready must not look alive
-
-
-def picture_headers(done: Done, seconds: float) -> dict[str, str]:
-    """What an answer says beside the picture."""
-    timing = ", ".join(f"{stage};dur={milliseconds}" for stage, milliseconds in done.ms.items())
-    headers = {
-        "X-Processing-Time": f"{seconds:.4f}",
-        "X-Model-Version": header_text(done.model),
-        "X-Device": header_text(done.device),
-        "X-Width": str(done.size[0]),
-        "X-Height": str(done.size[1]),
-        "Server-Timing": timing,
-    }
-    if done.warnings:
-        headers["X-Warning"] = header_text("; ".join(done.warnings))
-    return headers
 
 
 def _add_removal(app: FastAPI, state: State) -> None:
@@ -191,7 +191,8 @@ def _add_removal(app: FastAPI, state: State) -> None:
         started = asyncio.get_running_loop().time()
         async with intake.form(request, files=2) as fields:
             values = texts(fields, without={"file"}, either={"background"})
-            data = await intake.file(fields.get("file"))
+            upload = fields.get("file")
+            data = await intake.file(upload)
             background = await intake.background(fields)
             try:
                 wish = form.wish(values, intake.engine, max_pixels=state.settings.max_pixels, background=background)
@@ -199,6 +200,7 @@ def _add_removal(app: FastAPI, state: State) -> None:
             finally:
                 intake.drop(background)
         headers = picture_headers(done, asyncio.get_running_loop().time() - started)
+        headers["Content-Disposition"] = disposition(getattr(upload, "filename", ""), done.output_format.value)
         return Response(done.data, media_type=media_type(done.output_format), headers=headers)
 
 
@@ -216,7 +218,7 @@ def _add_watching(app: FastAPI, state: State) -> None:
         """Whether it would take a picture now: the models are open and the queue is not full."""
         intake = state.ready()
         if state.queue.full:
-            raise Problem(503, "overloaded", "the queue is full", retry_after=1)
+            raise Problem(503, "overloaded", "the queue is full", retry_after=state.queue.retry_after())
         return {
             "status": "ready",
             "models": list(intake.engine.models),
@@ -225,6 +227,7 @@ def _add_watching(app: FastAPI, state: State) -> None:
             "running": state.queue.running,
         }
 
+    @app.head("/metrics", include_in_schema=False)
     @app.get("/metrics", tags=["service"], response_class=Response)
     async def metrics() -> Response:
         """What Prometheus reads."""
@@ -234,10 +237,11 @@ def _add_watching(app: FastAPI, state: State) -> None:
 
 
 def _scrape(state: State, device: str) -> bytes:
+    pending = None
     try:
         pending = 0 if state.jobs is None else state.jobs.pending()
-    except CutoutError:
-        pending = -1  # the broker cannot be reached
+    except Exception as error:  # noqa: BLE001 - whatever keeps the store from being asked, the rest is known
+        logs.event("batches", level=logging.WARNING, text=str(error))
     return state.metrics.text(device=device, pending=pending)
 
 

@@ -3,29 +3,33 @@
 import asyncio
 import json
 import logging
-import re
 import tempfile
 import zipfile
 from collections.abc import Iterator
 from functools import partial
 from pathlib import PurePosixPath
-from typing import IO, Any, Protocol
+from typing import IO, Annotated, Any, Protocol
 
 from fastapi import APIRouter, Request, Response
+from fastapi import Path as Number
 from starlette.datastructures import UploadFile
 from starlette.responses import StreamingResponse
 
 from cutout.service import form, logs
+from cutout.service.answers import disposition, label
 from cutout.service.describe import PICTURE, errors, form_body, task_schema
 from cutout.service.engine import media_type
 from cutout.service.intake import Intake, texts
 from cutout.service.jobs import too_many
+from cutout.service.losses import losses
 from cutout.service.problems import Problem
 from cutout.service.runner import Runner
 from cutout.service.settings import Settings
 from cutout.service.tasks import Item, Jobs, Task
 
 __all__ = ["router"]
+
+_ELSEWHERE = 5  # seconds after which to ask again for what other machines work on
 
 
 class House(Protocol):
@@ -51,7 +55,7 @@ def router(house: House, settings: Settings) -> APIRouter:
         status_code=202,
         responses=_good(202, "Accepted.", _as_json(task_schema(short=True)))
         | errors(400, 401, 408, 413, 415, 422, 429, 503),
-        openapi_extra={"requestBody": form_body("files", settings.model_names, several=True)},
+        openapi_extra={"requestBody": form_body("files", settings.model_names, several=settings.max_files)},
     )
     routes.add_api_route(
         "/task-status/{task_id}",
@@ -73,6 +77,12 @@ def router(house: House, settings: Settings) -> APIRouter:
         response_class=Response,
         responses=_good(200, "A result.", images) | errors(401, 404, 409, 422, 503),
     )
+    for path, end in (
+        ("/task-result/{task_id}", ends.everything),
+        ("/task-result/{task_id}/{number}", ends.one),
+    ):
+        routes.add_api_route(path, end, methods=["HEAD"], include_in_schema=False, response_class=Response)
+    routes.add_api_route("/task-status/{task_id}", ends.status, methods=["HEAD"], include_in_schema=False)
     routes.add_api_route(
         "/task/{task_id}", ends.delete, methods=["DELETE"], status_code=204, responses=errors(401, 404, 422, 503)
     )
@@ -95,19 +105,39 @@ class _Endpoints:
     async def start(self, request: Request) -> dict[str, Any]:
         """Give many pictures at once; what is accepted is finished or reported failed, even after a restart."""
         intake, jobs, client, most = self._house.ready(), self._jobs, request.state.client, self._settings.max_tasks
-        if await asyncio.to_thread(jobs.pending, client) >= most:
-            raise too_many(most)  # before its pictures are sent; `add` looks again
-        async with intake.form(request, files=self._settings.max_files) as fields:
+        if await asyncio.to_thread(jobs.pending, client) >= most:  # before its pictures are sent; `add` looks again
+            raise too_many(most, await self._until_fewer(intake, jobs))
+        async with intake.form(request, files=self._settings.max_files, several={"files", "file"}) as fields:
             uploads = self._uploads(fields.getlist("files") + fields.getlist("file"))
             for upload in uploads:
                 intake.check_size(upload.size or 0)
             values = texts(fields, without={"files", "file"})
             form.wish(values, intake.engine, max_pixels=intake.settings.max_pixels)  # what is wrong is told now
-            files = [(_name(upload.filename, number), upload.file.read) for number, upload in enumerate(uploads)]
-            task = await asyncio.to_thread(partial(jobs.add, most=most), client, values, files)
+            names = [label(upload.filename, f"picture-{number}") for number, upload in enumerate(uploads)]
+            files = [(name, upload.file.read) for name, upload in zip(names, uploads, strict=True)]
+            told = await asyncio.to_thread(_warnings, names, uploads)
+            try:
+                task = await asyncio.to_thread(partial(jobs.add, most=most), client, values, files)
+            except Problem as problem:
+                if problem.status == 429:
+                    problem.retry_after = await self._until_fewer(intake, jobs)
+                raise
         if self._house.runner is not None:
             self._house.runner.wake()
-        return {"task_id": task, "total": len(files)}
+        return {"task_id": task, "total": len(files)} | ({"warnings": told} if told else {})
+
+    async def _until_fewer(self, intake: Intake, jobs: Jobs) -> int:
+        """Seconds until about one of a client's batches is finished."""
+        if self._settings.broker is not None:
+            return _ELSEWHERE
+        pictures = await asyncio.to_thread(jobs.pending)
+        return intake.queue.retry_after(pictures / self._settings.max_tasks)
+
+    def _until_done(self, task: Task) -> int:
+        if self._settings.broker is not None:
+            return _ELSEWHERE
+        left = sum(item.state not in {"done", "failed"} for item in task.items)
+        return self._house.ready().queue.retry_after(left)
 
     async def status(self, request: Request, task_id: str) -> dict[str, Any]:
         """How far a batch has come, picture by picture."""
@@ -117,7 +147,8 @@ class _Endpoints:
         """All results as a zip; failures are listed in errors.json inside."""
         task = await self._found(request, task_id)
         if not task.finished:
-            raise Problem(409, "not-finished", "the batch is not finished", hint="see /task-status", retry_after=1)
+            away = self._until_done(task)
+            raise Problem(409, "not-finished", "the batch is not finished", hint="see /task-status", retry_after=away)
         try:
             archive, size = await asyncio.to_thread(_zip, task, self._jobs)
         except FileNotFoundError:
@@ -129,7 +160,7 @@ class _Endpoints:
         headers = {"Content-Disposition": 'attachment; filename="cutouts.zip"', "Content-Length": str(size)}
         return StreamingResponse(_sent(archive), media_type="application/zip", headers=headers)
 
-    async def one(self, request: Request, task_id: str, number: int) -> Response:
+    async def one(self, request: Request, task_id: str, number: Annotated[int, Number(ge=0)]) -> Response:
         """One result, as soon as it is done; pictures are counted from 0."""
         task = await self._found(request, task_id)
         if not 0 <= number < len(task.items):
@@ -139,12 +170,14 @@ class _Endpoints:
             said = dict(item.error or {})
             raise Problem(422, said.get("kind", "failed"), said.get("message", "failed"), hint=said.get("hint"))
         if item.state != "done":
-            raise Problem(409, "not-finished", "the picture is not done yet", hint="see /task-status", retry_after=1)
+            away = self._until_done(task)
+            raise Problem(409, "not-finished", "the picture is not done yet", hint="see /task-status", retry_after=away)
         try:
             data = await asyncio.to_thread(self._jobs.result, task_id, number)
         except FileNotFoundError:
             raise _unknown() from None
-        return Response(data, media_type=media_type(form.FORMATS[item.media]))
+        headers = {"Content-Disposition": disposition(item.name, item.media)}
+        return Response(data, media_type=media_type(form.FORMATS[item.media]), headers=headers)
 
     async def delete(self, request: Request, task_id: str) -> Response:
         """Forget a batch and its pictures."""
@@ -173,6 +206,15 @@ class _Endpoints:
         if len(uploads) > (most := self._settings.max_files):
             raise Problem(413, "too-many-files", f"a batch has at most {most} pictures here")
         return uploads
+
+
+def _warnings(names: list[str], uploads: list[UploadFile]) -> list[dict[str, Any]]:
+    """What is known to be missing from results before they are made."""
+    told = []
+    for number, (name, upload) in enumerate(zip(names, uploads, strict=True)):
+        told += [{"number": number, "name": name, "warning": text} for text in losses(upload.file.read())]
+        upload.file.seek(0)
+    return told
 
 
 def _unknown() -> Problem:
@@ -231,10 +273,3 @@ def _free(item: Item, taken: set[str]) -> str:
         name = f"{stem}-{again}.{item.media}"
     taken.add(name.lower())
     return name
-
-
-def _name(given: str | None, number: int) -> str:
-    """A client's file name as a label: no folders, no signs that mean something anywhere."""
-    last = re.split(r"[/\\]", given or "")[-1]
-    label = re.sub(r'[\x00-\x1f\x7f<>:"|?*]', "_", last).strip(". ")[:120]
-    return label.encode("utf-8", "replace").decode() or f"picture-{number}"

@@ -1,15 +1,24 @@
-"""Pictures from the internet at a client's word, without letting it reach what only this machine can reach."""
+"""Pictures from the internet at a client's word, without letting it reach what only this machine can reach.
+
+All of it runs on the event loop: a fetch that is late, or whose client has gone, is cancelled at whatever it waits for,
+and no thread waits with it. Only names are looked up in threads, since the system's resolver cannot be cancelled; these
+are daemons, so that none of them holds up the end of the process.
+"""
 
 from __future__ import annotations
 
-import http.client
+import asyncio
 import ipaddress
 import socket
 import ssl
 import threading
-import time
-from typing import TYPE_CHECKING, Any
+import zlib
+from contextlib import suppress
+from functools import cache
+from typing import TYPE_CHECKING
 from urllib.parse import SplitResult, quote, urljoin, urlsplit
+
+import httpx
 
 from cutout.service.problems import Problem
 
@@ -21,12 +30,17 @@ __all__ = ["fetch", "is_public"]
 _PORTS = {"http": 80, "https": 443}
 _REDIRECTS = 3
 _REDIRECTING = {301, 302, 303, 307, 308}
-_CHUNK = 1 << 16
+_ADDRESSES = 3  # of one name that are tried
+_CONNECT = 5.0  # seconds for each of them
+_LOOKUPS = threading.BoundedSemaphore(256)  # threads, however slowly names are answered
+_unpacker = zlib.decompressobj
+_UNPACKED = {"gzip", "x-gzip", "deflate"}
+_HEADERS = {"User-Agent": "cutout", "Accept": "image/*", "Accept-Encoding": "identity", "Connection": "close"}
 _AS_IT_IS = "".join(map(chr, range(0x21, 0x7F)))  # what is quoted already, or needs not to be
 _TRANSLATED = ipaddress.IPv6Network("64:ff9b::/96")  # an IPv4 address behind a translator
 
 
-def fetch(
+async def fetch(
     url: str,
     *,
     max_bytes: int,
@@ -41,25 +55,29 @@ def fetch(
 
     Args:
         url: The address, as a client gave it.
-        max_bytes: More are refused.
-        seconds: For all of it.
+        max_bytes: More are refused, counted after a compression that the server has applied.
+        seconds: For all of it, names and redirects included.
         private: Let private addresses and other ports pass.
-        resolve: Host and port to addresses; another one in tests.
+        resolve: Host and port to addresses, called in a thread; another one in tests.
 
     Raises:
         Problem: It is not allowed, cannot be reached, or is too large.
     """
-    deadline = time.monotonic() + seconds
+    try:
+        async with asyncio.timeout(seconds):
+            return await _followed(url, max_bytes, resolve or _resolve, private=private)
+    except TimeoutError:
+        raise _refused("the address cannot be fetched: it takes too long") from None
+
+
+async def _followed(url: str, max_bytes: int, resolve: Callable[[str, int], list[str]], *, private: bool) -> bytes:
     for _ in range(_REDIRECTS + 1):
         parts = _checked(url, private=private)
-        host = parts.hostname or ""
-        port = parts.port or _PORTS[parts.scheme]
-        address = _address(host, port, resolve or _resolve, private=private)
+        addresses = await _addresses(parts, resolve, private=private)
         try:
-            found = _get(parts, address, port, max_bytes, deadline)
-        except (OSError, http.client.HTTPException, UnicodeError) as error:
-            why = "it takes too long" if time.monotonic() >= deadline else "it cannot be reached"
-            raise _refused(f"the address cannot be fetched: {why}") from error
+            found = await _first_answer(parts, addresses, max_bytes)
+        except (OSError, httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:
+            raise _refused("the address cannot be fetched: it cannot be reached") from error
         if isinstance(found, bytes):
             return found
         try:
@@ -94,14 +112,54 @@ def _resolve(host: str, port: int) -> list[str]:
     return [str(entry[4][0]) for entry in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
 
 
-def _address(host: str, port: int, resolve: Callable[[str, int], list[str]], *, private: bool) -> str:
+async def _addresses(parts: SplitResult, resolve: Callable[[str, int], list[str]], *, private: bool) -> list[str]:
+    """The addresses of a host, each of which may be connected to."""
     try:
-        found = resolve(host.encode("idna").decode("ascii"), port)
+        host, port = (parts.hostname or "").encode("idna").decode("ascii"), parts.port or _PORTS[parts.scheme]
+        found = await _looked_up(resolve, host, port)
     except (OSError, UnicodeError):
         raise _refused("the address names an unknown host") from None
     if not found or not (private or all(map(is_public, found))):
         raise _refused("the address names a host that is not on the public internet")
-    return found[0]
+    return found[:_ADDRESSES]
+
+
+async def _looked_up(resolve: Callable[[str, int], list[str]], host: str, port: int) -> list[str]:
+    if not _LOOKUPS.acquire(blocking=False):
+        raise _busy()
+    loop = asyncio.get_running_loop()
+    found: asyncio.Future[list[str]] = loop.create_future()
+
+    def tell(addresses: list[str], error: Exception | None) -> None:
+        if found.done():  # nobody waits any more
+            return
+        if error is None:
+            found.set_result(addresses)
+        else:
+            found.set_exception(error)
+
+    def look() -> None:
+        addresses: list[str] = []
+        failure: Exception | None = None
+        try:
+            addresses = resolve(host, port)
+        except Exception as error:  # noqa: BLE001 - told to whoever waits
+            failure = error
+        finally:
+            _LOOKUPS.release()
+        with suppress(RuntimeError):  # the loop has ended meanwhile
+            loop.call_soon_threadsafe(tell, addresses, failure)
+
+    try:
+        threading.Thread(target=look, name="cutout-lookup", daemon=True).start()
+    except RuntimeError:  # the system has no room for another thread
+        _LOOKUPS.release()
+        raise _busy() from None
+    return await found
+
+
+def _busy() -> Problem:
+    return Problem(503, "overloaded", "too many names are being looked up", hint="try again later", retry_after=15)
 
 
 def is_public(address: str) -> bool:
@@ -121,49 +179,63 @@ def is_public(address: str) -> bool:
     return found.is_global and not found.is_multicast and not found.is_reserved
 
 
-class _Pinned(http.client.HTTPConnection):
-    """A connection to an address that was checked, whatever the name means by now."""
-
-    def __init__(self, parts: SplitResult, address: str, port: int, timeout: float) -> None:
-        super().__init__(parts.hostname or "", port, timeout=timeout)
-        self._address = address
-        self._tls = ssl.create_default_context() if parts.scheme == "https" else None
-
-    def connect(self) -> None:
-        """Connect to the address; the certificate must be the name's."""
-        self.sock: Any = socket.create_connection((self._address, self.port), self.timeout)
-        if self._tls is not None:
-            self.sock = self._tls.wrap_socket(self.sock, server_hostname=self.host)
+async def _first_answer(parts: SplitResult, addresses: list[str], max_bytes: int) -> bytes | str:
+    for address in addresses[:-1]:
+        with suppress(httpx.ConnectError, httpx.ConnectTimeout):
+            return await _get(parts, address, max_bytes)
+    return await _get(parts, addresses[-1], max_bytes)
 
 
-def _get(parts: SplitResult, address: str, port: int, max_bytes: int, deadline: float) -> bytes | str:
-    """The body, or where it leads."""
-    left = deadline - time.monotonic()
-    if left <= 0:
-        raise TimeoutError
-    connection = _Pinned(parts, address, port, left)
-    # a server that sends a byte now and then would pass every timeout of a single read
-    alarm = threading.Timer(left, lambda: connection.sock and connection.sock.shutdown(socket.SHUT_RDWR))
-    alarm.daemon = True
-    alarm.start()
-    try:
-        target = quote((parts.path or "/") + (f"?{parts.query}" if parts.query else ""), _AS_IT_IS, errors="replace")
-        connection.request(
-            "GET", target, headers={"User-Agent": "cutout", "Accept": "image/*", "Accept-Encoding": "identity"}
-        )
-        response = connection.getresponse()
-        if response.status in _REDIRECTING and (onward := response.getheader("Location")):
-            return onward.encode("latin-1").decode("utf-8", "replace")  # undoes what http.client takes headers for
-        if response.status != 200:
-            raise _refused(f"the address answers with status {response.status}")
-        body = bytearray()
-        while chunk := response.read(_CHUNK):
-            body += chunk
-            if len(body) > max_bytes:
-                raise Problem(413, "too-large", f"the picture there is larger than {max_bytes / 1e6:.0f} MB")
-        if time.monotonic() >= deadline:  # what the alarm cut off looks complete
-            raise TimeoutError
-        return bytes(body)
-    finally:
-        alarm.cancel()
-        connection.close()
+async def _get(parts: SplitResult, address: str, max_bytes: int) -> bytes | str:
+    """The body, or where it leads.
+
+    The request goes to the address; `Host`, and the name that the certificate must have, are those of the host. The
+    client is made for this one request: connections are kept by address, and another host may have the same.
+    """
+    host = (parts.hostname or "").encode("idna").decode("ascii")
+    named = f"[{host}]" if ":" in host else host
+    if parts.port not in {None, _PORTS[parts.scheme]}:
+        named += f":{parts.port}"
+    target = quote((parts.path or "/") + (f"?{parts.query}" if parts.query else ""), _AS_IT_IS, errors="replace")
+    url = httpx.URL(scheme=parts.scheme, host=address, port=parts.port, raw_path=target.encode("ascii"))
+    transport = httpx.AsyncHTTPTransport(verify=_certificates(), trust_env=False)
+    limit = httpx.Timeout(None, connect=_CONNECT)  # `fetch` has the deadline
+    async with (
+        httpx.AsyncClient(transport=transport, trust_env=False, follow_redirects=False, timeout=limit) as client,
+        client.stream("GET", url, headers={**_HEADERS, "Host": named}, extensions={"sni_hostname": host}) as response,
+    ):
+        if response.status_code in _REDIRECTING:
+            onward = next((value for name, value in response.headers.raw if name.lower() == b"location"), b"")
+            if onward:
+                return onward.decode("utf-8", "replace")
+        if response.status_code != 200:
+            raise _refused(f"the address answers with status {response.status_code}")
+        return await _body(response, max_bytes)
+
+
+async def _body(response: httpx.Response, max_bytes: int) -> bytes:
+    too_large = Problem(413, "too-large", f"the picture there is larger than {max_bytes / 1e6:.0f} MB")
+    announced = response.headers.get("content-length", "")
+    if announced.isdecimal() and int(announced) > max_bytes:
+        raise too_large
+    coding = response.headers.get("content-encoding", "identity").strip().lower()
+    if coding not in {*_UNPACKED, "identity"}:
+        raise _refused("the address answers in a compression that was not asked for")
+    unpacker = _unpacker(32 + zlib.MAX_WBITS) if coding in _UNPACKED else None
+    body = bytearray()
+    async for chunk in response.aiter_raw():
+        try:
+            # no more than is allowed is ever unpacked
+            body += unpacker.decompress(chunk, max_bytes + 1 - len(body)) if unpacker else chunk
+        except zlib.error:
+            raise _refused("the address answers with broken data") from None
+        if len(body) > max_bytes:
+            raise too_large
+    if unpacker is not None and not unpacker.eof:
+        raise _refused("the address answers with broken data")
+    return bytes(body)
+
+
+@cache
+def _certificates() -> ssl.SSLContext:
+    return ssl.create_default_context()

@@ -16,6 +16,7 @@ from cutout.choices import OutputFormat
 from cutout.errors import UsageError
 from cutout.options import RemoveOptions
 from cutout.service.engine import Engine, Wish
+from cutout.specs import parse_color
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -94,11 +95,19 @@ class _Entry:
     def _wanted(self) -> str:
         return " or ".join(_WORDS.get(kind) or _members(kind) for kind in self.kinds)
 
+    def _bounds(self) -> dict[str, Any]:
+        most = _MOST_OF.get(self.name, None if self.name in _FREE else _LARGEST_OF.get(self.name, _LARGEST))
+        least = _LEAST_OF.get(self.name, 0)
+        found = {"minimum": -most if least is None and most is not None else least, "maximum": most}
+        return {word: value for word, value in found.items() if value is not None}
+
     def schema(self) -> dict[str, Any]:
         """JSON schema of the field."""
         found: list[dict[str, Any]] = []
         for kind in self.kinds:
-            if isinstance(kind, type) and issubclass(kind, Enum):
+            if kind in {int, float}:
+                found.append(_SCHEMAS[kind] | self._bounds())
+            elif isinstance(kind, type) and issubclass(kind, Enum):
                 found.append({"type": "string", "enum": [str(entry.value) for entry in kind]})
             elif kind in _SCHEMAS:
                 found.append(_SCHEMAS[kind])
@@ -112,6 +121,9 @@ class _Entry:
         return result
 
 
+# What the options themselves allow, where that is less than the service does.
+_LEAST_OF = {"max_size": 1, "canvas": 1, "margin": None}
+_MOST_OF = {"threshold": 255, "matting_foreground": 255, "matting_background": 255, "tiles": 8, "quality": 100}
 _SCHEMAS: dict[Any, dict[str, Any]] = {
     bool: {"type": "boolean"},
     int: {"type": "integer"},
@@ -218,6 +230,7 @@ def wish(
         else:
             known = ", ".join(sorted({*_LOOK, *_FILE, *SHORT, "model", "output_format"}))
             raise UsageError(f"unknown field {given[:80]!r}", hint=f"known: {known}")
+    _check_transparency(values.get("background", ""), output_format, look)
     if background is not None:
         look["background"] = background
     if canvas is not None:
@@ -248,6 +261,18 @@ def _options(look: dict[str, Any], background: Path | None) -> RemoveOptions:
     if options.background_picture != background:
         raise no_color
     return options
+
+
+def _check_transparency(text: str, output_format: OutputFormat, look: Mapping[str, Any]) -> None:
+    """What was asked for by name is not replaced by white without a word."""
+    if output_format.has_alpha or look.get("mask"):
+        return
+    color = parse_color(text) if text.strip() else None
+    if text.strip().lower() == "transparent" or (color is not None and color[3] < 255):
+        raise UsageError(
+            f"background is {text[:80]!r}, but {output_format.value} holds no transparency",
+            hint="another output_format, such as png or webp; or a background that is opaque",
+        )
 
 
 def _check_canvas(text: str, max_pixels: int) -> None:

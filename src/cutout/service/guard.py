@@ -11,6 +11,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from cutout.service import logs
+from cutout.service.origins import SAFE_METHODS, is_foreign, is_known_host
 from cutout.service.problems import Problem, problem_of
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ __all__ = ["Guard", "header_text", "refusal"]
 OPEN = frozenset({"/", "/health", "/ready", "/metrics", "/docs", "/openapi.json", "/favicon.ico"})
 """Paths that need no key: they tell nothing about pictures."""
 
+_SITE = b"sec-fetch-site"
 _FORM_ROOM = 1 << 20  # of a request beside its files
 _GIVEN_ID = re.compile(r"[\w.-]{1,64}", re.ASCII)
 _HEADERS = (
@@ -37,6 +39,7 @@ _HEADERS = (
     (b"referrer-policy", b"no-referrer"),
     (b"cross-origin-resource-policy", b"same-origin"),
 )
+_EXPOSED = b"X-Request-Id, X-Processing-Time, X-Width, X-Height, X-Warning, Content-Disposition, Retry-After"
 _STRICT = (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'; sandbox")
 
 
@@ -47,7 +50,8 @@ class Guard:
         self._app = app
         self._settings = settings
         self._metrics = metrics
-        self._keys = [key.encode() for key in settings.api_keys]
+        # clients send what is not ASCII as UTF-8 or, as HTTP libraries often do, as Latin-1
+        self._keys = [(key.encode(), _as_latin_1(key)) for key in settings.api_keys]
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         """See ASGI."""
@@ -60,7 +64,8 @@ class Guard:
         key = _key(headers)
         state: dict[str, Any] = scope.setdefault("state", {})
         state["request_id"] = request_id
-        state["client"] = _client(scope, key if self._keys else "")
+        number = self._known(key)
+        state["client"] = _client(scope, key if number is None else self._keys[number][0], keys=bool(self._keys))
         state["origin"] = headers.get(b"origin", b"").decode("latin-1")
         answer: dict[str, Any] = {"status": 0, "type": b""}
 
@@ -71,12 +76,15 @@ class Guard:
             await send(message)
 
         try:
+            self._check_host(scope, headers)
             if scope["method"] == "OPTIONS" and state["origin"] in self._settings.origins:
                 scope["route"] = None
                 await answered({"type": "http.response.start", "status": 204, "headers": []})
                 await answered({"type": "http.response.body", "body": b""})
                 return
-            self._check_key(scope, key)
+            if self._keys and number is None and scope["path"] not in OPEN:
+                hint = "send it as X-Api-Key or Authorization: Bearer"
+                raise Problem(401, "no-key", "an API key is needed", hint=hint)
             await self._app(scope, self._bounded(scope, headers, receive), answered)
         except Exception as error:  # noqa: BLE001 - the last resort: an answer, never a stack trace
             problem = problem_of(error)
@@ -88,13 +96,28 @@ class Guard:
             seconds = time.perf_counter() - started
             self._count(scope, answer["status"], seconds, state, request_id)
 
-    def _check_key(self, scope: MutableMapping[str, Any], key: str) -> None:
-        if not self._keys or scope["path"] in OPEN:
-            return
-        given = key.encode("utf-8", "replace")
+    def _check_host(self, scope: MutableMapping[str, Any], headers: dict[bytes, bytes]) -> None:
+        """Browsers are led here by pages that have no business here; see `origins`."""
+        given = [value for name, value in scope["headers"] if name == b"host"]
+        if len(given) > 1:
+            raise Problem(400, "host", "the request names more than one host")
+        host, origin, site = (headers.get(name, b"").decode("latin-1") for name in (b"host", b"origin", _SITE))
+        if not is_known_host(host, self._settings.allowed_hosts):
+            scope["state"]["outcome"] = "host"
+            text = f"this service is not known as {header_text(host[:80])!r}"
+            raise Problem(421, "host", text, hint="--allowed-host NAME, where it is started, allows a name")
+        if scope["method"] not in SAFE_METHODS and is_foreign(
+            origin=origin, site=site, host=host, allowed=self._settings.origins
+        ):
+            scope["state"]["outcome"] = "origin"
+            text = "pages of other origins may not call this service"
+            raise Problem(403, "origin", text, hint="--origin ORIGIN, where it is started, allows one")
+
+    def _known(self, given: bytes) -> int | None:
+        """Which key it is, if any."""
         # all keys are compared, each in constant time: neither which fits nor how far one fits shows
-        if sum(hmac.compare_digest(given, known) for known in self._keys) == 0:
-            raise Problem(401, "no-key", "an API key is needed", hint="send it as X-Api-Key or Authorization: Bearer")
+        fits = [sum(hmac.compare_digest(given, form) for form in forms) > 0 for forms in self._keys]
+        return fits.index(True) if True in fits else None
 
     def _bounded(self, scope: MutableMapping[str, Any], headers: dict[bytes, bytes], receive: Receive) -> Receive:
         """The request's body, refused as soon as it is larger than it may be."""
@@ -139,10 +162,7 @@ class Guard:
                     (b"access-control-allow-origin", origin.encode()),
                     (b"access-control-allow-methods", b"GET, POST, DELETE"),
                     (b"access-control-allow-headers", b"X-Api-Key, Authorization, Content-Type, X-Request-Id"),
-                    (
-                        b"access-control-expose-headers",
-                        b"X-Request-Id, X-Processing-Time, X-Width, X-Height, Retry-After",
-                    ),
+                    (b"access-control-expose-headers", _EXPOSED),
                 ]
                 result = [(name, value) for name, value in result if name != b"cross-origin-resource-policy"]
         return result
@@ -207,18 +227,25 @@ def _request_id(headers: dict[bytes, bytes]) -> str:
     return given if _GIVEN_ID.fullmatch(given) else secrets.token_hex(8)
 
 
-def _key(headers: dict[bytes, bytes]) -> str:
+def _key(headers: dict[bytes, bytes]) -> bytes:
     if given := headers.get(b"x-api-key"):
-        return given.decode("latin-1")
-    scheme, _, token = headers.get(b"authorization", b"").decode("latin-1").partition(" ")
-    return token.strip() if scheme.lower() == "bearer" else ""
+        return given
+    scheme, _, token = headers.get(b"authorization", b"").partition(b" ")
+    return token.strip() if scheme.lower() == b"bearer" else b""
 
 
-def _client(scope: MutableMapping[str, Any], key: str) -> str:
+def _as_latin_1(key: str) -> bytes:
+    try:
+        return key.encode("latin-1")
+    except UnicodeEncodeError:
+        return key.encode()  # nobody can send it so
+
+
+def _client(scope: MutableMapping[str, Any], key: bytes, *, keys: bool) -> str:
     """Who asks, for fairness and logs: a trace of the key that must not appear itself, or the address."""
-    if key:
+    if key and keys:
         import hashlib
 
-        return "key-" + hashlib.sha256(key.encode()).hexdigest()[:8]
+        return "key-" + hashlib.sha256(key).hexdigest()[:8]
     peer = scope.get("client")
     return str(peer[0]) if peer else "unknown"

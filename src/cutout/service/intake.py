@@ -8,24 +8,27 @@ import logging
 import secrets
 import tempfile
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from collections import Counter
 from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from starlette.datastructures import FormData, UploadFile
+from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from cutout import codec
 from cutout.cancellation import Cancellation
 from cutout.pipeline import forget_backgrounds
 from cutout.service import logs
+from cutout.service.losses import losses
 from cutout.service.problems import Problem
+from cutout.service.queue import ExpiredError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+    from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping
     from collections.abc import Set as AbstractSet
-    from concurrent.futures import Future
 
     from starlette.requests import Request
 
@@ -39,7 +42,6 @@ __all__ = ["GoneError", "Intake", "texts"]
 _FIELDS = 100
 _PREFIX = "cutout-service-"
 _LONGEST_TEXT = 64 * 1024
-_WAITERS = 4
 _Read = TypeVar("_Read")
 
 
@@ -62,18 +64,23 @@ class Intake:
         self.engine = engine
         self.queue = queue
         self.metrics = metrics
-        self._waiters = ThreadPoolExecutor(_WAITERS, "cutout-fetch")
         self._temporary = tempfile.TemporaryDirectory(prefix=_PREFIX)
         self._writing = threading.Lock()
 
     def close(self) -> None:
-        """Remove temporary files, and end threads."""
-        self._waiters.shutdown(wait=False, cancel_futures=True)
+        """Remove temporary files."""
         self._temporary.cleanup()
 
     @asynccontextmanager
-    async def form(self, request: Request, *, files: int) -> AsyncIterator[FormData]:
+    async def form(
+        self, request: Request, *, files: int, several: AbstractSet[str] = frozenset()
+    ) -> AsyncIterator[FormData]:
         """Admit a request, and read its form; the place in the queue is held for the length of the `with` block.
+
+        Args:
+            request: As it came.
+            files: As many may be in it.
+            several: Fields that may be there more than once.
 
         Raises:
             OverloadedError: The queue is full; nothing of the body was read.
@@ -85,6 +92,7 @@ class Intake:
                 raise Problem(415, "not-a-form", "the body must be multipart/form-data", hint="curl -F file=@photo.jpg")
             form = await self._parsed(request, files, _LONGEST_TEXT)
             try:
+                _check_once(form, several)
                 yield form
             finally:
                 await form.close()
@@ -107,6 +115,7 @@ class Intake:
             # a picture may come as text here; the whole request is bounded to the size of one
             form = await self._parsed(request, 4, self.settings.max_body * 4 // 3 + 1024)
             try:
+                _check_once(form, frozenset())
                 yield form
             finally:
                 await form.close()
@@ -125,6 +134,10 @@ class Intake:
         reading = request.form(max_files=files + 4, max_fields=_FIELDS, max_part_size=longest)
         try:
             return await self._in_time(reading)
+        except HTTPException as error:
+            if error.status_code == 400 and "Too many files" in str(error.detail):
+                raise Problem(413, "too-many-files", f"a request has at most {files} files here") from None
+            raise
         except ValueError:  # of decoding: `charset` can name codecs that decode nothing
             raise Problem(400, "charset", "the texts of the form cannot be read", hint="send them as UTF-8") from None
         except OSError as error:  # large files are spooled to the disk
@@ -133,7 +146,7 @@ class Intake:
     async def _json(self, request: Request) -> dict[str, str]:
         body = await self._in_time(request.body())
         try:
-            found = json.loads(body)
+            found = json.loads(body, object_pairs_hook=_once)
         except (ValueError, RecursionError):
             raise Problem(400, "json", "the body is not JSON") from None
         if not isinstance(found, dict):
@@ -243,43 +256,69 @@ class Intake:
         finally:
             wanted.cancel()
         self.metrics.done(done, "request")
-        return done
+        missing = await asyncio.to_thread(losses, data)  # a file of tiny blocks takes its time
+        return replace(done, warnings=(*missing, *done.warnings))
 
     async def aside(self, request: Request, work: Callable[[], _Read]) -> _Read:
         """Anything else that takes a processor's time; raises as `cut` does."""
         return await self._through(request, lambda _alone: work())
 
-    async def waited(self, request: Request, work: Callable[[], _Read]) -> _Read:
-        """Anything that waits for others, such as the network; raises as `cut` does.
+    async def waited(self, request: Request, work: Coroutine[Any, Any, _Read]) -> _Read:
+        """Anything that waits for others on the event loop, such as the network; raises as `cut` does.
 
-        Few at once, in threads of their own: nobody else has to wait because they do.
+        It is cancelled when its client has gone or its time is over. As many at once as there are requests in the
+        house: nobody else has to wait because they do.
         """
-        return await self._outcome(request, self._waiters.submit(work))
+        return await self._outcome(request, asyncio.ensure_future(work))
 
     async def _through(self, request: Request, work: Callable[[bool], _Read]) -> _Read:
-        return await self._outcome(
-            request, self.queue.submit(request.state.client, work, seconds=self.settings.timeout)
-        )
+        ticket = self.queue.submit(request.state.client, work, seconds=self.settings.timeout)
+        return await self._outcome(request, asyncio.wrap_future(ticket))
 
-    async def _outcome(self, request: Request, ticket: Future[_Read]) -> _Read:
-        result: asyncio.Future[_Read] = asyncio.wrap_future(ticket)
+    async def _outcome(self, request: Request, result: asyncio.Future[_Read]) -> _Read:
         watch = asyncio.ensure_future(_gone(request))
         try:
             waiting: set[asyncio.Future[Any]] = {result, watch}
             await asyncio.wait(waiting, timeout=self.settings.timeout, return_when=asyncio.FIRST_COMPLETED)
             if result.done():
-                return result.result()
+                return self._told(result)
             if watch.done():
                 raise GoneError
-            raise Problem(503, "timeout", "the time limit of this request has passed", retry_after=1)
+            away = self.queue.retry_after()
+            raise Problem(503, "timeout", "the time limit of this request has passed", retry_after=away)
         finally:
             result.cancel()  # and with it the ticket, if nobody has begun
             watch.cancel()
+
+    def _told(self, result: asyncio.Future[_Read]) -> _Read:
+        try:
+            return result.result()
+        except ExpiredError as error:
+            away = self.queue.retry_after()
+            raise Problem(503, "timeout", error.message, hint=f"try again in {away} s", retry_after=away) from None
 
 
 def _no_room(error: OSError) -> Problem:
     logs.event("storage", level=logging.ERROR, text=str(error))
     return Problem(503, "storage", "the service has no room for temporary files now", retry_after=30)
+
+
+def _check_once(form: FormData, several: AbstractSet[str]) -> None:
+    """Of two values of a field one would be passed over without a word."""
+    for name, many in Counter(name for name, _ in form.multi_items()).items():
+        if many > 1 and name not in several:
+            raise _twice(name)
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise _twice(next(name for name, many in Counter(name for name, _ in pairs).items() if many > 1))
+    return found
+
+
+def _twice(name: str) -> Problem:
+    return Problem(422, "usage", f"the field {name[:80]!r} is there twice")
 
 
 def _kind(request: Request) -> str:
@@ -316,6 +355,6 @@ def texts(form: FormData, *, without: set[str], either: AbstractSet[str] = froze
                 hint=hint if name == "background" else None,
             )
         if name in found:
-            raise Problem(422, "usage", f"the field {name[:80]!r} is there twice")
+            raise _twice(name)
         found[name] = value
     return found

@@ -11,7 +11,7 @@ import sqlite3
 import threading
 import time
 from contextlib import closing, contextmanager, suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeGuard
 
 from cutout.atomic import is_part, write_atomic
 from cutout.errors import CutoutError, OutputError
@@ -39,9 +39,9 @@ CREATE INDEX IF NOT EXISTS items_by_state ON items (state);
 """
 
 
-def too_many(most: int) -> Problem:
-    """A client has as many unfinished batches as it may."""
-    return Problem(429, "too-many-tasks", f"{most} of your batches are not finished", retry_after=5)
+def too_many(most: int, retry_after: int = 5) -> Problem:
+    """A client has as many unfinished batches as it may; `retry_after` is in seconds."""
+    return Problem(429, "too-many-tasks", f"{most} of your batches are not finished", retry_after=retry_after)
 
 
 class SqliteJobs:
@@ -64,21 +64,33 @@ class SqliteJobs:
         self._turn: dict[str, float] = {}  # when a client's picture was taken last
         self._guard = threading.Lock()
         self._claim = filelock.FileLock(folder / "in-use")
+        way_out = "choose another --folder"
         try:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             self._claim.acquire(timeout=0)
             self._base = sqlite3.connect(folder / "jobs.sqlite", check_same_thread=False, isolation_level=None)
-            self._base.execute("PRAGMA journal_mode = WAL")
-            self._base.execute("PRAGMA synchronous = FULL")  # accepted means on the disk
-            self._base.execute("PRAGMA foreign_keys = ON")
-            self._base.executescript(_TABLES)
-            self._recover()
+            try:
+                self._open()
+            except BaseException as error:
+                self._base.close()
+                if _is_damaged(error):
+                    way_out = f"move {folder / 'jobs.sqlite'} away (its batches are lost), or {way_out}"
+                raise
         except filelock.Timeout:
-            raise CutoutError(
-                f"another service keeps its batches in {folder}", hint="choose another --folder"
-            ) from None
+            raise CutoutError(f"another service keeps its batches in {folder}", hint=way_out) from None
         except (OSError, sqlite3.Error) as error:
-            raise CutoutError(f"batches cannot be kept in {folder}: {error}", hint="choose another --folder") from error
+            self._claim.release()
+            raise CutoutError(f"batches cannot be kept in {folder}: {error}", hint=way_out) from error
+
+    def _open(self) -> None:
+        self._base.execute("PRAGMA journal_mode = WAL")
+        self._base.execute("PRAGMA synchronous = FULL")  # accepted means on the disk
+        self._base.execute("PRAGMA foreign_keys = ON")
+        self._base.executescript(_TABLES)
+        (found,) = self._base.execute("PRAGMA quick_check(1)").fetchone()
+        if found != "ok":
+            raise sqlite3.DatabaseError(f"the database is damaged: {' '.join(found.split())}")
+        self._recover()
 
     def close(self) -> None:
         """See `Jobs`; the next process goes on."""
@@ -171,12 +183,12 @@ class SqliteJobs:
 
     def task(self, task: str) -> Task | None:
         """See `Jobs`."""
-        with self._guard:
-            found = self._base.execute(
+        with self._look() as base:
+            found = base.execute(
                 "SELECT client, expires FROM tasks WHERE id = ? AND (expires IS NULL OR expires > ?)",
                 (task, time.time()),
             ).fetchone()
-            rows = self._base.execute(
+            rows = base.execute(
                 "SELECT number, name, state, error, media FROM items WHERE task = ? ORDER BY number", (task,)
             ).fetchall()
         if found is None:
@@ -201,7 +213,7 @@ class SqliteJobs:
 
     def pending(self, client: str | None = None) -> int:
         """See `Jobs`."""
-        with self._guard:
+        with self._look():
             return self._unfinished(client)
 
     def _unfinished(self, client: str | None) -> int:
@@ -214,8 +226,8 @@ class SqliteJobs:
 
     def sweep(self) -> int:
         """Remove what has expired, and folders that belong to nothing; how many batches went."""
-        with self._guard:
-            late = [row[0] for row in self._base.execute("SELECT id FROM tasks WHERE expires <= ?", (time.time(),))]
+        with self._look() as base:
+            late = [row[0] for row in base.execute("SELECT id FROM tasks WHERE expires <= ?", (time.time(),))]
         for task in late:
             self.delete(task)
         self._tidy()
@@ -278,7 +290,18 @@ class SqliteJobs:
             except BaseException as error:
                 if self._base.in_transaction:  # SQLite has rolled back by itself where the disk was full
                     self._base.execute("ROLLBACK")
-                if isinstance(error, sqlite3.OperationalError):
+                if isinstance(error, sqlite3.OperationalError) or _is_damaged(error):
+                    raise _unkept(error) from error
+                raise
+
+    @contextmanager
+    def _look(self) -> Iterator[sqlite3.Connection]:
+        """Around what only reads."""
+        with self._guard:
+            try:
+                yield self._base
+            except sqlite3.DatabaseError as error:
+                if isinstance(error, sqlite3.OperationalError) or _is_damaged(error):
                     raise _unkept(error) from error
                 raise
 
@@ -288,6 +311,11 @@ _ID = re.compile(r"[\w-]{24}", re.ASCII)
 
 def _is_ours(path: Path) -> bool:
     return re.fullmatch(r"\d+\.(in|out)", path.name) is not None or is_part(path.name)
+
+
+def _is_damaged(error: BaseException) -> TypeGuard[sqlite3.DatabaseError]:
+    """Whether a database is none, or no longer one; further kinds of this error say something else."""
+    return type(error) is sqlite3.DatabaseError
 
 
 def _unkept(error: Exception) -> Problem:

@@ -8,9 +8,15 @@ from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.gc_collector import GCCollector
+from prometheus_client.metrics_core import GaugeMetricFamily
 from prometheus_client.process_collector import ProcessCollector
+from prometheus_client.registry import Collector
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from prometheus_client.metrics_core import Metric
+
     from cutout.service.engine import Done
     from cutout.service.queue import WorkQueue
 
@@ -52,7 +58,11 @@ class Metrics:
         self._running = Gauge("cutout_queue_running", "Pictures that are worked on.", registry=self.registry)
         self._inside = Gauge("cutout_queue_depth", "Requests in the house.", registry=self.registry)
         self._bound = Gauge("cutout_queue_limit", "Requests that may be in the house.", registry=self.registry)
-        self._batch = Gauge("cutout_batch_pending", "Pictures of batches not done yet.", registry=self.registry)
+        self._batch = _Known("cutout_batch_pending", "Pictures of batches not done yet; missing while it is not known.")
+        self.registry.register(self._batch)
+        self._store = Gauge(
+            "cutout_batch_store_up", "Whether the store of batches can be reached.", registry=self.registry
+        )
         self._gpu = _Card()
         self._gpu_memory = Gauge(
             "cutout_gpu_memory_bytes", "Memory in use on the graphics cards.", ["gpu"], registry=self.registry
@@ -71,13 +81,31 @@ class Metrics:
         for stage, milliseconds in done.ms.items():
             self.stages.labels(stage).observe(milliseconds / 1e3)
 
-    def text(self, *, device: str, pending: int) -> bytes:
-        """What a scrape gets; may ask the graphics card, so not for the event loop."""
-        self._batch.set(pending)
+    def text(self, *, device: str, pending: int | None) -> bytes:
+        """What a scrape gets; may ask the graphics card, so not for the event loop.
+
+        Args:
+            device: What the models run on.
+            pending: Pictures of batches that are not done; None where nobody knows, and no number would be true.
+        """
+        self._batch.value = pending
+        self._store.set(pending is not None)
         if device != "cpu":
             for name, used in self._gpu.memory().items():
                 self._gpu_memory.labels(name).set(used)
         return generate_latest(self.registry)
+
+
+class _Known(Collector):
+    """A gauge that is left out while its value is not known."""
+
+    def __init__(self, name: str, text: str) -> None:
+        self._name, self._text = name, text
+        self.value: int | None = None
+
+    def collect(self) -> Iterator[Metric]:
+        if self.value is not None:
+            yield GaugeMetricFamily(self._name, self._text, value=self.value)
 
 
 class _Card:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import secrets
+import socket
 from typing import TYPE_CHECKING, Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -17,10 +20,22 @@ HEAD_BYTES = 64 * 1024
 HEAD_SECONDS = 30.0
 """From the first byte of a request, or the start of the connection, until the last header is there."""
 
-_TOO_LONG = (
-    b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-type: text/plain\r\nconnection: close\r\n"
-    b"content-length: 39\r\n\r\nthe headers of the request are too long"
-)
+LOOK_SECONDS = 0.25
+"""Between two looks whether a client that sends nothing more is still there."""
+
+_CLOSED = 7  # TCP_CLOSE: the other side has answered that nobody is there
+
+
+def _refusal(status: str, kind: str, message: str) -> bytes:
+    """An answer in the shape of all errors, for what never becomes a request."""
+    request_id = secrets.token_hex(8)
+    error = {"kind": kind, "message": message, "hint": None, "request_id": request_id}
+    body = json.dumps({"error": error}).encode()
+    head = (
+        f"HTTP/1.1 {status}\r\ncontent-type: application/json\r\nx-content-type-options: nosniff\r\n"
+        f"x-request-id: {request_id}\r\ncontent-length: {len(body)}\r\nconnection: close\r\n\r\n"
+    )
+    return head.encode() + body
 
 
 class _TooLongError(Exception):
@@ -37,6 +52,7 @@ class Protocol(HttpToolsProtocol):
         self._too_long = False
         self._in_body = False
         self._alarm: asyncio.TimerHandle | None = None
+        self._look: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """See asyncio."""
@@ -46,6 +62,8 @@ class Protocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """See asyncio."""
         self._disarm()
+        if self._look is not None:
+            self._look.cancel()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -63,11 +81,34 @@ class Protocol(HttpToolsProtocol):
 
     def send_400_response(self, msg: str) -> None:
         """Refuse what is no request, or one that is too long."""
-        if not self._too_long:
-            super().send_400_response(msg)
-            return
-        self.transport.write(_TOO_LONG)
+        if self._too_long:
+            text = f"the headers of the request are longer than {HEAD_BYTES // 1024} KB"
+            self.transport.write(_refusal("431 Request Header Fields Too Large", "too-long", text))
+        else:
+            self.transport.write(_refusal("400 Bad Request", "request", msg or "this is not an HTTP request"))
         self.transport.close()
+
+    def eof_received(self) -> bool | None:  # type: ignore[override]
+        """The client sends nothing more: it has gone, or has only said so and waits for its answer.
+
+        Which of them shows when something is sent to it: who has gone refuses it. So it is sent a provisional answer,
+        which every client of HTTP/1.1 passes over, and watched until it has its own.
+        """
+        cycle: Any = self.cycle
+        waits = cycle is not None and not cycle.response_complete and not self._in_body
+        if not waits or self.pipeline or self.scope["http_version"] != "1.1" or _state(self.transport) is None:
+            return None  # there is nothing to answer, or no way to tell: the connection is closed
+        cycle.keep_alive = False
+        if not cycle.response_started:
+            self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        self._watch()
+        return True
+
+    def _watch(self) -> None:
+        if _state(self.transport) == _CLOSED:
+            self.transport.abort()
+        elif not self.transport.is_closing():
+            self._look = self.loop.call_later(LOOK_SECONDS, self._watch)
 
     def on_message_begin(self) -> None:
         """A request begins."""
@@ -126,3 +167,12 @@ class Protocol(HttpToolsProtocol):
             self._arm()  # an earlier request of this connection is still being answered
         elif not self.transport.is_closing():
             self.transport.close()
+
+
+def _state(transport: asyncio.Transport) -> int | None:
+    """The state of a TCP connection, where the system tells; Linux does."""
+    connection = transport.get_extra_info("socket")
+    try:
+        return int(connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0])
+    except (AttributeError, OSError):
+        return None

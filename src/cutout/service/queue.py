@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ExpiredError", "OverloadedError", "WorkQueue"]
 
+_LONGEST_AWAY = 600  # seconds after which a client is told to come again at most
 _RESERVED_EACH = 2
 _RESERVE = 4  # a quarter of the queue on top, for clients that have next to nothing in it
 
@@ -68,6 +69,7 @@ class WorkQueue:
         self._inside: Counter[str] = Counter()
         self._running = 0
         self._seconds = 0.5  # of one ticket, a moving average
+        self._begun: dict[Future[Any], float] = {}  # since when each ticket is worked on
         self._closed = False
         self._threads = [
             threading.Thread(target=self._work, name=f"cutout-worker-{number}", daemon=True)
@@ -111,7 +113,7 @@ class WorkQueue:
             if self._closed or not (
                 total < self.bound or (own < _RESERVED_EACH and total < self.bound + max(1, self.bound // _RESERVE))
             ):
-                raise OverloadedError(self._retry_after())
+                raise OverloadedError(self._retry_after(self._inside.total() / 2))
             self._inside[client] = own + 1
 
     def leave(self, client: str) -> None:
@@ -136,7 +138,7 @@ class WorkQueue:
         ticket.future.add_done_callback(partial(self._give_up, lane))  # no ticket in it: a cycle would keep the result
         with self._lock:
             if self._closed:
-                raise OverloadedError(self._retry_after())
+                raise OverloadedError(self._retry_after(self._inside.total() / 2))
             self._lanes.setdefault(lane, deque()).append(ticket)
             self._lock.notify()
         return ticket.future
@@ -152,8 +154,19 @@ class WorkQueue:
     def _waiting(self) -> int:
         return sum(map(len, self._lanes.values()))
 
-    def _retry_after(self) -> int:
-        return min(60, max(1, math.ceil(self._inside.total() * self._seconds / self.workers / 2)))
+    def retry_after(self, pictures: float | None = None) -> int:
+        """Seconds until about so many pictures are done, for clients that shall come again; 1 to 600.
+
+        Args:
+            pictures: None for half of what is in the house: who comes again then is let in.
+        """
+        with self._lock:
+            return self._retry_after(self._inside.total() / 2 if pictures is None else pictures)
+
+    def _retry_after(self, pictures: float) -> int:
+        # what takes long now shows in no average before it is finished
+        longest = time.monotonic() - min(self._begun.values(), default=time.monotonic())
+        return min(_LONGEST_AWAY, max(1, math.ceil(pictures * max(self._seconds, longest) / self.workers)))
 
     def _next(self) -> tuple[_Ticket, Callable[[bool], Any], bool] | None:
         """The next ticket of the lane whose turn it is, its work, whether it is the only one; None when all is over."""
@@ -190,21 +203,24 @@ class WorkQueue:
         while (taken := self._next()) is not None:
             ticket, work, alone = taken
             started = time.monotonic()
+            with self._lock:
+                self._begun[ticket.future] = started
             try:
                 if started > ticket.deadline:
                     raise ExpiredError("the request waited too long in the queue", hint="try again later")
                 result = work(alone)
             except BaseException as error:  # noqa: BLE001 - whoever waits is told
-                self._done(None)
+                self._done(ticket.future, None)
                 ticket.future.set_exception(error)
             else:
-                self._done(time.monotonic() - started)
+                self._done(ticket.future, time.monotonic() - started)
                 ticket.future.set_result(result)
                 del result
             del ticket, work, taken  # a waiting worker keeps no picture alive
 
-    def _done(self, seconds: float | None) -> None:
+    def _done(self, future: Future[Any], seconds: float | None) -> None:
         with self._lock:
+            del self._begun[future]
             self._running -= 1
             if seconds is not None:
                 self._seconds += 0.1 * (seconds - self._seconds)

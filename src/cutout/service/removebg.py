@@ -1,5 +1,6 @@
 """remove.bg's interface over this service: its clients work when their base address is changed."""
 
+import asyncio
 import base64
 import binascii
 import io
@@ -17,12 +18,13 @@ from cutout import codec
 from cutout.choices import OutputFormat
 from cutout.options import RemoveOptions
 from cutout.service import form
+from cutout.service.answers import disposition, picture_headers
 from cutout.service.describe import PICTURE
 from cutout.service.engine import Done, media_type
 from cutout.service.fetch import fetch
-from cutout.service.guard import header_text
 from cutout.service.intake import Intake
 from cutout.service.problems import Problem
+from cutout.specs import parse_color
 
 __all__ = ["router"]
 
@@ -55,6 +57,9 @@ _WORDS: dict[str, Any] = {
 }
 _SHORT = {name for name in _WORDS if not name.endswith(("_b64", "_url"))}
 _LONGEST = 1000
+for _name in _SHORT:
+    if _WORDS[_name] == {"type": "string"}:
+        _WORDS[_name] = {"type": "string", "maxLength": _LONGEST}
 
 
 class House(Protocol):
@@ -87,6 +92,7 @@ def router(house: House) -> APIRouter:
     async def removebg(request: Request) -> Response:
         """Remove the background of one picture, as remove.bg does."""
         intake = house.ready()
+        started = asyncio.get_running_loop().time()
         async with intake.any_form(request) as fields:
             words = {name: value for name, value in fields.items() if isinstance(value, str) and value}
             words |= {name: "file" for name in fields if isinstance(fields[name], UploadFile)}
@@ -108,10 +114,12 @@ def router(house: House) -> APIRouter:
                 done = await intake.cut(request, data, wish)
             finally:
                 intake.drop(background)
+            data, kind, ending = done.data, media_type(done.output_format), done.output_format.value
             if words.get("format", "").lower() == "zip":
-                packed = await intake.aside(request, lambda: _zip(done.data))
-                return _answer(request, done, packed, "application/zip")
-            return _answer(request, done, done.data, media_type(done.output_format))
+                data, kind, ending = await intake.aside(request, lambda: _zip(done.data)), "application/zip", "zip"
+            headers = picture_headers(done, asyncio.get_running_loop().time() - started)
+            headers["Content-Disposition"] = disposition(getattr(fields.get("image_file"), "filename", ""), ending)
+            return _answer(request, done, data, kind, headers)
 
     return routes
 
@@ -171,7 +179,7 @@ async def _fetched(request: Request, intake: Intake, url: str) -> bytes:
         raise Problem(
             400, "url-off", "this service fetches no pictures", hint="it is started with --image-url if it should"
         )
-    data = await intake.waited(request, lambda: fetch(url, max_bytes=settings.max_body, private=settings.fetch_private))
+    data = await intake.waited(request, fetch(url, max_bytes=settings.max_body, private=settings.fetch_private))
     return intake.checked(data)
 
 
@@ -202,7 +210,7 @@ def _values(words: Mapping[str, str]) -> dict[str, str]:
     if channels == "alpha" and words.get("format", "").lower() != "zip":  # which holds the mask anyway
         values["mask"] = "true"
     elif color := words.get("bg_color"):
-        values["background"] = f"#{color}" if _HEX.fullmatch(color) else color
+        values["background"] = _color(color)
     return values
 
 
@@ -225,10 +233,19 @@ def _format(words: Mapping[str, str]) -> str:
     if asked not in {"auto", "png", "jpg", "jpeg", "webp", "zip"}:
         raise _bad("format", f"format is {asked[:40]!r}, but it must be one of auto, png, jpg, webp, zip")
     opaque = (
-        any(name in words for name in ("bg_color", "bg_image_url", "bg_image_file"))
-        and words.get("channels") != "alpha"
-    )
+        any(name in words for name in ("bg_image_url", "bg_image_file")) or _is_opaque(words.get("bg_color"))
+    ) and words.get("channels") != "alpha"
     return {"auto": "jpg" if opaque else "png", "zip": "png"}.get(asked, asked)
+
+
+def _color(text: str) -> str:
+    return f"#{text}" if _HEX.fullmatch(text) else text
+
+
+def _is_opaque(text: str | None) -> bool:
+    """Whether a background leaves nothing to see through; what is no colour is told later."""
+    found = parse_color(_color(text)) if text else None
+    return bool(text) and text != "transparent" and (found is None or found[3] == 255)
 
 
 def _yes(name: str, text: str) -> bool:
@@ -282,11 +299,10 @@ def _zip(png: bytes) -> bytes:
     return buffer.getvalue()
 
 
-def _answer(request: Request, done: Done, data: bytes, kind: str) -> Response:
-    width, height = (str(side) for side in done.size)
-    headers = {"X-Width": width, "X-Height": height, "X-Type": "other", "X-Credits-Charged": "0"}
-    headers["X-Model-Version"] = header_text(done.model)
+def _answer(request: Request, done: Done, data: bytes, kind: str, headers: dict[str, str]) -> Response:
+    headers |= {"X-Type": "other", "X-Credits-Charged": "0"}
     if "application/json" in request.headers.get("accept", ""):
+        del headers["Content-Disposition"]
         whole = {"result_b64": base64.b64encode(data).decode(), "foreground_width": done.size[0]}
         whole["foreground_height"] = done.size[1]
         return Response(json.dumps({"data": whole}), media_type="application/json", headers=headers)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import signal
 import socket
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import uvicorn
@@ -13,6 +15,7 @@ from cutout.errors import CutoutError
 from cutout.service import logs
 from cutout.service.app import create_app
 from cutout.service.engine import Engine
+from cutout.service.origins import default_hosts, is_loopback
 from cutout.service.protocol import Protocol
 
 if TYPE_CHECKING:
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["configure", "serve"]
 
+_WAITING = 2048  # connections that nobody has taken yet; what uvicorn asks for
 _KEEP_ALIVE = 75  # seconds; a proxy must be the first to close an idle connection, or its next request is lost
 
 
@@ -50,12 +54,19 @@ def serve(
         CutoutError: The port is taken, or a model is missing, which may show only while it serves.
     """
     logs.set_up(log_format)
-    engine = Engine(settings, warn=lambda text: logs.event("warning", text=text)) if preload else None
-    app = create_app(settings, engine)
+    if not settings.allowed_hosts:
+        settings = replace(settings, allowed_hosts=default_hosts(host, keys=bool(settings.api_keys)))
+    app = create_app(settings)
     config = configure(app, settings, host=host, port=port, trust_proxy=trust_proxy)
-    listener = _listen(config)
+    # what is in the way is told before anything that takes its time, and before anybody is told to come
+    listener = _bound(host, port)
+    app.state.house.open_jobs()
+    engine = Engine(settings, warn=lambda text: logs.event("warning", text=text)) if preload else None
+    if engine is not None:
+        app.state.house.give(engine)
+    _listen(listener, host, port)
     where = listener.getsockname()
-    if not settings.api_keys and not where[0].startswith(("127.", "::1")):
+    if not settings.api_keys and not is_loopback(where[0]):
         logs.event("warning", text="other machines may use this service without an API key", host=where[0])
     logs.event("listening", url=f"http://{where[0]}:{where[1]}")
     server = _Server(config)
@@ -110,16 +121,31 @@ class _Server(uvicorn.Server):
                 signal.signal(number, handler)
 
 
-def _listen(config: uvicorn.Config) -> socket.socket:
-    family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
+def _bound(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((config.host, config.port))
-    except OSError as error:
+        listener.bind((host, port))
+    except (OSError, UnicodeError) as error:
         listener.close()
-        raise CutoutError(
-            f"cannot listen on {config.host} port {config.port}: {error.strerror or error}",
-            hint="choose another --port",
-        ) from error
+        raise _in_the_way(host, port, error) from error
     return listener
+
+
+def _listen(listener: socket.socket, host: str, port: int) -> None:
+    try:
+        listener.listen(_WAITING)
+    except OSError as error:  # another one was quicker
+        listener.close()
+        raise _in_the_way(host, port, error) from error
+
+
+def _in_the_way(host: str, port: int, error: Exception) -> CutoutError:
+    number = error.errno if isinstance(error, OSError) else None
+    hint = {errno.EADDRINUSE: "choose another --port; 0 takes a free one", errno.EACCES: "choose a --port above 1023"}
+    why = getattr(error, "strerror", None) or str(error)
+    return CutoutError(
+        f"cannot listen on {host} port {port}: {why}",
+        hint=hint.get(number or 0, "choose another --host: an address of this machine, or 0.0.0.0 for all"),
+    )

@@ -30,6 +30,7 @@ class Settings:
         expiry: Seconds that a finished batch can be fetched.
         api_keys: Who may use the service; empty lets everybody.
         origins: Web origins whose pages may call the service.
+        allowed_hosts: Names by which requests may call it, beside `localhost` and addresses; see `origins`.
         image_url: Whether the service may fetch pictures from the network.
         fetch_private: Whether it may fetch them from private addresses too.
         folder: Where batches are kept.
@@ -52,6 +53,7 @@ class Settings:
     expiry: float = 300.0
     api_keys: tuple[str, ...] = ()
     origins: tuple[str, ...] = ()
+    allowed_hosts: tuple[str, ...] = ()
     image_url: bool = False
     fetch_private: bool = False
     folder: Path = field(default_factory=lambda: data_home() / "service")
@@ -71,6 +73,10 @@ class Settings:
             raise UsageError(f"--broker {self.broker!r} is not of the form redis://host:port/number")
         if any(len(key) < _SHORTEST_KEY for key in self.api_keys):
             raise UsageError(f"an API key has fewer than {_SHORTEST_KEY} characters", hint="openssl rand -hex 20")
+        if not all(key.isprintable() and key == key.strip() for key in self.api_keys):
+            raise UsageError(
+                "an API key has spaces around it or signs that no header holds", hint="openssl rand -hex 20"
+            )
 
     @property
     def model_names(self) -> tuple[str, ...]:
