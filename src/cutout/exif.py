@@ -10,7 +10,7 @@ import struct
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
-__all__ = ["Entry", "Exif", "build", "pages", "parse", "reorder"]
+__all__ = ["Entry", "Exif", "build", "parse", "reorder"]
 
 _WIDTHS = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4}
 """Bytes of one value by its type."""
@@ -126,24 +126,6 @@ def parse(block: bytes, *, directory: int | None = None) -> Exif:
     if not found:
         raise ValueError("nothing in it can be read")
     return found
-
-
-def pages(tiff: bytes) -> list[int]:
-    """Where the directories of a TIFF file's pages start; empty for one of 64-bit addresses, and for none."""
-    order = {b"II*\0": "<", b"MM\0*": ">"}.get(tiff[:4])
-    found: dict[int, None] = {}
-    try:
-        at = struct.unpack_from((order or "") + "I", tiff, 4)[0] if order else 0
-        while at and at not in found and len(found) < _MOST_PAGES:
-            (count,) = struct.unpack_from(f"{order}H", tiff, at)
-            found[at] = None
-            (at,) = struct.unpack_from(f"{order}I", tiff, at + 2 + 12 * count)
-    except struct.error:
-        pass
-    return list(found)
-
-
-_MOST_PAGES = 100_000
 
 
 class _Reader:

@@ -55,10 +55,6 @@ class Picture:
     duration: float = 0.0
     loop: int = 0
 
-    def alone(self) -> Picture:
-        """The same where the first frame is all that is wanted, so that nothing needs to be said of the others."""
-        return replace(self, frames=1, notes=tuple(note for note in self.notes if not note.startswith(ONLY_FIRST)))
-
 
 def read(
     image: Image.Image,
@@ -67,6 +63,7 @@ def read(
     tiff: tuple[bytes, int] | None = None,
     deep: _Deep | None = None,
     screen: tuple[int, int] | None = None,
+    before: Picture | None = None,
 ) -> Picture:
     """An image as a picture.
 
@@ -76,6 +73,7 @@ def read(
         tiff: For a page of a TIFF file, the file's bytes and where the page's directory starts.
         deep: Gives colours of 16 bits for the loaded image, or None.
         screen: For a further frame, the size of the first.
+        before: For a further frame of an animation, the first: what travels beside it is not read for each anew.
 
     Raises:
         PictureError: It has no pixels.
@@ -85,7 +83,10 @@ def read(
         raise PictureError(f"the picture has no pixels ({image.width}×{image.height})")
     image.load()
     orientation = _orientation(image)
-    metadata, notes = _metadata(image, tiff)
+    if before is None:
+        metadata, notes = _metadata(image, tiff)
+    else:
+        metadata, notes = replace(before.metadata, icc=image.info.get("icc_profile") or None), before.notes
     whole = image
     if screen is not None and image.size != screen and image.format == "GIF":  # as browsers do
         whole = image.crop((0, 0, *screen))
