@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from PIL import GifImagePlugin, Image, TiffImagePlugin
+from PIL import GifImagePlugin, Image, PngImagePlugin, TiffImagePlugin
 from small import ORANGE, brightness_model, half
 
 from cutout import codec, preflight, structure, xmp
@@ -24,10 +24,12 @@ from cutout import picture as picture_module
 from cutout.batch import Encoding, transform
 from cutout.choices import OutputFormat
 from cutout.codec import TooLargeError, decode, film
+from cutout.deep import encode_png16
 from cutout.errors import PictureError
 from cutout.options import RemoveOptions
 from cutout.pipeline import Remover
 from cutout.pixel_limit import allowing
+from cutout.pngchunks import Animation
 from cutout.stages import Stages
 
 if TYPE_CHECKING:
@@ -302,6 +304,34 @@ def test_a_webp_is_held_to_the_limit_before_it_is_opened(kind: str, monkeypatch:
     monkeypatch.setattr(codec, "_open", lambda *_: pytest.fail("it was opened"))
     with pytest.raises(TooLargeError, match="16000×16000 = 256 megapixels, more than the limit of 255"):
         decode(data, max_pixels=255_000_000)
+
+
+@pytest.mark.parametrize("kind", ["GIF", "WEBP"])
+def test_an_animation_is_not_much_larger_than_its_first_frame(kind: str, tmp_path: Path) -> None:
+    """A WebP of 94 kB that announces 256 megapixels for frames of 600 × 400 took 4 GB."""
+    buffer = io.BytesIO()
+    frames = [Image.new("RGB", (60, 40), (shade, 0, 0)) for shade in (10, 200)]
+    frames[0].save(buffer, kind, save_all=True, append_images=frames[1:])
+    data = bytearray(buffer.getvalue())
+    if kind == "GIF":
+        data[6:10] = struct.pack("<HH", 15_000, 17_000)
+    else:
+        data[24:30] = (14_999).to_bytes(3, "little") + (16_999).to_bytes(3, "little")
+    for call in ("decode(data, alone=True)", "list(film(data))"):
+        error, text = poor(bytes(data), tmp_path, call)
+        assert error == "PictureError"
+        assert text.startswith("the animation has 15000×17000 pixels, but its first frame 60×40")
+
+
+def test_a_second_look_at_16_bits_goes_along_with_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each frame used to be reached from the beginning, by decoding all before it."""
+    animation = Animation(30, 0)
+    for number in range(30):
+        colors = np.full((8, 8, 3), 300 * number, np.uint16)
+        animation.add(encode_png16(colors, None, [(b"tRNS", struct.pack(">3H", 301, 301, 301))]), 100)
+    seeks = counted(monkeypatch, PngImagePlugin.PngImageFile, "_seek")
+    assert len(list(film(animation.finish()))) == 30
+    assert len(seeks) <= 60
 
 
 def test_the_tiles_of_a_tiff_are_held_to_its_size() -> None:

@@ -81,7 +81,8 @@ def decode(
         first, count = frames.numbers[0], len(frames.numbers)
         if first != image.tell():
             image.seek(first)
-        picture = _frame(file.data, image, frames, max_size=max_size, max_pixels=max_pixels, deep=deep)
+        how = partial(_frame, file.data, image, frames, _Second(file.data))
+        picture = how(max_size=max_size, max_pixels=max_pixels, deep=deep)
         notes = (*file.notes, *frames.notes, *picture.notes)
         rgb = _detached(image) if picture.rgb is image else picture.rgb
         rgb.info = {}  # what still holds is in the metadata; encoders would take the rest from here
@@ -122,7 +123,9 @@ def film(
             )
         if image.format == "GIF":  # Pillow allocates a frame's place while it seeks
             check_gif(file.data, count + 1, max_pixels)
-        how = partial(_frame, file.data, image, frames, max_size=max_size, max_pixels=max_pixels, deep=deep)
+        how = partial(
+            _frame, file.data, image, frames, _Second(file.data), max_size=max_size, max_pixels=max_pixels, deep=deep
+        )
         size: tuple[int, int] | None = None
         first: Picture | None = None
         for place, number in enumerate(frames.numbers, 1):
@@ -238,10 +241,25 @@ def _detached(image: Image.Image) -> Image.Image:
     return plain
 
 
+class _Second:
+    """The same file opened once more, going through its frames beside the first."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self._image: Image.Image | None = None
+
+    def at(self, number: int) -> Image.Image:
+        """The image at a frame, none of whose numbers is lower than the one before."""
+        self._image = self._image or _open(self._data, None)
+        self._image.seek(number)
+        return self._image
+
+
 def _frame(
     data: bytes,
     image: Image.Image,
     frames: _Frames,
+    second: _Second,
     *,
     max_size: int | None,
     max_pixels: int,
@@ -257,14 +275,8 @@ def _frame(
     if max_size is not None:
         image.draft(None, (max_size, max_size))
     number = image.tell()
-
-    def again() -> Image.Image:
-        second = _open(data, None)
-        second.seek(number)
-        return second
-
     wide = (deep and sixteen.is_deep(image)) or sixteen.has_key(image)
-    wanted = partial(sixteen.read, again=again) if wide else None
+    wanted = partial(sixteen.read, again=partial(second.at, number)) if wide else None
     at = frames.pages.get(number)
     tiff = None if at is None else (data, at)
     picture = read(image, max_size, tiff=tiff, deep=wanted, screen=screen, before=before)

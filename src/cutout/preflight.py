@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from cutout.errors import PictureError
-from cutout.structure import PngChunk, announced_size, gif, icon_pixels, jpeg, png_chunks
+from cutout.structure import PngChunk, announced_size, gif, icon_pixels, jpeg, png_chunks, webp_first
 
 __all__ = ["Prepared", "TooLargeError", "check_gif", "check_size", "prepare", "too_large"]
 
@@ -52,6 +52,8 @@ def prepare(data: bytes, kind: str | None, max_pixels: int) -> Prepared:
             _check_icon(data)
         case "GIF":
             check_gif(data, 1, max_pixels)
+        case "WebP" if size and (first := webp_first(data)):
+            _check_screen(size, first)
         case "JPEG":
             return _jpeg(data, max_pixels)
         case "PNG":
@@ -87,6 +89,7 @@ def check_gif(data: bytes, most: int, max_pixels: int) -> int:
     """
     found = gif(data, most)
     check_size(found.size, max_pixels)
+    _check_screen(found.size, found.first)
     if found.cut_short:
         raise PictureError(
             f"the GIF file is cut short in its frame {found.frames + 1}",
@@ -95,6 +98,17 @@ def check_gif(data: bytes, most: int, max_pixels: int) -> int:
     return found.frames
 
 
+def _check_screen(size: tuple[int, int], first: tuple[int, int]) -> None:
+    """Refuse an animation whose first frame is lost in it: all of it is allocated, several times."""
+    if size[0] * size[1] > max(_LARGEST_SCREEN, _LOST * first[0] * first[1]):
+        raise PictureError(
+            f"the animation has {size[0]}×{size[1]} pixels, but its first frame {first[0]}×{first[1]}: "
+            "no program writes that",
+            hint=_SAVE_ANEW,
+        )
+
+
+_LARGEST_SCREEN, _LOST = 4096 * 4096, 16
 _LARGEST_ICON = 4096 * 4096
 """Pixels; icons that programs make have 256 × 256, at most 1024 × 1024."""
 

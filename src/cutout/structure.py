@@ -24,6 +24,7 @@ __all__ = [
     "png_chunks",
     "png_frames",
     "tiff_pages",
+    "webp_first",
 ]
 
 
@@ -36,6 +37,8 @@ class Gif(NamedTuple):
     """Another one begins and is not all there."""
     size: tuple[int, int]
     """Width and height of what a decoder needs for them: the screen, made larger by frames that reach beyond it."""
+    first: tuple[int, int]
+    """Width and height of the first one."""
 
 
 _BLOCK = re.compile(rb"[!,;]")
@@ -48,7 +51,8 @@ def gif(data: bytes, most: int) -> Gif:
     follows bytes that are no block is not looked at, as browsers do, except before the first frame.
     """
     count, at = 0, 13 + _color_table(data, 10)
-    size = struct.unpack_from("<HH", data, 6) if len(data) >= 10 else (0, 0)
+    size = _two("<HH", data, 6) if len(data) >= 10 else (0, 0)
+    first = (0, 0)
     while count < most:
         if not count:
             found = _BLOCK.search(data, at)
@@ -59,14 +63,15 @@ def gif(data: bytes, most: int) -> Gif:
         if is_frame and len(data) >= at + 9:
             left, top, width, height = struct.unpack_from("<4H", data, at + 1)
             size = max(size[0], left + width), max(size[1], top + height)
+            first = first if count else (width, height)
         at += 11 + _color_table(data, at + 9) if is_frame else 2
         while at < len(data) and data[at]:
             at += 1 + data[at]
         if at >= len(data):
-            return Gif(count, cut_short=True, size=size)
+            return Gif(count, cut_short=True, size=size, first=first)
         count += is_frame
         at += 1
-    return Gif(count, cut_short=False, size=size)
+    return Gif(count, cut_short=False, size=size, first=first)
 
 
 def _color_table(data: bytes, at: int) -> int:
@@ -240,6 +245,22 @@ def _webp_size(head: bytes) -> tuple[int, int] | None:
             return int.from_bytes(head[26:28], "little") & 0x3FFF, int.from_bytes(head[28:30], "little") & 0x3FFF
         case _:
             return None
+
+
+def webp_first(data: bytes) -> tuple[int, int] | None:
+    """Width and height of the first frame of an animated WebP; None where there is none."""
+    at = 12
+    for _ in range(_MOST_BEFORE):
+        if data[at : at + 4] == b"ANMF" and len(data) >= at + 20:
+            width, height = (int.from_bytes(data[at + place : at + place + 3], "little") for place in (14, 17))
+            return width + 1, height + 1
+        length = int.from_bytes(data[at + 4 : at + 8], "little")
+        at += 8 + length + length % 2
+    return None
+
+
+_MOST_BEFORE = 100
+"""Chunks of a WebP before its first frame: three, and what nobody knows."""
 
 
 def icon_pixels(data: bytes) -> int:
