@@ -19,7 +19,7 @@ import pytest
 from PIL import GifImagePlugin, Image, PngImagePlugin, TiffImagePlugin
 from small import ORANGE, brightness_model, half
 
-from cutout import codec, preflight, structure, xmp
+from cutout import codec, exif, preflight, structure, xmp
 from cutout import picture as picture_module
 from cutout.batch import Encoding, transform
 from cutout.choices import OutputFormat
@@ -270,6 +270,67 @@ def test_an_icon_cannot_hide_its_size_behind_another_chunk(where: str, monkeypat
         decode(icon)
 
 
+@pytest.mark.parametrize("tag", [273, 324], ids=["strips", "tiles"])
+@pytest.mark.parametrize("second", [False, True])
+def test_a_tiff_of_a_million_strips_for_eight_rows_is_refused(
+    tag: int, second: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of five millions, Pillow made a list that took a minute and a gigabyte."""
+    data = bytearray(tiff(2))
+    at = (list(structure.tiff_pages(bytes(data), 2).values()))[second] + 2 + 12 * 6
+    struct.pack_into("<HHI", data, at, tag, 4, 1_000_000)
+    monkeypatch.setattr(TiffImagePlugin.TiffImageFile, "_setup", lambda _: pytest.fail("it was opened"))
+    if second:
+        assert len(preflight.find_pages(bytes(data), 1)) == 1
+    with pytest.raises(PictureError, match="1000000 strips or tiles for 8×8 pixels"):
+        preflight.find_pages(bytes(data), 2)
+    if not second:
+        with pytest.raises(PictureError, match="1000000 strips or tiles"):
+            decode(bytes(data), alone=True)
+
+
+@pytest.mark.parametrize("how", [{}, {"compression": "tiff_lzw"}, {"strip_size": 1}], ids=["one", "LZW", "rows"])
+def test_as_many_strips_as_there_are_rows_are_usual(how: dict[str, Any]) -> None:
+    buffer = io.BytesIO()
+    Image.new("RGB", (7, 3000), ORANGE).save(buffer, "TIFF", **how)
+    assert decode(buffer.getvalue()).rgb.getpixel((6, 2999)) == ORANGE
+
+
+@pytest.mark.parametrize("block", [b"\x21\xfe\1a\0", b"\x21\xf9\4\0\0\0\0\0"], ids=["comments", "controls"])
+def test_a_gif_of_a_million_comments_is_refused(block: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pillow reads them one by one, and keeps them."""
+    monkeypatch.setattr(codec, "_open", lambda *_: pytest.fail("it was opened"))
+    with pytest.raises(PictureError, match="more than 200000 blocks before a frame"):
+        decode(gif(block * 300_000 + gif_frame(10, 10)))
+    assert structure.gif(gif(block * 5 + gif_frame(10, 10), block * 7 + gif_frame(10, 10)), 9).blocks <= 2 * 7 + 4
+
+
+def test_a_jpeg_2000_picture_of_which_most_tiles_are_missing_is_cut_short() -> None:
+    """263 bytes of 256 megapixels were a picture, grey all over."""
+    buffer = io.BytesIO()
+    Image.new("RGB", (64, 48), ORANGE).save(buffer, "JPEG2000")
+    data = bytearray(buffer.getvalue())
+    sizes, header = data.index(b"\xff\x51"), data.index(b"ihdr")
+    assert structure.jpeg_2000_tiles(bytes(data)) == 1
+    struct.pack_into(">II", data, sizes + 6, 12_800, 6_400)
+    struct.pack_into(">II", data, sizes + 22, 64, 64)
+    struct.pack_into(">II", data, header + 4, 6_400, 12_800)
+    assert structure.jpeg_2000_tiles(bytes(data)) == 200 * 100
+    with pytest.raises(PictureError, match="cut short: most of its tiles are missing"):
+        decode(bytes(data))
+
+
+def test_an_exif_block_of_tens_of_thousands_of_entries_is_read_in_part_and_said_so() -> None:
+    """Pillow takes a tenth of a millisecond and more for each."""
+    entries = b"".join(struct.pack("<HHII", tag, 5, 8, 26) for tag in range(60_000))
+    main = struct.pack("<HHHII", 1, 0x8769, 4, 1, 26) + bytes(4)
+    block = b"II*\0" + struct.pack("<I", 8) + main + struct.pack("<H", 60_000) + entries + bytes(100)
+    assert len(exif.parse(block).exif) <= 4096
+    picture = decode(png(chunk(b"eXIf", block)))
+    assert len(picture.notes) == 1
+    assert "EXIF block" in picture.notes[0]
+
+
 # --- sizes ---
 
 
@@ -433,9 +494,9 @@ def test_thousands_of_exif_segments_are_left_out_and_said_so(tmp_path: Path) -> 
 
 
 def test_an_exif_block_of_usual_size_is_not_touched() -> None:
-    exif = Image.Exif()
-    exif[0x010E] = "a" * 60_000
-    data = jpeg(exif=exif)
+    block = Image.Exif()
+    block[0x010E] = "a" * 60_000
+    data = jpeg(exif=block)
     assert preflight.prepare(data, "JPEG", 10_000).data is data
     assert b"a" * 60_000 in (decode(data).metadata.exif or b"")
 
@@ -604,9 +665,9 @@ def test_a_packet_beyond_all_measure_is_no_packet(packet: bytes, text: str) -> N
 def test_what_lies_beside_an_animation_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
     buffer = io.BytesIO()
     frames = [Image.new("RGB", (8, 8), (shade, 0, 0)) for shade in range(10)]
-    exif = Image.Exif()
-    exif[0x010E] = "a flower"
-    frames[0].save(buffer, "WEBP", save_all=True, append_images=frames[1:], xmp=PACKET % b"a", exif=exif)
+    block = Image.Exif()
+    block[0x010E] = "a flower"
+    frames[0].save(buffer, "WEBP", save_all=True, append_images=frames[1:], xmp=PACKET % b"a", exif=block)
     calls = counted(monkeypatch, picture_module, "read_exif")
     pictures: list[Picture] = list(film(buffer.getvalue()))
     assert len(calls) == 1

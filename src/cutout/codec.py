@@ -19,9 +19,9 @@ from cutout.errors import CutoutError, OutputError, PictureError
 from cutout.metadata import Metadata
 from cutout.picture import ONLY_FIRST, Picture, read
 from cutout.pixel_limit import allowing
-from cutout.preflight import Prepared, TooLargeError, check_gif, check_size, prepare, too_large
+from cutout.preflight import Prepared, TooLargeError, check_gif, check_size, find_pages, prepare, too_large
 from cutout.sniff import HEAD, is_camera_raw, sniff
-from cutout.structure import gif, png_frames, tiff_pages
+from cutout.structure import gif, png_frames
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -210,7 +210,7 @@ def _frames(image: Image.Image, data: bytes, most: int) -> _Frames:
             found = gif(data, most)
             return _Frames(range(max(1, min(most, found.frames + found.cut_short))))
         case "TIFF":
-            pages = tiff_pages(data, most)
+            pages = find_pages(data, most)
             return _Frames(list(pages) or [0], pages)
         case "PNG":
             return _png_frames(image, data, most)

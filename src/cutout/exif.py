@@ -28,6 +28,10 @@ _MOST = 4 << 20
 """Bytes of values that are read from one block: entries may all point to the same ones."""
 
 
+_MOST_ENTRIES = 4096
+"""That are read from one block: cameras write some hundred."""
+
+
 class Entry(NamedTuple):
     """One value as it stands in the file."""
 
@@ -134,14 +138,16 @@ class _Reader:
         self.note_at: int | None = None
         self.damaged = False
         self._left = _MOST
+        self._entries = _MOST_ENTRIES
 
     def read(self, start: int) -> Directory:
         found: Directory = {}
         (count,) = struct.unpack_from(self.order + "H", self.block, start)
         for at in range(start + 2, start + 2 + 12 * count, 12):
-            if at + 12 > len(self.block):
+            if at + 12 > len(self.block) or self._entries == 0:
                 self.damaged = True
                 break
+            self._entries -= 1
             tag, kind, number = struct.unpack_from(self.order + "HHI", self.block, at)
             length = _WIDTHS.get(kind, 0) * number
             place = at + 8

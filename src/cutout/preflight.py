@@ -11,9 +11,19 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from cutout.errors import PictureError
-from cutout.structure import PngChunk, announced_size, gif, icon_pixels, jpeg, png_chunks, webp_first
+from cutout.structure import (
+    PngChunk,
+    announced_size,
+    gif,
+    icon_pixels,
+    jpeg,
+    jpeg_2000_tiles,
+    png_chunks,
+    tiff_pages,
+    webp_first,
+)
 
-__all__ = ["Prepared", "TooLargeError", "check_gif", "check_size", "prepare", "too_large"]
+__all__ = ["Prepared", "TooLargeError", "check_gif", "check_size", "find_pages", "prepare", "too_large"]
 
 _COPY = "copy it again from where it came from"
 _SAVE_ANEW = "open it in another program and save it anew"
@@ -54,6 +64,10 @@ def prepare(data: bytes, kind: str | None, max_pixels: int) -> Prepared:
             check_gif(data, 1, max_pixels)
         case "WebP" if size and (first := webp_first(data)):
             _check_screen(size, first)
+        case "TIFF":
+            find_pages(data, 1)
+        case "JPEG 2000" if jpeg_2000_tiles(data) * _TILE_BYTES > len(data):
+            raise PictureError("the JPEG 2000 file is cut short: most of its tiles are missing", hint=_COPY)
         case "JPEG":
             return _jpeg(data, max_pixels)
         case "PNG":
@@ -80,6 +94,18 @@ def too_large(pixels: str, max_pixels: int) -> TooLargeError:
     )
 
 
+def find_pages(data: bytes, most: int) -> dict[int, int]:
+    """The first `most` pages of a TIFF file, as `structure.tiff_pages` gives them.
+
+    Raises:
+        PictureError: No program writes such a page.
+    """
+    try:
+        return tiff_pages(data, most)
+    except ValueError as error:
+        raise PictureError(f"the TIFF file has {error}: no program writes that", hint=_SAVE_ANEW) from error
+
+
 def check_gif(data: bytes, most: int, max_pixels: int) -> int:
     """Refuse a GIF whose first `most` frames are not all there, or one of them is too large; gives how many there are.
 
@@ -90,12 +116,22 @@ def check_gif(data: bytes, most: int, max_pixels: int) -> int:
     found = gif(data, most)
     check_size(found.size, max_pixels)
     _check_screen(found.size, found.first)
+    if found.blocks > _BLOCKS:
+        raise PictureError(
+            f"the GIF file has more than {_BLOCKS} blocks before a frame: no program writes that", hint=_SAVE_ANEW
+        )
     if found.cut_short:
         raise PictureError(
             f"the GIF file is cut short in its frame {found.frames + 1}",
             hint=_COPY + "; --first-frame takes the first alone" * (found.frames > 0),
         )
     return found.frames
+
+
+_TILE_BYTES = 14
+"""That a tile of a JPEG 2000 picture takes at least: its two marks."""
+_BLOCKS = 200_000
+"""Pillow reads them one by one; profiles and packets of a megabyte take some thousand."""
 
 
 def _check_screen(size: tuple[int, int], first: tuple[int, int]) -> None:

@@ -21,6 +21,7 @@ __all__ = [
     "gif",
     "icon_pixels",
     "jpeg",
+    "jpeg_2000_tiles",
     "png_chunks",
     "png_frames",
     "tiff_pages",
@@ -39,6 +40,8 @@ class Gif(NamedTuple):
     """Width and height of what a decoder needs for them: the screen, made larger by frames that reach beyond it."""
     first: tuple[int, int]
     """Width and height of the first one."""
+    blocks: int
+    """Blocks of the longest row of them between two frames: of comments and the like."""
 
 
 _BLOCK = re.compile(rb"[!,;]")
@@ -53,6 +56,7 @@ def gif(data: bytes, most: int) -> Gif:
     count, at = 0, 13 + _color_table(data, 10)
     size = _two("<HH", data, 6) if len(data) >= 10 else (0, 0)
     first = (0, 0)
+    blocks = row = 0
     while count < most:
         if not count:
             found = _BLOCK.search(data, at)
@@ -65,13 +69,16 @@ def gif(data: bytes, most: int) -> Gif:
             size = max(size[0], left + width), max(size[1], top + height)
             first = first if count else (width, height)
         at += 11 + _color_table(data, at + 9) if is_frame else 2
+        row += 1
         while at < len(data) and data[at]:
             at += 1 + data[at]
+            row += not is_frame
+        blocks = max(blocks, row)
         if at >= len(data):
-            return Gif(count, cut_short=True, size=size, first=first)
-        count += is_frame
+            return Gif(count, cut_short=True, size=size, first=first, blocks=blocks)
+        count, row = count + is_frame, 0 if is_frame else row
         at += 1
-    return Gif(count, cut_short=False, size=size, first=first)
+    return Gif(count, cut_short=False, size=size, first=first, blocks=blocks)
 
 
 def _color_table(data: bytes, at: int) -> int:
@@ -130,6 +137,9 @@ def tiff_pages(data: bytes, most: int) -> dict[int, int]:
     """The first `most` directories that are pages: the number of each among all, and where it starts.
 
     Where none is a page, the first of all; empty where none can be read.
+
+    Raises:
+        ValueError: One of them has far more strips or tiles than its size has room for.
     """
     order = {b"II": "<", b"MM": ">"}.get(data[:2])
     pages: dict[int, int] = {}
@@ -147,7 +157,9 @@ def tiff_pages(data: bytes, most: int) -> dict[int, int]:
             seen[at] = None
             wanted = data[at + head : at + head + width * min(number, _ENTRIES)]
             entries = struct.iter_unpack(order + entry, wanted[: len(wanted) - len(wanted) % width])
-            if not _purpose(entries, order, address) & _NO_PAGE:
+            said = {tag: (kind, many, value) for tag, kind, many, value in entries if tag in _SAID}
+            _check_pieces(said, order, address)
+            if not _number(said.get(_PURPOSE), order, address) & _NO_PAGE:
                 pages[len(seen) - 1] = at
             (at,) = struct.unpack_from(order + address, data, at + head + width * number)
     except (struct.error, OverflowError):
@@ -155,12 +167,31 @@ def tiff_pages(data: bytes, most: int) -> dict[int, int]:
     return pages or dict(enumerate(list(seen)[:1]))
 
 
-def _purpose(entries: Iterator[tuple[int, ...]], order: str, address: str) -> int:
-    for tag, kind, _, value in entries:
-        if tag == _PURPOSE and kind in {3, 4}:
-            packed = struct.pack(order + address, value)
-            return int(struct.unpack_from(order + ("H" if kind == 3 else "I"), packed)[0])
-    return 0
+_WIDTH, _HEIGHT, _SAMPLES, _PLANES, _STRIPS, _TILES = 256, 257, 277, 284, 273, 324
+_SAID = frozenset({_PURPOSE, _WIDTH, _HEIGHT, _SAMPLES, _PLANES, _STRIPS, _TILES})
+_FEW = 1000
+_Entry = tuple[int, int, int]
+"""Kind, how many, and the value or where the values stand."""
+
+
+def _check_pieces(said: dict[int, _Entry], order: str, address: str) -> None:
+    """Decoders make a list of all strips or tiles, also of those that lie outside."""
+    width, height, samples, planes = (
+        _number(said.get(tag), order, address) for tag in (_WIDTH, _HEIGHT, _SAMPLES, _PLANES)
+    )
+    room = height + (width // 16 + 1) * (height // 16 + 1)  # strips of one row, or the smallest tiles
+    room *= min(samples, 8) if planes == 2 else 1
+    pieces = max(said.get(tag, (0, 0, 0))[1] for tag in (_STRIPS, _TILES))
+    if pieces > max(room, _FEW):
+        raise ValueError(f"{pieces} strips or tiles for {width}×{height} pixels")
+
+
+def _number(entry: _Entry | None, order: str, address: str) -> int:
+    """A short or long value that stands in its entry; 0 for another."""
+    if entry is None or entry[0] not in {3, 4}:
+        return 0
+    packed = struct.pack(order + address, entry[2])
+    return int(struct.unpack_from(order + ("H" if entry[0] == 3 else "I"), packed)[0])
 
 
 class JpegSegment(NamedTuple):
@@ -245,6 +276,18 @@ def _webp_size(head: bytes) -> tuple[int, int] | None:
             return int.from_bytes(head[26:28], "little") & 0x3FFF, int.from_bytes(head[28:30], "little") & 0x3FFF
         case _:
             return None
+
+
+def jpeg_2000_tiles(data: bytes) -> int:
+    """How many tiles a JPEG 2000 picture announces; 0 where it says none."""
+    at = data.find(b"\xff\x4f\xff\x51")
+    if at < 0 or len(data) < at + 40:
+        return 0
+    width, height, left, top, across, down, tile_left, tile_top = struct.unpack_from(">8I", data, at + 8)
+    if not across or not down or width <= left or height <= top:
+        return 0
+    columns, rows = -((tile_left - width) // across), -((tile_top - height) // down)
+    return int(max(0, columns) * max(0, rows))
 
 
 def webp_first(data: bytes) -> tuple[int, int] | None:
