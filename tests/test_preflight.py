@@ -508,11 +508,19 @@ def scans(data: bytes, count: int) -> bytes:
     return data[:-2] + header * count + b"\xff\xd9"
 
 
-@pytest.mark.parametrize("how", [{"progressive": True}, {}])
-def test_a_jpeg_of_thousands_of_scans_is_refused(how: dict[str, Any]) -> None:
+@pytest.mark.parametrize("progressive", [True, False])
+def test_a_jpeg_of_thousands_of_scans_is_refused(progressive: bool) -> None:
+    data = jpeg(progressive=progressive)
+    if not progressive:  # of one component each
+        at = data.index(b"\xff\xda")
+        data = data[:at] + segment(0xDA, b"\1\1\0\0\x3f\0") + data[at + 14 :]
     with pytest.raises(PictureError, match="more than 200 scans, which would take minutes") as caught:
-        decode(scans(jpeg(**how), 5000))
+        decode(scans(data, 5000))
     assert caught.value.hint
+
+
+def test_scans_behind_one_that_holds_all_are_not_looked_at() -> None:
+    assert structure.jpeg(scans(jpeg(), 5000), segments=100, scans=201).scans == 1
 
 
 def test_scans_are_counted_as_they_are_decoded() -> None:

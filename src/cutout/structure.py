@@ -231,14 +231,27 @@ def jpeg(data: bytes, *, segments: int, scans: int) -> Jpeg:
         at = mark.end()
         if marker in _ALONE:
             continue
-        at += int.from_bytes(data[at : at + 2], "big")
+        start, at = at, at + int.from_bytes(data[at : at + 2], "big")
         if marker == _START_OF_SCAN:
             many += 1
-            if many == 1 and data.count(b"\xff\xda", at) + 1 < scans:  # no more than that, which is found much faster
+            if many > 1:
+                continue
+            # decoders end with the first where it holds all; else no more than these, which are found much faster
+            if _holds_all(data, found, start) or data.count(b"\xff\xda", at) + 1 < scans:
                 break
         elif not many:
             found.append(JpegSegment(marker, mark.start(), at))
     return Jpeg(found, junk, many)
+
+
+def _holds_all(data: bytes, found: list[JpegSegment], scan: int) -> bool:
+    """Whether a scan holds all components of a picture that is no progressive one."""
+    frames = [part for part in found if part.marker in _ONE_BY_ONE]
+    return len(frames) == 1 and data[scan + 2 : scan + 3] >= data[frames[0].start + 9 : frames[0].start + 10] != b""
+
+
+_ONE_BY_ONE = {0xC0, 0xC1, 0xC9}
+"""Headers of pictures that are not progressive."""
 
 
 def announced_size(data: bytes, kind: str | None) -> tuple[int, int] | None:
