@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 from PIL import GifImagePlugin, Image, PngImagePlugin, TiffImagePlugin
+from served import quick as service
+from served import served
 from small import ORANGE, brightness_model, half
 
 from cutout import codec, exif, preflight, structure, xmp
@@ -169,6 +171,23 @@ def test_what_the_service_does_with_a_picture_is_not_misled_by_it(quick: Remover
     data = png(announced(30_000_000), png_frame(64, 32), size=(64, 32))
     done = transform(data, OutputFormat.PNG, quick, RemoveOptions(), Encoding(), Stages())
     assert (done.frames, done.size) == (1, (64, 32))
+
+
+def test_over_http_such_files_are_answered_like_any_other(tmp_path: Path) -> None:
+    bombs = {
+        "count": png(announced(30_000_000), png_frame(64, 32), size=(64, 32)),
+        "pages": tiff(20_000),
+        "frames": gif(gif_frame(10, 10), gif_frame(65535, 65535, 2), gif_frame(10, 10)),
+        "size": gif(gif_frame(30_000, 30_000, 2)),
+        "scans": scans(jpeg(progressive=True), 5000),
+        "text": png(packed(b"zTXt", b"Comment", bytes(3 << 20))),
+    }
+    with served(*service(tmp_path)) as client:
+        answers = {
+            name: client.post("/remove-background", files={"file": ("a", data)}).status_code
+            for name, data in bombs.items()
+        }
+    assert answers == {"count": 200, "pages": 200, "frames": 200, "size": 413, "scans": 422, "text": 200}
 
 
 def test_an_animated_png_with_too_few_frames_is_still_told(tmp_path: Path) -> None:
