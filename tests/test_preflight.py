@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import zlib
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -35,8 +36,6 @@ from cutout.pngchunks import Animation
 from cutout.stages import Stages
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from conftest import Cutout
 
     from cutout.picture import Picture
@@ -350,6 +349,30 @@ def test_an_exif_block_of_tens_of_thousands_of_entries_is_read_in_part_and_said_
     assert "EXIF block" in picture.notes[0]
 
 
+@pytest.mark.filterwarnings("ignore")  # Pillow's own, which are no errors outside the tests
+def test_entries_that_all_point_to_the_same_bytes_are_not_read_by_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 60,000 entries of 60 kB each, older Pillows made 4 GB."""
+
+    def crowded(count: int) -> bytes:
+        entries = b"".join(struct.pack("<HHII", tag, 7, 60_000, 100) for tag in range(2000, 2000 + count))
+        return b"II*\0" + struct.pack("<IH", 8, count) + entries + bytes(70_000)
+
+    block = crowded(40_000)
+    with pytest.raises(PictureError, match="a directory of 40000 entries"):
+        decode(block)
+    with pytest.raises(PictureError, match="more values than bytes"):
+        decode(crowded(500))
+    damaged = bytearray(tiff(1))
+    struct.pack_into("<HHI", damaged, 10, 253, 7, 2**32 - 1)
+    assert decode(bytes(damaged)).rgb.size == (8, 8), "a single value that lies outside is no reason"
+    read = counted(monkeypatch, TiffImagePlugin.ImageFileDirectory_v2, "load")
+    assert decode(png(chunk(b"eXIf", block))).rgb.size == (8, 8)
+    pieces = b"".join(segment(0xE1, b"Exif\0\0" + block[at : at + 60_000]) for at in range(0, len(block), 60_000))
+    data = jpeg()
+    assert "was left out" in decode(data[:2] + pieces + data[2:]).notes[0]
+    assert not read
+
+
 # --- sizes ---
 
 
@@ -443,6 +466,11 @@ def test_pillows_limit_is_ours_while_a_picture_is_read_and_the_callers_afterward
     assert decode(png(), max_pixels=64).rgb.size == (8, 8)
     assert len(list(film(png(), max_pixels=5000))) == 1
     assert (limits, Image.MAX_IMAGE_PIXELS) == ([64, 5000], 77)
+
+
+def test_pillows_limit_is_set_in_one_place_alone() -> None:
+    source = Path(codec.__file__).parent
+    assert [path.name for path in source.rglob("*.py") if "MAX_IMAGE_PIXELS" in path.read_text()] == ["pixel_limit.py"]
 
 
 def test_pillows_limit_is_an_error_from_its_first_pixel_on(monkeypatch: pytest.MonkeyPatch) -> None:

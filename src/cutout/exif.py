@@ -10,7 +10,7 @@ import struct
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
-__all__ = ["Entry", "Exif", "build", "parse", "reorder"]
+__all__ = ["Entry", "Exif", "build", "is_crowded", "parse", "reorder"]
 
 _WIDTHS = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4}
 """Bytes of one value by its type."""
@@ -130,6 +130,18 @@ def parse(block: bytes, *, directory: int | None = None) -> Exif:
     if not found:
         raise ValueError("nothing in it can be read")
     return found
+
+
+def is_crowded(block: bytes) -> bool:
+    """Whether the main directory of a block has more entries than are read here: other readers are not to see it."""
+    start = 6 if block[:6] == b"Exif\0\0" else 0
+    order = {b"II*\0": "<", b"MM\0*": ">"}.get(block[start : start + 4])
+    try:
+        (at,) = struct.unpack_from((order or "<") + "I", block, start + 4)
+        (count,) = struct.unpack_from((order or "<") + "H", block, start + at)
+    except struct.error:
+        return False
+    return order is not None and int(count) > _MOST_ENTRIES
 
 
 class _Reader:

@@ -10,6 +10,7 @@ from PIL import Image
 from cutout import deep as sixteen
 from cutout.colors import to_rgb
 from cutout.errors import PictureError
+from cutout.exif import is_crowded
 from cutout.metadata import NO_METADATA, Metadata, read_dpi, read_exif, read_xmp
 
 if TYPE_CHECKING:
@@ -148,6 +149,9 @@ _UNSAID = 100.0
 
 def _orientation(image: Image.Image) -> int:
     """How the pixels lie, 1–8; a broken EXIF block says nothing about a picture that is whole."""
+    block = image.info.get("exif")
+    if isinstance(block, bytes) and is_crowded(block):  # older Pillows read all that its entries point to
+        return 1
     try:
         return int(image.getexif().get(_ORIENTATION, 1))
     except Exception:  # noqa: BLE001 - its parser raises whatever the block leads it into

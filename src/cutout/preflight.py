@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from cutout.errors import PictureError
+from cutout.exif import is_crowded
 from cutout.structure import (
     PngChunk,
     announced_size,
@@ -196,7 +197,8 @@ def _jpeg(data: bytes, max_pixels: int) -> Prepared:
         part for part in found.segments if part.marker == _APP1 and data[part.start + 4 : part.start + 10] == _EXIF_NAME
     ]
     size = sum(part.end - part.start for part in exif)
-    if len(exif) <= _EXIF_SEGMENTS and size <= _EXIF_BYTES:
+    crowded = bool(exif) and is_crowded(data[exif[0].start + 4 : exif[0].end])
+    if len(exif) <= _EXIF_SEGMENTS and size <= _EXIF_BYTES and not crowded:
         return Prepared(data=data)
     note = f"the EXIF block of {size / 1e6:.1f} MB in {len(exif)} pieces was left out: it is larger than any other"
     return Prepared(data=_without(data, [(part.start, part.end) for part in exif]), notes=(note,))

@@ -129,8 +129,10 @@ def png_frames(data: bytes, most: int) -> tuple[int, bool]:
 _PURPOSE = 254
 _NO_PAGE = 1 | 4
 """Bits of a TIFF directory that is a smaller copy of another one, or a mask for it."""
-_ENTRIES = 256
-"""Entries of a directory among which its purpose is looked for; they are sorted, and it is one of the first."""
+_ENTRIES = 4096
+"""Entries of a directory; programs write some dozens."""
+_WIDTHS = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
+"""Bytes of one value by its type."""
 
 
 def tiff_pages(data: bytes, most: int) -> dict[int, int]:
@@ -139,7 +141,7 @@ def tiff_pages(data: bytes, most: int) -> dict[int, int]:
     Where none is a page, the first of all; empty where none can be read.
 
     Raises:
-        ValueError: One of them has far more strips or tiles than its size has room for.
+        ValueError: One of them has far more entries, values, strips or tiles than there is room for.
     """
     order = {b"II": "<", b"MM": ">"}.get(data[:2])
     pages: dict[int, int] = {}
@@ -155,10 +157,15 @@ def tiff_pages(data: bytes, most: int) -> dict[int, int]:
         while at and at not in seen and len(pages) < most and len(seen) < 4 * most + 60:
             (number,) = struct.unpack_from(order + count, data, at)
             seen[at] = None
-            wanted = data[at + head : at + head + width * min(number, _ENTRIES)]
-            entries = struct.iter_unpack(order + entry, wanted[: len(wanted) - len(wanted) % width])
+            if number > _ENTRIES:
+                raise ValueError(f"a directory of {number} entries")
+            wanted = data[at + head : at + head + width * number]
+            entries = list(struct.iter_unpack(order + entry, wanted[: len(wanted) - len(wanted) % width]))
             said = {tag: (kind, many, value) for tag, kind, many, value in entries if tag in _SAID}
             _check_pieces(said, order, address)
+            sizes = (_WIDTHS.get(kind, 0) * many for _, kind, many, _ in entries)
+            if sum(size for size in sizes if size <= len(data)) > 2 * len(data) + _SHARED:  # larger ones are not read
+                raise ValueError("more values than bytes")
             if not _number(said.get(_PURPOSE), order, address) & _NO_PAGE:
                 pages[len(seen) - 1] = at
             (at,) = struct.unpack_from(order + address, data, at + head + width * number)
@@ -170,6 +177,8 @@ def tiff_pages(data: bytes, most: int) -> dict[int, int]:
 _WIDTH, _HEIGHT, _SAMPLES, _PLANES, _STRIPS, _TILES = 256, 257, 277, 284, 273, 324
 _SAID = frozenset({_PURPOSE, _WIDTH, _HEIGHT, _SAMPLES, _PLANES, _STRIPS, _TILES})
 _FEW = 1000
+_SHARED = 1 << 20
+"""Bytes of values that may stand in for one another: some programs let equal ones share their place."""
 _Entry = tuple[int, int, int]
 """Kind, how many, and the value or where the values stand."""
 
