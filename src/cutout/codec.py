@@ -19,7 +19,7 @@ from cutout.errors import CutoutError, OutputError, PictureError
 from cutout.metadata import Metadata
 from cutout.picture import ONLY_FIRST, Picture, read
 from cutout.pixel_limit import allowing
-from cutout.preflight import Prepared, TooLargeError, check_gif, check_size, find_pages, prepare, too_large
+from cutout.preflight import MOST_BLOCKS, Prepared, TooLargeError, check_gif, check_size, find_pages, prepare, too_large
 from cutout.sniff import HEAD, is_camera_raw, sniff
 from cutout.structure import gif, png_frames
 
@@ -207,7 +207,7 @@ def _frames(image: Image.Image, data: bytes, most: int) -> _Frames:
         case "MPO":  # a phone's extra views
             return _Frames([image.tell()])
         case "GIF":
-            found = gif(data, most)
+            found = gif(data, most, most_blocks=MOST_BLOCKS)
             return _Frames(range(max(1, min(most, found.frames + found.cut_short))))
         case "TIFF":
             pages = find_pages(data, most)

@@ -24,7 +24,7 @@ from cutout.structure import (
     webp_first,
 )
 
-__all__ = ["Prepared", "TooLargeError", "check_gif", "check_size", "find_pages", "prepare", "too_large"]
+__all__ = ["MOST_BLOCKS", "Prepared", "TooLargeError", "check_gif", "check_size", "find_pages", "prepare", "too_large"]
 
 _COPY = "copy it again from where it came from"
 _SAVE_ANEW = "open it in another program and save it anew"
@@ -114,12 +114,12 @@ def check_gif(data: bytes, most: int, max_pixels: int) -> int:
         TooLargeError: They have more pixels than are allowed.
         PictureError: One of them is cut short.
     """
-    found = gif(data, most)
+    found = gif(data, most, most_blocks=MOST_BLOCKS)
     check_size(found.size, max_pixels)
     _check_screen(found.size, found.first)
-    if found.blocks > _BLOCKS:
+    if found.blocks > MOST_BLOCKS:
         raise PictureError(
-            f"the GIF file has more than {_BLOCKS} blocks before a frame: no program writes that", hint=_SAVE_ANEW
+            f"the GIF file has more than {MOST_BLOCKS} blocks before a frame: no program writes that", hint=_SAVE_ANEW
         )
     if found.cut_short:
         raise PictureError(
@@ -131,7 +131,7 @@ def check_gif(data: bytes, most: int, max_pixels: int) -> int:
 
 _TILE_BYTES = 14
 """That a tile of a JPEG 2000 picture takes at least: its two marks."""
-_BLOCKS = 200_000
+MOST_BLOCKS = 200_000
 """Pillow reads them one by one; profiles and packets of a megabyte take some thousand."""
 
 

@@ -41,14 +41,14 @@ class Gif(NamedTuple):
     first: tuple[int, int]
     """Width and height of the first one."""
     blocks: int
-    """Blocks of the longest row of them between two frames: of comments and the like."""
+    """Of the longest row of comments and the like, with their parts, before a frame."""
 
 
 _BLOCK = re.compile(rb"[!,;]")
 
 
-def gif(data: bytes, most: int) -> Gif:
-    """Look at no more than `most` frames.
+def gif(data: bytes, most: int, *, most_blocks: int = 1 << 30) -> Gif:
+    """Look at no more than `most` frames, nor at much more than so many blocks before one of them.
 
     Decoders take what is there of a file that was cut short for all of it. A missing end mark alone is no loss. What
     follows bytes that are no block is not looked at, as browsers do, except before the first frame.
@@ -57,7 +57,7 @@ def gif(data: bytes, most: int) -> Gif:
     size = _two("<HH", data, 6) if len(data) >= 10 else (0, 0)
     first = (0, 0)
     blocks = row = 0
-    while count < most:
+    while count < most and blocks <= most_blocks:
         if not count:
             found = _BLOCK.search(data, at)
             at = len(data) if found is None else found.start()
@@ -70,7 +70,7 @@ def gif(data: bytes, most: int) -> Gif:
             first = first if count else (width, height)
         at += 11 + _color_table(data, at + 9) if is_frame else 2
         row += 1
-        while at < len(data) and data[at]:
+        while at < len(data) and data[at] and row <= most_blocks:
             at += 1 + data[at]
             row += not is_frame
         blocks = max(blocks, row)
