@@ -525,7 +525,7 @@ def test_thousands_of_frames_are_refused_before_the_first_is_cut(
     outcome = work(tmp_path / "bomb.gif", tmp_path / "out.png", quick)
     assert outcome.status is Status.FAILED
     assert outcome.error is not None
-    assert "1200 frames, more than the limit of 1000" in outcome.error.message
+    assert "at least 1001 frames, more than the limit of 1000" in outcome.error.message
     assert "--max-frames" in (outcome.error.hint or "")
     assert not calls
 

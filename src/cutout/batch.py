@@ -202,10 +202,8 @@ def transform(
         "deep": output_format.has_16_bits and encoding.bit_depth is not BitDepth.EIGHT,
     }
     with stages.time("decode"):
-        picture = codec.decode(data, **limits)
-    if encoding.first_frame:
-        picture = picture.alone()
-    elif picture.frames > 1 and (output_format.has_pages if picture.paged else output_format.has_frames):
+        picture = codec.decode(data, max_frames=encoding.max_frames, alone=encoding.first_frame, **limits)
+    if picture.frames > 1 and (output_format.has_pages if picture.paged else output_format.has_frames):
         limits["deep"] = limits["deep"] and picture.paged
         film = partial(codec.film, data, max_frames=encoding.max_frames, **limits)
         return _cut_frames(film, picture, output_format, remover, options, encoding, stages)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import io
-import threading
+import re
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -16,13 +16,15 @@ from cutout import deep as sixteen
 from cutout.colors import narrow
 from cutout.encoder import encode, register_heif
 from cutout.errors import CutoutError, OutputError, PictureError
-from cutout.exif import pages
 from cutout.metadata import Metadata
 from cutout.picture import ONLY_FIRST, Picture, read
-from cutout.sniff import HEAD, icon_pixels, is_camera_raw, sniff, whole_gif_frames
+from cutout.pixel_limit import allowing
+from cutout.preflight import MOST_BLOCKS, Prepared, TooLargeError, check_gif, check_size, find_pages, prepare, too_large
+from cutout.sniff import HEAD, is_camera_raw, sniff
+from cutout.structure import gif, png_frames
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping, Sequence
 
     import numpy.typing as npt
 
@@ -40,10 +42,6 @@ __all__ = [
 ]
 
 
-class TooLargeError(PictureError):
-    """The picture has more pixels than are allowed."""
-
-
 DEFAULT_MAX_PIXELS = 256_000_000
 """A picture of more pixels is refused: 256 megapixels take about 1 GB while they are worked on."""
 
@@ -56,7 +54,13 @@ _FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "TIFF", "BMP", "DIB", "AVIF", "JPEG200
 
 
 def decode(
-    data: bytes, *, max_size: int | None = None, max_pixels: int = DEFAULT_MAX_PIXELS, deep: bool = False
+    data: bytes,
+    *,
+    max_size: int | None = None,
+    max_pixels: int = DEFAULT_MAX_PIXELS,
+    max_frames: int = DEFAULT_MAX_FRAMES,
+    alone: bool = False,
+    deep: bool = False,
 ) -> Picture:
     """Read a picture of any supported format; of an animation or a file of many pages, the first.
 
@@ -64,25 +68,29 @@ def decode(
         data: The file's bytes.
         max_size: Longest side of the result in pixels; a larger picture is scaled down (JPEGs while they are decoded).
         max_pixels: A larger picture is refused before it is decoded.
+        max_frames: Frames are counted up to this number and one more.
+        alone: The first frame is all that is wanted: nothing behind it is looked at, and nothing said of it.
         deep: Also give colours of 16 bits, if there are any.
 
     Raises:
         PictureError: Empty, of no known format, truncated, broken, or too large. Foreign exceptions are translated
             here, and only here.
     """
-    with _opened(data) as image:
-        _check_size(image, max_pixels)
-        _check_gif(image, data, 1)
-        first, *rest = frame_numbers = _frames(image)
-        if first:
+    with _opened(data, max_pixels) as (image, file):
+        frames = _frames(image, file.data, 1 if alone else max_frames + 1)
+        first, count = frames.numbers[0], len(frames.numbers)
+        if first != image.tell():
             image.seek(first)
-        picture = _frame(data, image, max_size=max_size, max_pixels=max_pixels, deep=deep)
-        picture.rgb.info = {}  # what still holds is in the metadata; encoders would take the rest from here
-        if not rest:
-            return picture
-        note = f"{ONLY_FIRST}{len(frame_numbers)} frames was taken"
-        frames = 1 if image.format == "HEIF" else len(frame_numbers)  # a HEIC file is an album, and not in order
-        return replace(picture, frames=frames, notes=(note, *picture.notes))
+        how = partial(_frame, file.data, image, frames, _Second(file.data))
+        picture = how(max_size=max_size, max_pixels=max_pixels, deep=deep)
+        notes = (*file.notes, *frames.notes, *picture.notes)
+        rgb = _detached(image) if picture.rgb is image else picture.rgb
+        rgb.info = {}  # what still holds is in the metadata; encoders would take the rest from here
+        if count == 1 or alone:
+            return replace(picture, rgb=rgb, notes=notes)
+        note = f"{ONLY_FIRST}{count if count <= max_frames else f'more than {max_frames}'} frames was taken"
+        count = 1 if image.format == "HEIF" else count  # a HEIC file is an album, and not in order
+        return replace(picture, rgb=rgb, frames=count, notes=(note, *notes))
 
 
 def film(
@@ -105,34 +113,41 @@ def film(
     Raises:
         PictureError: As in `decode`; also when frames are missing or broken, too many, or of different sizes.
     """
-    with _opened(data) as image:
-        _check_size(image, max_pixels)
-        numbers = _frames(image)
-        _check_gif(image, data, len(numbers) + 1)
-        if len(numbers) > max_frames:
+    with _opened(data, max_pixels) as (image, file):
+        frames = _frames(image, file.data, max_frames + 1)
+        count = len(frames.numbers)
+        if count > max_frames:
             raise PictureError(
-                f"it has {len(numbers)} frames, more than the limit of {max_frames}",
+                f"it has at least {count} frames, more than the limit of {max_frames}",
                 hint="--first-frame takes the first alone; --max-frames raises the limit",
             )
+        if image.format == "GIF":  # Pillow allocates a frame's place while it seeks
+            check_gif(file.data, count + 1, max_pixels)
+        how = partial(
+            _frame, file.data, image, frames, _Second(file.data), max_size=max_size, max_pixels=max_pixels, deep=deep
+        )
         size: tuple[int, int] | None = None
-        for count, number in enumerate(numbers, 1):
+        first: Picture | None = None
+        for place, number in enumerate(frames.numbers, 1):
             try:
                 image.seek(number)
-                picture = _frame(data, image, max_size=max_size, max_pixels=max_pixels, deep=deep, screen=size)
+                picture = how(screen=size, before=first)
             except (OSError, EOFError, SyntaxError, ValueError) as error:
                 raise PictureError(
-                    f"frame {count} of {len(numbers)} is broken or cut short: {error}",
+                    f"frame {place} of {count} is broken or cut short: {error}",
                     hint="--first-frame takes the first alone",
                 ) from error
             size = size or image.size
             # the decoder paints the next frame over this one, by what its `info` says of this one's place and disposal
             rgb = image.copy() if picture.rgb is image else picture.rgb
             rgb.info = {}
-            yield replace(picture, rgb=rgb, frames=len(numbers))
+            yield replace(picture, rgb=rgb, frames=count, notes=(*file.notes, *frames.notes, *picture.notes))
+            if first is None and not picture.paged:
+                first = replace(picture, rgb=_NO_PIXELS, alpha=None, deep=None)
 
 
 @contextlib.contextmanager
-def _opened(data: bytes) -> Iterator[Image.Image]:
+def _opened(data: bytes, max_pixels: int) -> Iterator[tuple[Image.Image, Prepared]]:
     """Pillow's image of a file, every exception about it translated."""
     if not data:
         raise PictureError("the file is empty (0 bytes)", hint="copy it again from where it came from")
@@ -144,23 +159,19 @@ def _opened(data: bytes) -> Iterator[Image.Image]:
     kind = sniff(data[:HEAD])
     if kind == "HEIF":
         _register_heif()
-    if kind == "ICO" and (pixels := icon_pixels(data)) > _LARGEST_ICON:  # Pillow decodes icons while it opens them
-        raise PictureError(
-            f"the icon holds a picture of {pixels / 1e6:.0f} megapixels, too large to be trusted",
-            hint="take the picture that the icon was made from",
-        )
+    file = prepare(data, kind, max_pixels)
     try:
-        with (
-            contextlib.nullcontext() if kind == "ICO" else _pillows_limit,  # an icon can hold a bomb unseen
-            _open(data, kind) as image,
-        ):
-            yield image
+        with allowing(max_pixels), _open(file.data, kind) as image:
+            check_size(image.size, max_pixels)
+            image.info.update(file.info)
+            yield image, file
     except CutoutError:
         raise
     except UnidentifiedImageError as error:
         raise _unidentified(kind) from error
     except Image.DecompressionBombError as error:
-        raise PictureError(f"the picture is too large to be trusted: {error}") from error
+        pixels = re.search(r"\d+", str(error))
+        raise too_large(f"{int(pixels[0]) / 1e6:.0f} megapixels" if pixels else "more", max_pixels) from error
     except MemoryError as error:
         raise PictureError("there is not enough memory for this picture", hint="try --jobs 1 or --max-size") from error
     except Exception as error:  # decoders raise whatever a broken file leads them into: all of it means one thing
@@ -180,70 +191,112 @@ def _open(data: bytes, kind: str | None) -> Image.Image:
     return image
 
 
-def _check_gif(image: Image.Image, data: bytes, wanted: int) -> None:
-    """Refuse a GIF whose first frames are not all there."""
-    if image.format == "GIF":
-        there, more = whole_gif_frames(data)
-        if there < wanted and more:
-            raise PictureError(
-                f"the GIF file is cut short in its frame {there + 1}",
-                hint="copy it again from where it came from" + ("; --first-frame takes the first alone" * (there > 0)),
-            )
+class _Frames(NamedTuple):
+    """The frames of a file that are pictures to be seen."""
+
+    numbers: Sequence[int]
+    """By which the decoder knows them."""
+    pages: Mapping[int, int] = {}
+    """Of a TIFF file, where the directory of each stands."""
+    notes: tuple[str, ...] = ()
 
 
-def _frames(image: Image.Image) -> list[int]:
-    """The numbers of the frames that are pictures to be seen."""
-    count: int = getattr(image, "n_frames", 1)
-    if count < 2 or image.format == "MPO":  # a phone's extra views
-        return [image.tell()]
+def _frames(image: Image.Image, data: bytes, most: int) -> _Frames:
+    """The first `most` of them, by what is in the file; at least one."""
+    match image.format:
+        case "MPO":  # a phone's extra views
+            return _Frames([image.tell()])
+        case "GIF":
+            found = gif(data, most, most_blocks=MOST_BLOCKS)
+            return _Frames(range(max(1, min(most, found.frames + found.cut_short))))
+        case "TIFF":
+            pages = find_pages(data, most)
+            return _Frames(list(pages) or [0], pages)
+        case "PNG":
+            return _png_frames(image, data, most)
+    announced = min(int(getattr(image, "n_frames", 1)), most)
     if image.format == "HEIF":
-        return [image.tell(), *(number for number in range(count) if number != image.tell())]
-    if image.format == "PNG" and image.info.get("default_image"):  # shown where animations are not understood
-        return list(range(1, count))
-    if image.format != "TIFF":
-        return list(range(count))
-    found = []
-    for number in range(count):
-        image.seek(number)
-        if not image.tag_v2.get(_PURPOSE, 0) & _NO_PAGE:  # type: ignore[attr-defined]
-            found.append(number)
-    found = found or [0]
-    image.seek(found[0])
-    return found
+        others = [number for number in range(announced) if number != image.tell()]
+        return _Frames([image.tell(), *others[: most - 1]])
+    return _Frames(range(max(1, announced)))
 
 
-_LARGEST_ICON = 4096 * 4096
-"""Pixels; icons that programs make have 256 × 256, at most 1024 × 1024."""
-_PURPOSE = 254
-_NO_PAGE = 1 | 4
-"""Bits of a TIFF directory that is a smaller copy of another one, or a mask for it."""
+def _png_frames(image: Image.Image, data: bytes, most: int) -> _Frames:
+    """An animated PNG announces how many frames it has; one that has none or one is a picture, if it is whole."""
+    hidden = int(bool(image.info.get("default_image")))  # a picture for those who do not understand animations
+    announced = int(getattr(image, "n_frames", 1)) - hidden
+    if announced < (1 if hidden else 2):
+        return _Frames([0])
+    there, whole = png_frames(data, most)
+    if there < min(2, announced, most) and whole:
+        note = f"the PNG announces {announced} frames, but holds a single picture"
+        return _Frames([hidden if there else 0], notes=(note,))
+    return _Frames(range(hidden, hidden + min(announced, most)))
+
+
+def _detached(image: Image.Image) -> Image.Image:
+    """The same pixels without the decoder, which holds as many again."""
+    plain = Image.Image()
+    plain.im, plain._mode, plain._size = image.im, image.mode, image.size  # noqa: SLF001 - as its own copies are made
+    return plain
+
+
+class _Second:
+    """The same file opened once more, going through its frames beside the first."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self._image: Image.Image | None = None
+
+    def at(self, number: int) -> Image.Image:
+        """The image at a frame, none of whose numbers is lower than the one before."""
+        self._image = self._image or _open(self._data, None)
+        self._image.seek(number)
+        return self._image
 
 
 def _frame(
     data: bytes,
     image: Image.Image,
+    frames: _Frames,
+    second: _Second,
     *,
     max_size: int | None,
     max_pixels: int,
     deep: bool,
     screen: tuple[int, int] | None = None,
+    before: Picture | None = None,
 ) -> Picture:
     """The frame that an opened image stands at; its `rgb` may be that image itself."""
-    _check_size(image, max_pixels)
+    check_size(image.size, max_pixels)
+    paged = image.format == "TIFF"
+    if paged:
+        _check_tile(image)
     if max_size is not None:
         image.draft(None, (max_size, max_size))
     number = image.tell()
-
-    def again() -> Image.Image:
-        second = _open(data, None)
-        second.seek(number)
-        return second
-
     wide = (deep and sixteen.is_deep(image)) or sixteen.has_key(image)
-    wanted = partial(sixteen.read, again=again) if wide else None
-    paged = image.format == "TIFF"
-    picture = read(image, max_size, tiff=_tiff(data, image) if paged else None, deep=wanted, screen=screen)
+    wanted = partial(sixteen.read, again=partial(second.at, number)) if wide else None
+    at = frames.pages.get(number)
+    tiff = None if at is None else (data, at)
+    picture = read(image, max_size, tiff=tiff, deep=wanted, screen=screen, before=before)
     return replace(picture, paged=paged, deep=picture.deep if deep else None)
+
+
+def _check_tile(image: Any) -> None:
+    """Refuse a TIFF page whose tiles are much larger than itself: they are decoded whole."""
+    width, height = (image.tag_v2.get(tag, 0) for tag in _TILE)
+    page = (image.width + 15) * (image.height + 15)  # tiles have sides of multiples of 16
+    if isinstance(width, int) and isinstance(height, int) and width * height > max(page, _LARGEST_TILE):
+        raise PictureError(
+            f"the TIFF file has tiles of {width}×{height} pixels for a page of {image.width}×{image.height}",
+            hint="open it in another program and save it anew",
+        )
+
+
+_NO_PIXELS = Image.new("RGB", (1, 1))
+_TILE = (322, 323)
+_LARGEST_TILE = 4096 * 4096
 
 
 def from_image(image: Image.Image, *, max_size: int | None = None) -> Picture:
@@ -290,49 +343,6 @@ def from_array(array: npt.NDArray[Any], *, max_size: int | None = None) -> Pictu
 
 
 _ARRAYS = "uint8, uint16, bool, or floats from 0 to 1 are"
-
-
-class _Lifted:
-    """Pillow's own limit of pixels, out of the way while anybody decodes: it lies below ours.
-
-    It is a variable of Pillow's module and the calling program's to set, so it is put back.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._users = 0
-        self._limit: int | None = None
-
-    def __enter__(self) -> None:
-        with self._lock:
-            if self._users == 0:
-                self._limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
-            self._users += 1
-
-    def __exit__(self, *_: object) -> None:
-        with self._lock:
-            self._users -= 1
-            if self._users == 0:
-                Image.MAX_IMAGE_PIXELS = self._limit
-
-
-_pillows_limit = _Lifted()
-
-
-def _check_size(image: Image.Image, max_pixels: int) -> None:
-    width, height = image.size
-    if width * height > max_pixels:
-        raise TooLargeError(
-            f"the picture has {width}×{height} = {width * height / 1e6:.0f} megapixels, "
-            f"more than the limit of {max_pixels / 1e6:.0f}",
-            hint="if it is what it should be, raise --max-pixels",
-        )
-
-
-def _tiff(data: bytes, image: Image.Image) -> tuple[bytes, int] | None:
-    """The bytes of a TIFF file and where the directory of the page stands."""
-    places = pages(data)
-    return (data, places[image.tell()]) if image.tell() < len(places) else None
 
 
 def _register_heif() -> None:

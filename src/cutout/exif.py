@@ -10,7 +10,7 @@ import struct
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
-__all__ = ["Entry", "Exif", "build", "pages", "parse", "reorder"]
+__all__ = ["Entry", "Exif", "build", "is_crowded", "parse", "reorder"]
 
 _WIDTHS = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4}
 """Bytes of one value by its type."""
@@ -26,6 +26,10 @@ _DESCRIPTIVE = frozenset(
 )
 _MOST = 4 << 20
 """Bytes of values that are read from one block: entries may all point to the same ones."""
+
+
+_MOST_ENTRIES = 4096
+"""That are read from one block: cameras write some hundred."""
 
 
 class Entry(NamedTuple):
@@ -128,22 +132,16 @@ def parse(block: bytes, *, directory: int | None = None) -> Exif:
     return found
 
 
-def pages(tiff: bytes) -> list[int]:
-    """Where the directories of a TIFF file's pages start; empty for one of 64-bit addresses, and for none."""
-    order = {b"II*\0": "<", b"MM\0*": ">"}.get(tiff[:4])
-    found: dict[int, None] = {}
+def is_crowded(block: bytes) -> bool:
+    """Whether the main directory of a block has more entries than are read here: other readers are not to see it."""
+    start = 6 if block[:6] == b"Exif\0\0" else 0
+    order = {b"II*\0": "<", b"MM\0*": ">"}.get(block[start : start + 4])
     try:
-        at = struct.unpack_from((order or "") + "I", tiff, 4)[0] if order else 0
-        while at and at not in found and len(found) < _MOST_PAGES:
-            (count,) = struct.unpack_from(f"{order}H", tiff, at)
-            found[at] = None
-            (at,) = struct.unpack_from(f"{order}I", tiff, at + 2 + 12 * count)
+        (at,) = struct.unpack_from((order or "<") + "I", block, start + 4)
+        (count,) = struct.unpack_from((order or "<") + "H", block, start + at)
     except struct.error:
-        pass
-    return list(found)
-
-
-_MOST_PAGES = 100_000
+        return False
+    return order is not None and int(count) > _MOST_ENTRIES
 
 
 class _Reader:
@@ -152,14 +150,16 @@ class _Reader:
         self.note_at: int | None = None
         self.damaged = False
         self._left = _MOST
+        self._entries = _MOST_ENTRIES
 
     def read(self, start: int) -> Directory:
         found: Directory = {}
         (count,) = struct.unpack_from(self.order + "H", self.block, start)
         for at in range(start + 2, start + 2 + 12 * count, 12):
-            if at + 12 > len(self.block):
+            if at + 12 > len(self.block) or self._entries == 0:
                 self.damaged = True
                 break
+            self._entries -= 1
             tag, kind, number = struct.unpack_from(self.order + "HHI", self.block, at)
             length = _WIDTHS.get(kind, 0) * number
             place = at + 8

@@ -10,6 +10,7 @@ from PIL import Image
 from cutout import deep as sixteen
 from cutout.colors import to_rgb
 from cutout.errors import PictureError
+from cutout.exif import is_crowded
 from cutout.metadata import NO_METADATA, Metadata, read_dpi, read_exif, read_xmp
 
 if TYPE_CHECKING:
@@ -55,10 +56,6 @@ class Picture:
     duration: float = 0.0
     loop: int = 0
 
-    def alone(self) -> Picture:
-        """The same where the first frame is all that is wanted, so that nothing needs to be said of the others."""
-        return replace(self, frames=1, notes=tuple(note for note in self.notes if not note.startswith(ONLY_FIRST)))
-
 
 def read(
     image: Image.Image,
@@ -67,6 +64,7 @@ def read(
     tiff: tuple[bytes, int] | None = None,
     deep: _Deep | None = None,
     screen: tuple[int, int] | None = None,
+    before: Picture | None = None,
 ) -> Picture:
     """An image as a picture.
 
@@ -76,6 +74,7 @@ def read(
         tiff: For a page of a TIFF file, the file's bytes and where the page's directory starts.
         deep: Gives colours of 16 bits for the loaded image, or None.
         screen: For a further frame, the size of the first.
+        before: For a further frame of an animation, the first: what travels beside it is not read for each anew.
 
     Raises:
         PictureError: It has no pixels.
@@ -85,7 +84,10 @@ def read(
         raise PictureError(f"the picture has no pixels ({image.width}×{image.height})")
     image.load()
     orientation = _orientation(image)
-    metadata, notes = _metadata(image, tiff)
+    if before is None:
+        metadata, notes = _metadata(image, tiff)
+    else:
+        metadata, notes = replace(before.metadata, icc=image.info.get("icc_profile") or None), before.notes
     whole = image
     if screen is not None and image.size != screen and image.format == "GIF":  # as browsers do
         whole = image.crop((0, 0, *screen))
@@ -147,6 +149,9 @@ _UNSAID = 100.0
 
 def _orientation(image: Image.Image) -> int:
     """How the pixels lie, 1–8; a broken EXIF block says nothing about a picture that is whole."""
+    block = image.info.get("exif")
+    if isinstance(block, bytes) and is_crowded(block):  # older Pillows read all that its entries point to
+        return 1
     try:
         return int(image.getexif().get(_ORIENTATION, 1))
     except Exception:  # noqa: BLE001 - its parser raises whatever the block leads it into

@@ -20,6 +20,7 @@ from cutout.device_options import DeviceOptions
 from cutout.errors import ModelError, PictureError, UsageError
 from cutout.models import DEFAULT_MODEL, ModelSpec, custom_spec, find_spec
 from cutout.options import RemoveOptions
+from cutout.pixel_limit import allowing
 from cutout.providers import request_device
 from cutout.rembg_session import PREFIX, open_rembg
 from cutout.sight import Sight
@@ -30,6 +31,7 @@ from cutout.tensor import input_size
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from typing import Self
+    from contextlib import AbstractContextManager
 
     import numpy as np
     import numpy.typing as npt
@@ -201,7 +203,7 @@ class Remover:
             PictureError: There is not enough memory for it.
         """
         options, stages = self._checked(options), stages or Stages()
-        with _memory_told():
+        with _memory_told(), _composing(picture):
             with stages.time("preprocess"):
                 picture = _beside_background(picture, options)
             sight = sight or self._look(picture, options, stages)
@@ -211,7 +213,7 @@ class Remover:
     def look(self, picture: Picture, options: RemoveOptions | None = None, stages: Stages | None = None) -> Sight:
         """The first half of `cut`, whose arguments and errors it has: what is there, down to the final alpha."""
         options, stages = self._checked(options), stages or Stages()
-        with _memory_told():
+        with _memory_told(), _composing(picture):
             with stages.time("preprocess"):
                 picture = _beside_background(picture, options)
             return self._look(picture, options, stages)
@@ -253,6 +255,11 @@ def _memory_told() -> Iterator[None]:
         yield
     except MemoryError as error:
         raise PictureError("there is not enough memory for this picture", hint="try --jobs 1 or --max-size") from error
+
+
+def _composing(picture: Picture) -> AbstractContextManager[None]:
+    """Nothing that is made of a picture has more pixels than itself or the largest canvas: Pillow may make those."""
+    return allowing(max(specs.MAX_CANVAS, picture.rgb.width * picture.rgb.height))
 
 
 def _completed(picture: Picture, sight: Sight, options: RemoveOptions, stages: Stages, *, consume: bool) -> Cutout:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import struct
 
-__all__ = ["CAMERA_RAW_NAMES", "HEAD", "icon_pixels", "is_camera_raw", "sniff", "whole_gif_frames"]
+__all__ = ["CAMERA_RAW_NAMES", "HEAD", "is_camera_raw", "sniff"]
 
 HEAD = 32
 """Bytes from the start of a file that `sniff` wants."""
@@ -44,47 +44,6 @@ def sniff(head: bytes) -> str | None:
     if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
         return "WebP"
     return _iso_media(head) if head[4:8] == b"ftyp" else _weak(head)
-
-
-def whole_gif_frames(data: bytes) -> tuple[int, bool]:
-    """How many frames of a GIF are there to their last byte, and whether another one begins.
-
-    Decoders take what is there of a file that was cut short for all of it. A missing end mark alone is no loss.
-    """
-    count, at = 0, 13 + _color_table(data, 10)
-    while at < len(data) and data[at] in {0x21, 0x2C}:
-        is_frame = data[at] == 0x2C
-        at += 11 + _color_table(data, at + 9) if is_frame else 2
-        while at < len(data) and data[at]:
-            at += 1 + data[at]
-        if at >= len(data):
-            return count, True
-        count += is_frame
-        at += 1
-    return count, False
-
-
-def icon_pixels(data: bytes) -> int:
-    """Pixels of the largest picture in an ICO file, as the pictures themselves say, not the directory; 0 for none."""
-    count = int.from_bytes(data[4:6], "little")
-    most = 0
-    for entry in range(6, min(6 + 16 * count, len(data) - 15), 16):
-        at = int.from_bytes(data[entry + 12 : entry + 16], "little")
-        if data[at : at + 8] == b"\x89PNG\r\n\x1a\n" and len(data) >= at + 24:
-            width, height = struct.unpack_from(">II", data, at + 16)
-        elif len(data) >= at + 12:  # a bitmap, its mask below it
-            width, height = struct.unpack_from("<ii", data, at + 4)
-            height //= 2
-        else:
-            continue
-        most = max(most, abs(width * height))
-    return most
-
-
-def _color_table(data: bytes, at: int) -> int:
-    """Bytes of the colour table that these flags announce."""
-    flags = data[at] if at < len(data) else 0
-    return 3 << (flags & 7) + 1 if flags & 0x80 else 0
 
 
 def is_camera_raw(data: bytes) -> bool:

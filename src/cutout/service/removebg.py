@@ -17,6 +17,7 @@ from starlette.datastructures import UploadFile
 from cutout import codec
 from cutout.choices import OutputFormat
 from cutout.options import RemoveOptions
+from cutout.pixel_limit import allowing
 from cutout.service import form
 from cutout.service.answers import disposition, picture_headers
 from cutout.service.describe import PICTURE
@@ -269,7 +270,8 @@ def _inside(data: bytes, roi: str, max_pixels: int) -> bytes:
     picture = codec.decode(data, max_pixels=max_pixels)
     box = _box(roi, picture.rgb.size)
     alpha = Image.new("L", picture.rgb.size)
-    alpha.paste(255 if picture.alpha is None else picture.alpha.crop(box), box)
+    with allowing(max_pixels):
+        alpha.paste(255 if picture.alpha is None else picture.alpha.crop(box), box)
     return codec.encode(picture.rgb, alpha, OutputFormat.PNG, picture.metadata, keep_hidden=True)
 
 
