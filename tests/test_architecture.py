@@ -20,6 +20,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     (
         "errors",
         "faults",
+        "places",
         "specs",
     ),
     (

@@ -211,9 +211,10 @@ def transform(
     del data
     cutout = remover.cut(picture, options, stages, consume=True)
     with stages.time("encode"):
-        metadata, notes = cutout.metadata.stripped(encoding.strip).fitting(output_format)
+        kept, stripped = cutout.metadata.stripped(encoding.strip)
+        metadata, left = kept.fitting(output_format)
         encoded = codec.encode(cutout.rgb, cutout.alpha, output_format, metadata, deep=cutout.deep, **encoding.how)
-    return Transformed(encoded=encoded, size=cutout.size, warnings=(*cutout.warnings, *notes))
+    return Transformed(encoded=encoded, size=cutout.size, warnings=(*cutout.warnings, *stripped, *left))
 
 
 def _cut_frames(
@@ -238,10 +239,10 @@ def _cut_frames(
     def cut() -> Generator[Frame]:
         for picture, sight in zip(_timed(film(), stages), sights, strict=False):
             cutout = remover.cut(picture, options, stages, sight=sight)
-            for warning in cutout.warnings:
+            metadata, notes = cutout.metadata.stripped(encoding.strip)
+            for warning in (*cutout.warnings, *notes):
                 warnings[warning] = warnings.get(warning, 0) + 1
             sizes.append(cutout.size)
-            metadata = cutout.metadata.stripped(encoding.strip)
             yield Frame(
                 rgb=cutout.rgb, alpha=cutout.alpha, metadata=metadata, deep=cutout.deep, duration=picture.duration
             )

@@ -102,7 +102,7 @@ def remove(
         Strip,
         option(
             "--strip",
-            text="Leave out metadata: gps, or all but the colour profile and the resolution.",
+            text="Leave out metadata: gps (all places), or all but the colour profile and the resolution.",
             panel=_FILES,
             case_sensitive=False,
         ),
