@@ -32,6 +32,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "exif",
         "faults_more",
         "gpu_memory",
+        "libtiff",
         "memory",
         "onnx_bytes",
         "pngchunks",
