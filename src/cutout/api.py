@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, overload
 from cutout import codec
 from cutout.batch import Encoding, process
 from cutout.choices import OutputFormat
-from cutout.errors import PictureError, UsageError
+from cutout.errors import PictureError, UsageError, remark
 from cutout.files import STDIO, plan
 from cutout.models import DEFAULT_MODEL
 from cutout.options import RemoveOptions
@@ -51,7 +51,7 @@ def remove(
     force_return_bytes: bool = False,
     **changes: Any,
 ) -> Any:
-    """Remove the background of one picture.
+    """Remove the background of one picture; what a user should know of the result is emitted as a `CutoutWarning`.
 
     Args:
         data: What kind goes in, that kind comes out:
@@ -168,5 +168,7 @@ def _file(job: Job, remover: Remover, options: RemoveOptions) -> Path:
     outcome = process(job, remover, options, Encoding())
     if outcome.error is not None:
         raise outcome.error
+    for text in outcome.warnings:
+        remark(text)
     assert job.target is not None  # noqa: S101 - a path goes to a path
     return job.target

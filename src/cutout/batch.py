@@ -209,7 +209,7 @@ def transform(
         film = partial(codec.film, data, max_frames=encoding.max_frames, **limits)
         return _cut_frames(film, picture, output_format, remover, options, encoding, stages)
     del data
-    cutout = remover.cut(picture, options, stages, consume=True)
+    cutout = remover.cut(picture, options, stages, consume=True, quiet=True)
     with stages.time("encode"):
         kept, stripped = cutout.metadata.stripped(encoding.strip)
         metadata, left = kept.fitting(output_format)
@@ -238,7 +238,7 @@ def _cut_frames(
 
     def cut() -> Generator[Frame]:
         for picture, sight in zip(_timed(film(), stages), sights, strict=False):
-            cutout = remover.cut(picture, options, stages, sight=sight)
+            cutout = remover.cut(picture, options, stages, sight=sight, quiet=True)
             metadata, notes = cutout.metadata.stripped(encoding.strip)
             for warning in (*cutout.warnings, *notes):
                 warnings[warning] = warnings.get(warning, 0) + 1

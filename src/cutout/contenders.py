@@ -132,7 +132,7 @@ def _model(model: str, options: RemoveOptions, config: Path | None, settings: di
 
     def opened() -> Callable[[Found], Cutout]:
         remover = Remover(model, options=options, **settings)
-        return lambda found: remover.cut(codec.decode(read(found.path), max_size=options.max_size))
+        return lambda found: remover.cut(codec.decode(read(found.path), max_size=options.max_size), quiet=True)
 
     return Contender(name=name, open=opened)
 

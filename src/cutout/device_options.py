@@ -38,6 +38,19 @@ class DeviceOptions:
     gpu_wait: float = 0.0
     pictures: int = 0
 
+    @property
+    def said(self) -> tuple[str, ...]:
+        """Those of the options that were given a value other than their own, as the command line calls them."""
+        given = {
+            "--batch": self.batch is not None,
+            "--half": self.half,
+            "--provider-option": bool(self.provider_options),
+            "--cpu-fallback": self.cpu_fallback,
+            "--gpu-memory-limit": self.gpu_memory_limit != 80,
+            "--gpu-wait": self.gpu_wait != 0,
+        }
+        return tuple(name for name, is_given in given.items() if is_given)
+
     def __post_init__(self) -> None:
         if self.batch is not None and not 1 <= self.batch <= 1024:
             raise UsageError(f"--batch is {self.batch}, but it must lie between 1 and 1024, or be auto")
