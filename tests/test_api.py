@@ -350,6 +350,13 @@ def test_only_files_that_were_asked_for_are_written(photo: Path, tmp_path: Path,
     assert {path.name for path in tmp_path.iterdir()} - before == {"out.png"}
 
 
+def test_a_transparent_jpeg_is_refused(photo: Path, remover: Remover) -> None:
+    with pytest.raises(UsageError, match=r"out\.jpg cannot be transparent"):
+        remove(photo, output=photo.with_name("out.jpg"), session=remover, background="transparent")
+    with pytest.warns(CutoutWarning, match="laid over white"):
+        remove(photo, output=photo.with_name("out.jpg"), session=remover, background=(255, 0, 0, 128))
+
+
 # --- what a user should know ---
 
 

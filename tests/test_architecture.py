@@ -150,6 +150,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "cli.bench",
         "cli.devices",
         "cli.doctor",
+        "cli.idle",
         "cli.looks",
         "cli.models",
         "cli.run",

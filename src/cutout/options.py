@@ -108,6 +108,8 @@ class RemoveOptions:
             object.__setattr__(self, "background", None)
         if self.mask and self.background is not None:
             raise UsageError("--mask gives the alpha alone, so --background has nothing to fill")
+        if self.mask and not (self.shadow is None or self.shadow is False or _is_word(self.shadow, "none")):
+            raise UsageError("--mask gives the alpha alone, so nothing of --shadow could be seen")
         if self.fit is not None:  # a plain word is taken too
             object.__setattr__(self, "fit", _one_of(Fit, "fit", self.fit))
         object.__setattr__(self, "edge_colors", _one_of(EdgeColors, "edge_colors", self.edge_colors))

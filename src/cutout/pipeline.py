@@ -127,7 +127,7 @@ class Remover:
             raise UsageError("--precision reduced and --half are two kinds of precision", hint="leave out one of them")
         if devices.said and (reduced or str(model).startswith(PREFIX)):
             who = "--precision reduced, which runs on the CPU" if reduced else f"{model}, which rembg runs"
-            warn(f"{', '.join(devices.said)}: nothing is done by it with {who}")
+            warn(f"nothing comes of {', '.join(devices.said)} with {who}")
         if str(model).startswith(PREFIX):
             _refuse_config(model_config)
             name = str(model).removeprefix(PREFIX)
