@@ -130,6 +130,9 @@ BESIDE: dict[str, dict[str, Any]] = {
     "hard": {"post_process": True},
     "hard and matting": {"post_process": True, "matting": True, "matting_erode": 3},
     "crop": {"crop": True},
+    "mask and crop": {"mask": True, "crop": True},
+    "mask and canvas": {"mask": True, "canvas": "50x50"},
+    "mask of a size": {"mask": True, "canvas": "50x50", "scale": "60%"},
     "canvas": {"canvas": "50x50"},
     "feather": {"feather": 2},
     "invert": {"invert": True},
@@ -197,6 +200,7 @@ def test_an_option_changes_the_file_or_is_said_to_do_nothing(
         ("tiles", {"classes": True}, "looks once"),
         ("tiles", {"options": RemoveOptions(tiles=1)}, "1×1"),
         ("refine", {"classes": True}, "looks once"),
+        ("shadow", {"options": RemoveOptions(mask=True, canvas=9, scale="50%", shadow=True)}, "--mask shows none"),
     ],
 )
 def test_what_the_files_and_the_model_leave_no_room_for_is_said(name: str, run: dict[str, Any], words: str) -> None:

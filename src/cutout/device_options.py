@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 __all__ = ["DeviceOptions", "parse_batch"]
 
+_LONGEST_WAIT = 7 * 24 * 3600
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DeviceOptions:
@@ -56,8 +58,8 @@ class DeviceOptions:
             raise UsageError(f"--batch is {self.batch}, but it must lie between 1 and 1024, or be auto")
         if not 0 <= self.gpu_memory_limit <= 100:
             raise UsageError(f"--gpu-memory-limit is {self.gpu_memory_limit}, but it is a percentage")
-        if self.gpu_wait < 0:
-            raise UsageError(f"--gpu-wait is {self.gpu_wait}, but it cannot be negative")
+        if not 0 <= self.gpu_wait <= _LONGEST_WAIT:
+            raise UsageError(f"--gpu-wait is {self.gpu_wait}, but it must lie between 0 and {_LONGEST_WAIT} seconds")
 
 
 def parse_batch(text: str | None) -> int | None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from cutout.choices import OutputFormat
 from cutout.errors import UsageError
+from cutout.specs import parse_scale
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -105,6 +106,11 @@ IDLE: tuple[Idle, ...] = (
     ),
     Idle("matting_erode", lambda run: not run.options.matting, "it goes with --matting"),
     Idle("edge_colors", lambda run: run.options.mask, "--mask has no colours"),
+    Idle(
+        "shadow",
+        lambda run: run.options.mask and run.options.canvas is not None and parse_scale(run.options.scale) != 1,
+        "--mask shows none, and the subject's size on the canvas is given",
+    ),
     Idle("crop", lambda run: run.options.canvas is not None, "--canvas frames the subject"),
     Idle(
         "threshold",
