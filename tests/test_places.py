@@ -164,6 +164,13 @@ def a_tiff(pages: int = 1) -> bytes:
     return made.finish()
 
 
+def another_tiff() -> bytes:
+    """With Photoshop's resources beside the records, and texts of a page that are not kept."""
+    resource = b"8BIM\x04\x04\0\0" + struct.pack(">I", len(IPTC)) + IPTC + b"\0" * (len(IPTC) % 2)
+    tags: dict[int, object] = {0x013B: KEPT, 0x02BC: PACKET, 0x83BB: IPTC, 0x8649: resource, 0x011D: PLACE}
+    return saved("TIFF", tiffinfo=tags)
+
+
 def an_apng() -> bytes:
     first, second = picture(), picture().transpose(Image.Transpose.FLIP_TOP_BOTTOM)
     second.putpixel((0, 0), (9, 9, 9))
@@ -182,6 +189,7 @@ INPUTS = {
     "png": a_png,
     "apng": an_apng,
     "tiff": a_tiff,
+    "tiff of Pillow": another_tiff,
     "pages": lambda: a_tiff(2),
     "webp": lambda: saved("WEBP", exif=exif.build(BLOCK), xmp=PACKET),
     "avif": lambda: saved("AVIF", exif=exif.build(BLOCK), xmp=PACKET),
