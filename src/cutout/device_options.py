@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from cutout.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 __all__ = ["DeviceOptions", "parse_batch"]
 
@@ -52,6 +52,18 @@ class DeviceOptions:
             "--gpu-wait": self.gpu_wait != 0,
         }
         return tuple(name for name, is_given in given.items() if is_given)
+
+    def check_heard(self, warn: Callable[[str], None], *, reduced: bool, rembg: str | None) -> None:
+        """Warn of what is not heard in reduced precision, which runs on the CPU, or by a model that rembg runs.
+
+        Raises:
+            UsageError: Half precision beside reduced precision.
+        """
+        if reduced and self.half:
+            raise UsageError("--precision reduced and --half are two kinds of precision", hint="leave out one of them")
+        if self.said and (reduced or rembg is not None):
+            who = "--precision reduced, which runs on the CPU" if reduced else f"{rembg}, which rembg runs"
+            warn(f"nothing comes of {', '.join(self.said)} with {who}")
 
     def __post_init__(self) -> None:
         if self.batch is not None and not 1 <= self.batch <= 1024:

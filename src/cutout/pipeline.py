@@ -123,11 +123,7 @@ class Remover:
         self.precision = parse_precision(precision)
         reduced = self.precision is Precision.REDUCED
         devices = device_options or DeviceOptions()
-        if reduced and devices.half:
-            raise UsageError("--precision reduced and --half are two kinds of precision", hint="leave out one of them")
-        if devices.said and (reduced or str(model).startswith(PREFIX)):
-            who = "--precision reduced, which runs on the CPU" if reduced else f"{model}, which rembg runs"
-            warn(f"nothing comes of {', '.join(devices.said)} with {who}")
+        devices.check_heard(warn, reduced=reduced, rembg=str(model) if str(model).startswith(PREFIX) else None)
         if str(model).startswith(PREFIX):
             _refuse_config(model_config)
             name = str(model).removeprefix(PREFIX)
