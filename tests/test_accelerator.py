@@ -134,6 +134,35 @@ def test_half_precision_is_used_where_it_was_asked_for_and_is_right(
     assert b"picture:half" not in runtime.models[-1]
 
 
+def test_half_precision_that_cannot_be_had_is_said_with_its_reason(
+    card: Callable[..., Card13], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, said = brightness_model(tmp_path), list[str]()
+    card()
+
+    def opened(**options: Any) -> list[str]:
+        said.clear()
+        Remover(path, device="cuda", device_options=DeviceOptions(half=True, **options), warn=said.append)
+        return said
+
+    assert opened(batch=2) == []
+    (line,) = opened(batch=1)
+    assert "--half was left out: it goes with batches" in line
+    (line,) = opened(pictures=3)
+    assert "from 8 pictures on" in line
+
+    def fails(*_: object) -> bytes:
+        raise ValueError("no such cast")
+
+    monkeypatch.setattr("cutout.accelerator.to_half", fails)
+    (line,) = opened(batch=2)
+    assert line == "--half was left out on cuda, which computes in full precision: no such cast"
+    monkeypatch.setattr("cutout.accelerator.to_half", lambda model, _: model)
+    monkeypatch.setattr("cutout.accelerator._HALF_SHARE", -1.0)
+    (line,) = opened(batch=2)
+    assert line.endswith("its masks differ too much from those in full precision")
+
+
 # --- models that cannot be batched ---
 
 
@@ -432,6 +461,8 @@ def test_a_batch_is_a_number_or_auto(text: str | None, size: int | None) -> None
         ({"gpu_memory_limit": 101.0}, "--gpu-memory-limit is 101"),
         ({"gpu_memory_limit": float("nan")}, "--gpu-memory-limit is nan"),
         ({"gpu_wait": -1.0}, "--gpu-wait is -1"),
+        ({"gpu_wait": float("nan")}, "--gpu-wait is nan, but it must lie between 0 and 604800 seconds"),
+        ({"gpu_wait": float("inf")}, "--gpu-wait is inf"),
     ],
 )
 def test_values_that_make_no_sense_are_refused(values: dict[str, Any], message: str) -> None:

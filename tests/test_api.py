@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import io
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +15,12 @@ from PIL import ExifTags, Image, ImageCms
 from small import brightness_model
 
 import cutout
-from cutout import CutoutError, ModelError, PictureError, RemoveOptions, Remover, UsageError, remove
+from cutout import CutoutError, CutoutWarning, ModelError, PictureError, RemoveOptions, Remover, UsageError, remove
+from cutout.codec import from_image
+from cutout.device_options import DeviceOptions
+
+if TYPE_CHECKING:
+    from conftest import Cutout
 
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 
@@ -342,3 +348,85 @@ def test_only_files_that_were_asked_for_are_written(photo: Path, tmp_path: Path,
     remove(photo.read_bytes(), session=remover)
     remove(opened(photo), session=remover)
     assert {path.name for path in tmp_path.iterdir()} - before == {"out.png"}
+
+
+def test_a_transparent_jpeg_is_refused(photo: Path, remover: Remover) -> None:
+    with pytest.raises(UsageError, match=r"out\.jpg cannot be transparent"):
+        remove(photo, output=photo.with_name("out.jpg"), session=remover, background="transparent")
+    with pytest.warns(CutoutWarning, match="laid over white"):
+        remove(photo, output=photo.with_name("out.jpg"), session=remover, background=(255, 0, 0, 128))
+
+
+# --- what a user should know ---
+
+
+def dark() -> Image.Image:
+    """The model keeps what is bright: nothing of this."""
+    return Image.new("RGB", (32, 32), (0, 0, 0))
+
+
+EMPTY = "nothing was found: the cut-out is empty"
+
+
+def test_every_way_in_emits_the_picture_s_warnings(remover: Remover, tmp_path: Path) -> None:
+    """As of the line that called, once, and never twice."""
+    path = tmp_path / "dark.png"
+    dark().save(path)
+    data = path.read_bytes()
+    ways: dict[str, Any] = {
+        "path": lambda: remove(path, session=remover),
+        "path to bytes": lambda: remove(path, session=remover, force_return_bytes=True),
+        "bytes": lambda: remove(data, session=remover),
+        "image": lambda: remove(dark(), session=remover),
+        "array": lambda: remove(np.asarray(dark()), session=remover),
+        "cut": lambda: remover.cut(from_image(dark())),
+        "frames": lambda: remove(animated(tmp_path), session=remover),
+    }
+    for name, way in ways.items():
+        with warnings.catch_warnings(record=True) as found:
+            warnings.simplefilter("always")
+            way()
+        assert [(str(each.message), each.category, each.filename) for each in found] == [
+            (EMPTY, CutoutWarning, __file__)
+        ], name
+        assert found[0].lineno == way.__code__.co_firstlineno, name
+
+
+def animated(folder: Path) -> Path:
+    frames = [dark(), Image.new("RGB", (32, 32), (1, 0, 0)), Image.new("RGB", (32, 32), (0, 1, 0))]
+    frames[0].save(folder / "film.webp", save_all=True, append_images=frames[1:], lossless=True)
+    return folder / "film.webp"
+
+
+def test_a_program_can_turn_them_into_errors_or_off(remover: Remover) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", CutoutWarning)
+        with pytest.raises(CutoutWarning, match="nothing was found"):
+            remove(dark(), session=remover)
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        remover.cut(from_image(dark()), quiet=True)
+    assert found == []
+
+
+def test_what_a_model_has_to_say_when_it_is_opened_is_emitted_or_given(tmp_path: Path) -> None:
+    """Such as that a device does not do as asked."""
+    model, told = brightness_model(tmp_path), list[str]()
+    half = DeviceOptions(half=True)
+    with pytest.warns(CutoutWarning, match="half precision") as found:
+        Remover(model, device="cpu", device_options=half)
+    assert found[0].filename == __file__
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        Remover(model, device="cpu", device_options=half, warn=told.append)
+    assert len(told) == 1
+
+
+def test_the_command_tells_each_warning_once(tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    dark().save(tmp_path / "dark.png")
+    args = ("remove", tmp_path / "dark.png", "-o", tmp_path / "out.png", "-m", brightness_model(tmp_path))
+    command: Cutout = request.getfixturevalue("cutout")
+    run = command(*args, "--device", "cpu", PYTHONWARNINGS="always")
+    assert run.code == 0
+    assert run.err.count("nothing was found") == 1
+    assert "CutoutWarning" not in run.err

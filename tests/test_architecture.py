@@ -20,6 +20,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     (
         "errors",
         "faults",
+        "places",
         "specs",
     ),
     (
@@ -32,6 +33,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "exif",
         "faults_more",
         "gpu_memory",
+        "libtiff",
         "memory",
         "onnx_bytes",
         "pixel_limit",
@@ -155,6 +157,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "cli.bench",
         "cli.devices",
         "cli.doctor",
+        "cli.idle",
         "cli.looks",
         "cli.models",
         "cli.run",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -254,3 +255,17 @@ def test_feathering_fades_the_edge_over_its_radius_on_either_side(radius: int) -
 
 def test_inverting_swaps_subject_and_background() -> None:
     assert np.array_equal(array(clean(discs(BIG), invert=True)), 255 - array(discs(BIG)))
+
+
+def test_an_edge_moved_further_than_the_picture_takes_no_more_memory_than_the_picture() -> None:
+    alpha = discs((20, 20, 9), size=(60, 40))
+    tracemalloc.start()
+    try:
+        far = [array(cleanup.dilate(alpha, 10_000)), array(cleanup.erode(alpha, 10_000))]
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert most < 5_000_000
+    near = [array(cleanup.dilate(alpha, 80)), array(cleanup.erode(alpha, 80))]
+    assert all(map(np.array_equal, far, near))
+    assert [part.min() for part in far] == [array(alpha).max(), 0]

@@ -104,6 +104,10 @@ def test_every_look_reaches_the_picture(cutout: Cutout) -> None:
         (("remove", "a.png", "--margin", "5"), "--margin is the room around the subject: it goes with --crop"),
         (("remove", "a.png", "--shadow", "dark"), "--shadow is 'dark', but it must be default, none, or DX,DY,BLUR"),
         (("remove", "a.png", "-b", "missing.jpg"), "no such file exists"),
+        (
+            ("remove", "a.png", "--erode", "1000000000"),
+            "--erode is 1000000000, but it must lie between 0 and 10000 pixels",
+        ),
         (("a.png",), "cutout remove a.png"),
         (("new photo.jpg", "--crop"), "cutout remove 'new photo.jpg' --crop"),
     ],

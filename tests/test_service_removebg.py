@@ -114,6 +114,7 @@ def test_words_of_remove_bg_mean_what_they_mean_there(client: httpx.Client, pict
         return Image.open(io.BytesIO(answer.content))
 
     assert image(channels="alpha").mode == "L"
+    assert image(channels="alpha", add_shadow="true").mode == "L"
     colored = image(bg_color="0000ff")
     assert (colored.format, colored.getpixel((3, 3))) == ("JPEG", (0, 0, 254))
     assert image(bg_color="0000ff", format="png").getpixel((3, 3)) == (0, 0, 255)

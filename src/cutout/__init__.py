@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from cutout.choices import EdgeColors, Fit, OutputFormat
     from cutout.errors import (
         CutoutError,
+        CutoutWarning,
         DeviceError,
         ExitCode,
         ModelError,
@@ -35,6 +36,7 @@ __all__ = [
     "MODELS",
     "Cutout",
     "CutoutError",
+    "CutoutWarning",
     "DeviceError",
     "EdgeColors",
     "ExitCode",
@@ -55,6 +57,7 @@ _HOMES = {
     "MODELS": "models",
     "Cutout": "pipeline",
     "CutoutError": "errors",
+    "CutoutWarning": "errors",
     "DeviceError": "errors",
     "EdgeColors": "choices",
     "ExitCode": "errors",

@@ -42,7 +42,7 @@ from cutout.store import prepared_home
 from cutout.tensor import input_size
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from cutout.device_options import DeviceOptions
@@ -61,6 +61,7 @@ _HALF_SHARE = 16 / 255
 """Of the range of the output: how far half precision may move single values; real masks move by 0.02–0.4 on average."""
 _FEW = 8
 """So few pictures are done one by one before a measurement has paid."""
+_BATCHES = f"from {_FEW} pictures on, or with --batch 2 and more"
 
 
 class BatchedSession(OnnxSession):
@@ -118,7 +119,10 @@ def open_model(
     request = _with_cache(replace(request, half=options.half), warn)
     first = open_session(path, spec, request, threads=threads, model_options=model_options, warn=warn)
     device = parse_device(first.device)
-    if not _queued(device, options):
+    queued = _queued(device, options)
+    for text in _idle(device, request, options, queued=queued):
+        warn(text)
+    if not queued:
         return first
     try:
         return _batched(path, first, device, request, threads, options, warn)
@@ -140,6 +144,18 @@ def _queued(device: Device, options: DeviceOptions) -> bool:
     if options.batch is not None:
         return options.batch > 1 or device.provider.alone
     return device.provider.alone
+
+
+def _idle(device: Device, request: DeviceRequest, options: DeviceOptions, *, queued: bool) -> Iterator[str]:
+    """What was asked for and does nothing on the device that runs."""
+    provider = device.provider
+    if options.half and not (provider.half or (provider.half_graph and queued)):
+        yield f"--half does nothing on {device}, which has no half precision: it computes in full precision"
+    if options.cpu_fallback and not queued and (provider is not CPU or request.strict):
+        yield f"--cpu-fallback does nothing on {device}, which has the machine's own memory"
+    if request.strict and provider.device not in NVIDIA:
+        for name in sorted({"--gpu-memory-limit", "--gpu-wait"} & set(options.said)):
+            yield f"{name} does nothing on {device}: it is about NVIDIA's cards"
 
 
 def _with_cache(request: DeviceRequest, warn: Warn) -> DeviceRequest:
@@ -198,7 +214,7 @@ def _batched(
 ) -> BatchedSession:
     here = prepare(replace(request, devices=(device,), strict=True))
     numbers = _numbers(device, request, warn)
-    run, free = _free_run(path, first, device, here, threads, options)
+    run, free = _free_run(path, first, device, here, threads, options, warn)
     size = 1
     if free:
         size = options.batch or _measured(first, run, device, here, options)
@@ -208,7 +224,7 @@ def _batched(
     for number in numbers[1:]:
         other = replace(request, devices=(Device(device.provider, number),), strict=True)
         session = open_session(path, first.spec, other, threads=threads, warn=warn)
-        runs.append(_free_run(path, session, other.devices[0], prepare(other), threads, options)[0])
+        runs.append(_free_run(path, session, other.devices[0], prepare(other), threads, options, warn)[0])
     queue = DeviceQueue(
         runs,
         size=size,
@@ -231,25 +247,34 @@ def _numbers(device: Device, request: DeviceRequest, warn: Warn) -> list[int]:
 
 
 def _free_run(
-    path: Path, first: OnnxSession, device: Device, here: Prepared, threads: int, options: DeviceOptions
+    path: Path, first: OnnxSession, device: Device, here: Prepared, threads: int, options: DeviceOptions, warn: Warn
 ) -> tuple[Run, bool]:
     """The model on a device as a function of a batch, and whether it takes more than one picture."""
+    half = options.half and device.provider.half_graph
     inner, _, _, dtype = first.wiring
     single = _bound(here, inner, first, device)
     pictures = probe(input_size(first.spec, (512, 512)), dtype)
     one = single(pictures[:1])  # also what shows a device that opens models and cannot run them
     if options.batch == 1 or (options.batch is None and 0 < options.pictures < _FEW):
+        if half:
+            warn(f"--half was left out: it goes with batches, and pictures run one by one here ({_BATCHES})")
         return single, False
     alone = np.concatenate([one, single(pictures[1:])])
     try:
         model = free_batch(path.read_bytes())  # as published: `graph.rewrite` is for processors
-    except (UnknownGraphError, OSError):
+    except (UnknownGraphError, OSError) as error:
+        if half:
+            warn(f"--half was left out: {error}")
         return single, False
-    if options.half and device.provider.half_graph:
-        with contextlib.suppress(Exception):  # whatever it is, the model runs in float32 then
+    if half:
+        reason = "its masks differ too much from those in full precision"
+        try:
             run = _opened(to_half(model, first.spec.exact_nodes), first, device, here, threads)
             if agrees(run(pictures), alone, _HALF_SHARE):
                 return run, True
+        except Exception as error:  # noqa: BLE001 - whatever it is, the model runs in float32 then
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        warn(f"--half was left out on {device}, which computes in full precision: {reason}")
     with contextlib.suppress(Exception):  # whatever it is, the model runs one by one then
         run = _opened(model, first, device, here, threads)
         if agrees(run(pictures), alone):

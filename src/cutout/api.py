@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, overload
 from cutout import codec
 from cutout.batch import Encoding, process
 from cutout.choices import OutputFormat
-from cutout.errors import PictureError, UsageError
+from cutout.errors import PictureError, UsageError, remark
 from cutout.files import STDIO, plan
 from cutout.models import DEFAULT_MODEL
 from cutout.options import RemoveOptions
@@ -51,7 +51,7 @@ def remove(
     force_return_bytes: bool = False,
     **changes: Any,
 ) -> Any:
-    """Remove the background of one picture.
+    """Remove the background of one picture; what a user should know of the result is emitted as a `CutoutWarning`.
 
     Args:
         data: What kind goes in, that kind comes out:
@@ -88,7 +88,7 @@ def remove(
     job = None if path is None else _job(path, output)
     remover = session or _remover(model, device)
     if job is not None and not force_return_bytes:
-        return _file(job, remover, wanted)
+        return _file(job, remover, wanted, transparent=_is_transparent(changes))
     if path is not None:
         picture = codec.decode(_read(path), max_size=wanted.max_size, deep=True)
     elif isinstance(data, bytes | bytearray | memoryview):
@@ -137,6 +137,12 @@ def _options(base: RemoveOptions, changes: dict[str, Any]) -> RemoveOptions:
     return replace(base, **ours)
 
 
+def _is_transparent(changes: dict[str, Any]) -> bool:
+    """Whether a transparent background was said, for which the options have no word: it is what they are without."""
+    said = changes.get("background", changes.get("bgcolor"))
+    return isinstance(said, str) and said.strip().lower() == "transparent"
+
+
 def _remover(model: str | Path, device: str | None) -> Remover:
     key = (str(model), device)
     with _lock:
@@ -164,9 +170,13 @@ def _read(path: Path) -> bytes:
         raise PictureError(f"{path} cannot be read: {error.strerror or error}") from error
 
 
-def _file(job: Job, remover: Remover, options: RemoveOptions) -> Path:
+def _file(job: Job, remover: Remover, options: RemoveOptions, *, transparent: bool) -> Path:
+    if transparent and not job.output_format.has_alpha:
+        raise UsageError(f"{job.target_name} cannot be transparent", hint="write PNG or WebP, or name a colour")
     outcome = process(job, remover, options, Encoding())
     if outcome.error is not None:
         raise outcome.error
+    for text in outcome.warnings:
+        remark(text)
     assert job.target is not None  # noqa: S101 - a path goes to a path
     return job.target

@@ -8,7 +8,7 @@ import time
 import traceback
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import repeat
 from typing import TYPE_CHECKING, Any
@@ -195,7 +195,7 @@ def transform(
         CancelledError: The stages' check says that the picture is not wanted any more.
         CutoutError: Whatever is wrong with the picture or the options.
     """
-    options = _for_format(options, output_format)
+    options, notes = _for_format(options, output_format)
     limits: dict[str, Any] = {
         "max_size": options.max_size,
         "max_pixels": encoding.max_pixels,
@@ -206,13 +206,15 @@ def transform(
     if picture.frames > 1 and (output_format.has_pages if picture.paged else output_format.has_frames):
         limits["deep"] = limits["deep"] and picture.paged
         film = partial(codec.film, data, max_frames=encoding.max_frames, **limits)
-        return _cut_frames(film, picture, output_format, remover, options, encoding, stages)
+        made = _cut_frames(film, picture, output_format, remover, options, encoding, stages)
+        return replace(made, warnings=(*notes, *made.warnings))
     del data
-    cutout = remover.cut(picture, options, stages, consume=True)
+    cutout = remover.cut(picture, options, stages, consume=True, quiet=True)
     with stages.time("encode"):
-        metadata, notes = cutout.metadata.stripped(encoding.strip).fitting(output_format)
+        kept, stripped = cutout.metadata.stripped(encoding.strip)
+        metadata, left = kept.fitting(output_format)
         encoded = codec.encode(cutout.rgb, cutout.alpha, output_format, metadata, deep=cutout.deep, **encoding.how)
-    return Transformed(encoded=encoded, size=cutout.size, warnings=(*cutout.warnings, *notes))
+    return Transformed(encoded=encoded, size=cutout.size, warnings=(*notes, *cutout.warnings, *stripped, *left))
 
 
 def _cut_frames(
@@ -236,11 +238,11 @@ def _cut_frames(
 
     def cut() -> Generator[Frame]:
         for picture, sight in zip(_timed(film(), stages), sights, strict=False):
-            cutout = remover.cut(picture, options, stages, sight=sight)
-            for warning in cutout.warnings:
+            cutout = remover.cut(picture, options, stages, sight=sight, quiet=True)
+            metadata, notes = cutout.metadata.stripped(encoding.strip)
+            for warning in (*cutout.warnings, *notes):
                 warnings[warning] = warnings.get(warning, 0) + 1
             sizes.append(cutout.size)
-            metadata = cutout.metadata.stripped(encoding.strip)
             yield Frame(
                 rgb=cutout.rgb, alpha=cutout.alpha, metadata=metadata, deep=cutout.deep, duration=picture.duration
             )
@@ -254,6 +256,8 @@ def _cut_frames(
     told = tuple(text if many == count else f"{many} of {count} frames: {text}" for text, many in warnings.items())
     if first.deep is not None and not first.paged:
         told = (*told, "16 bits were reduced to 8: frames of an animation are worked on in 8 bits")
+    if encoding.keep_hidden and output_format is OutputFormat.WEBP:
+        told = (*told, "hidden colours were not kept: the encoder of animated WebP drops what cannot be seen")
     return Transformed(encoded=encoded, size=sizes[0], warnings=told, frames=count)
 
 
@@ -335,15 +339,14 @@ def process_all(
     )
 
 
-def _for_format(options: RemoveOptions, output_format: OutputFormat) -> RemoveOptions:
-    """A format without transparency gets a background: white unless one was asked for."""
+def _for_format(options: RemoveOptions, output_format: OutputFormat) -> tuple[RemoveOptions, tuple[str, ...]]:
+    """A format without transparency gets a background, white unless one was asked for; and warnings."""
     if output_format.has_alpha or options.mask or ((color := options.background_color) is None and options.background):
-        return options
-    from dataclasses import replace
-
+        return options, ()
     if color is None:
-        return replace(options, background=_WHITE)
-    return replace(options, background=_over_white(color))
+        return replace(options, background=_WHITE), ()
+    text = f"{output_format.value} holds no transparency: the background's colour was laid over white"
+    return replace(options, background=_over_white(color)), (text,) if color[3] < 255 else ()
 
 
 def _over_white(color: tuple[int, int, int, int]) -> tuple[int, int, int]:

@@ -89,7 +89,7 @@ class Strip(StrEnum):
 
     NONE = "none"
     GPS = "gps"
-    """Where the picture was taken, in EXIF and XMP."""
+    """Where the picture was taken and what places it names, in EXIF, IPTC and XMP."""
     ALL = "all"
     """All but the colour profile and the resolution."""
 

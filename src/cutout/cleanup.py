@@ -182,6 +182,7 @@ def dilate(alpha: Image.Image, radius: int) -> Image.Image:
     content = alpha.getbbox()
     if content is None or radius < 1:
         return alpha
+    radius = min(radius, math.ceil(math.hypot(*alpha.size)))  # further there is no picture
     box = _grown(content, radius, alpha.size)
     inner = min(radius, _DISC)
     pixels = np.pad(np.asarray(alpha.crop(box)), radius)

@@ -136,7 +136,7 @@ def _model(model: str, options: RemoveOptions, config: Path | None, settings: di
     @contextmanager
     def opened() -> Iterator[Callable[[Found], Cutout]]:
         with Remover(model, options=options, **settings) as remover:
-            yield lambda found: remover.cut(codec.decode(read(found.path), max_size=options.max_size))
+            yield lambda found: remover.cut(codec.decode(read(found.path), max_size=options.max_size), quiet=True)
 
     return Contender(name=name, open=opened)
 

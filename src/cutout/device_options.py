@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any
 from cutout.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 __all__ = ["DeviceOptions", "parse_batch"]
+
+_LONGEST_WAIT = 7 * 24 * 3600
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,13 +40,38 @@ class DeviceOptions:
     gpu_wait: float = 0.0
     pictures: int = 0
 
+    @property
+    def said(self) -> tuple[str, ...]:
+        """Those of the options that were given a value other than their own, as the command line calls them."""
+        given = {
+            "--batch": self.batch is not None,
+            "--half": self.half,
+            "--provider-option": bool(self.provider_options),
+            "--cpu-fallback": self.cpu_fallback,
+            "--gpu-memory-limit": self.gpu_memory_limit != 80,
+            "--gpu-wait": self.gpu_wait != 0,
+        }
+        return tuple(name for name, is_given in given.items() if is_given)
+
+    def check_heard(self, warn: Callable[[str], None], *, reduced: bool, rembg: str | None) -> None:
+        """Warn of what is not heard in reduced precision, which runs on the CPU, or by a model that rembg runs.
+
+        Raises:
+            UsageError: Half precision beside reduced precision.
+        """
+        if reduced and self.half:
+            raise UsageError("--precision reduced and --half are two kinds of precision", hint="leave out one of them")
+        if self.said and (reduced or rembg is not None):
+            who = "--precision reduced, which runs on the CPU" if reduced else f"{rembg}, which rembg runs"
+            warn(f"nothing comes of {', '.join(self.said)} with {who}")
+
     def __post_init__(self) -> None:
         if self.batch is not None and not 1 <= self.batch <= 1024:
             raise UsageError(f"--batch is {self.batch}, but it must lie between 1 and 1024, or be auto")
         if not 0 <= self.gpu_memory_limit <= 100:
             raise UsageError(f"--gpu-memory-limit is {self.gpu_memory_limit}, but it is a percentage")
-        if self.gpu_wait < 0:
-            raise UsageError(f"--gpu-wait is {self.gpu_wait}, but it cannot be negative")
+        if not 0 <= self.gpu_wait <= _LONGEST_WAIT:
+            raise UsageError(f"--gpu-wait is {self.gpu_wait}, but it must lie between 0 and {_LONGEST_WAIT} seconds")
 
 
 def parse_batch(text: str | None) -> int | None:

@@ -35,6 +35,7 @@ __all__ = [
 ]
 
 _WEBP_SIDE = 16383
+_DEFLATE = {PngLevel.FASTEST: 1, PngLevel.FAST: 4, PngLevel.SMALL: 9}
 
 
 def encode(
@@ -133,7 +134,8 @@ def png_file(
     if wide is not None:
         over = None if rgb is None or alpha is None else np.asarray(alpha)
         wide = _hide(wide, over, keep=keep_hidden)
-        return sixteen.encode_png16(wide, over, profile_chunks(icc, metadata.dpi) + texts)
+        chunks = profile_chunks(icc, metadata.dpi) + texts
+        return sixteen.encode_png16(wide, over, chunks, level=_DEFLATE[level])
     plain = encode_png(rgb, alpha, icc=icc, dpi=metadata.dpi, level=level, keep_hidden=keep_hidden, threads=threads)
     return insert(plain, texts)
 

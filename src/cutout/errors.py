@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import warnings
 from enum import IntEnum
 from typing import ClassVar
 
@@ -9,12 +11,14 @@ __all__ = [
     "CancelledError",
     "ClosedError",
     "CutoutError",
+    "CutoutWarning",
     "DeviceError",
     "ExitCode",
     "ModelError",
     "OutputError",
     "PictureError",
     "UsageError",
+    "remark",
 ]
 
 
@@ -99,3 +103,18 @@ class DeviceError(CutoutError):
 
     exit_code = ExitCode.DEVICE
     kind = "device"
+
+
+class CutoutWarning(UserWarning):
+    """Something that a user should know of a result or a device, though the work goes on.
+
+    The command line and the service tell it in their own way; `cutout.remove` and `Remover` emit it by `warnings.warn`.
+    """
+
+
+def remark(text: str) -> None:
+    """Emit a `CutoutWarning`, as of the line of the program that called this package."""
+    level, frame = 2, sys._getframe(1)  # noqa: SLF001 - stacklevel counts frames, and no public name gives them
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == __package__:
+        level, frame = level + 1, frame.f_back
+    warnings.warn(text, CutoutWarning, stacklevel=level)

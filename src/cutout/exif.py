@@ -10,12 +10,15 @@ import struct
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
+from cutout.places import PLAIN_TAGS, without_places
+
 __all__ = ["Entry", "Exif", "build", "is_crowded", "parse", "reorder"]
 
 _WIDTHS = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4}
 """Bytes of one value by its type."""
 _EXIF, _GPS, _INTEROP, _NOTE = 0x8769, 0x8825, 0xA005, 0x927C
 _ORIENTATION, _WIDTH, _HEIGHT = 0x0112, 0xA002, 0xA003
+_IPTC, _PRINT = 0x83BB, 0xC4A5
 _POINTERS = {_EXIF, _GPS, _INTEROP}
 # What the main directory may say of a picture whatever file it is stored in. All else describes how the pixels of the
 # old file lay (strips, layers, previews, a profile), or is the maker's business with its own files.
@@ -91,9 +94,19 @@ class Exif:
         new = {tag: Entry(4, 1, struct.pack(self.order + "I", size)) for tag, size in sizes.items() if tag in self.exif}
         return replace(self, exif=self.exif | new)
 
-    def without_place(self) -> Exif:
-        """The same without the GPS directory."""
-        return replace(self, gps={})
+    def without_place(self) -> tuple[Exif, tuple[str, ...]]:
+        """The same without the GPS directory, IPTC's places and what may hold one unseen; and warnings."""
+        main = {tag: entry for tag, entry in self.main.items() if tag not in {_IPTC, _PRINT}}
+        notes: tuple[str, ...] = ()
+        if _IPTC in self.main:
+            try:
+                if records := without_places(self.main[_IPTC].data):
+                    main[_IPTC] = Entry(7, len(records), records)
+            except ValueError as error:
+                notes = (f"the IPTC records may hold a place and were left out: {error}",)
+        exif = {tag: entry for tag, entry in self.exif.items() if tag in PLAIN_TAGS}
+        interop = {tag: entry for tag, entry in self.interop.items() if len(entry.data) <= 4}  # no coordinate
+        return replace(self, main=main, exif=exif, gps={}, interop=interop, note_at=None), notes
 
 
 def parse(block: bytes, *, directory: int | None = None) -> Exif:

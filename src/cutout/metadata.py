@@ -34,19 +34,26 @@ class Metadata:
     exif: bytes | None = field(default=None, repr=False)
     xmp: bytes | None = field(default=None, repr=False)
 
-    def stripped(self, strip: Strip) -> Metadata:
-        """What is left of it: GPS alone goes, or all but profile and resolution."""
+    def stripped(self, strip: Strip) -> tuple[Metadata, tuple[str, ...]]:
+        """What is left of it, and warnings: places alone go, or all but profile and resolution.
+
+        What cannot be read well enough to be sure that it holds no place goes with them.
+        """
         if strip is Strip.NONE:
-            return self
+            return self, ()
         if strip is Strip.ALL:
-            return replace(self, exif=None, xmp=None)
+            return replace(self, exif=None, xmp=None), ()
         exif, xmp = self.exif, self.xmp
+        notes: tuple[str, ...] = ()
         if exif is not None:
-            kept = blocks.parse(exif).without_place()
+            kept, notes = blocks.parse(exif).without_place()
             exif = blocks.build(kept) if kept else None
         if xmp is not None:
-            xmp = packets.clean(xmp, place=False)
-        return replace(self, exif=exif, xmp=xmp)
+            try:
+                xmp = packets.clean(xmp, place=False)
+            except ValueError as error:
+                xmp, notes = None, (*notes, f"the XMP packet may hold a place and was left out: {error}")
+        return replace(self, exif=exif, xmp=xmp), notes
 
     def sized(self, size: tuple[int, int]) -> Metadata:
         """The same for a picture of this width and height."""

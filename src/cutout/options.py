@@ -109,12 +109,19 @@ class RemoveOptions:
             object.__setattr__(self, "background", None)
         if self.mask and self.background is not None:
             raise UsageError("--mask gives the alpha alone, so --background has nothing to fill")
+        self._check_shadow()
         if self.fit is not None:  # a plain word is taken too
             object.__setattr__(self, "fit", _one_of(Fit, "fit", self.fit))
         object.__setattr__(self, "edge_colors", _one_of(EdgeColors, "edge_colors", self.edge_colors))
         object.__setattr__(self, "background_fit", _one_of(BackgroundFit, "background_fit", self.background_fit))
         self._check_background()
         self._check_framing()
+
+    def _check_shadow(self) -> None:
+        """A mask has no shadow, but is framed as the picture with one is, so that it lies on that."""
+        wanted = not (self.shadow is None or self.shadow is False or _is_word(self.shadow, "none"))
+        if self.mask and wanted and not self.crop and self.canvas is None:
+            raise UsageError("--mask gives the alpha alone, so nothing of --shadow could be seen")
 
     def _check_ranges(self) -> None:
         for name in ("threshold", "matting_foreground", "matting_background"):
@@ -126,8 +133,10 @@ class RemoveOptions:
         if not 0 <= self.tiles <= 8:
             raise UsageError(f"{_option('tiles')} is {self.tiles}, but it must lie between 0 and 8")
         for name in ("matting_erode", "erode", "dilate", "feather"):
-            if (value := getattr(self, name)) < 0:
-                raise UsageError(f"{_option(name)} is {value}, but it cannot be negative")
+            if not 0 <= (value := getattr(self, name)) <= _MOST_PIXELS:
+                raise UsageError(
+                    f"{_option(name)} is {_short(str(value))}, but it must lie between 0 and {_MOST_PIXELS} pixels"
+                )
 
     def _check_whole_numbers(self) -> None:
         for name in (
@@ -236,6 +245,8 @@ class RemoveOptions:
         return cls(**values)
 
 
+_MOST_PIXELS = 10_000
+"""By which an edge can be moved or blurred: more than any edge has, and few enough for the memory of one picture."""
 _DEFAULTS = {"scale": "fit", "position": "center"}
 
 
@@ -255,7 +266,12 @@ def _parsed(name: str, parse: Callable[[Any], object], value: object) -> None:
     try:
         parse(value)
     except ValueError as error:
-        raise UsageError(f"{_option(name)} is {value!r}, but it must be {error}") from error
+        raise UsageError(f"{_option(name)} is {_short(repr(value))}, but it must be {error}") from error
+
+
+def _short(text: str) -> str:
+    """A value as it was given, or its beginning."""
+    return text if len(text) <= 80 else f"{text[:60]}… ({len(text)} characters)"
 
 
 def _hole_size(value: object) -> None:

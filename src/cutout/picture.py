@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import wraps
 from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
 from cutout import deep as sixteen
+from cutout import libtiff
 from cutout.colors import to_rgb
 from cutout.errors import PictureError
 from cutout.exif import is_crowded
@@ -15,10 +17,12 @@ from cutout.metadata import NO_METADATA, Metadata, read_dpi, read_exif, read_xmp
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Concatenate, ParamSpec
 
     import numpy as np
     import numpy.typing as npt
 
+    _Rest = ParamSpec("_Rest")
     _Deep = Callable[[Image.Image], npt.NDArray[np.uint16] | None]
 
 __all__ = ["ONLY_FIRST", "Picture", "read"]
@@ -57,6 +61,29 @@ class Picture:
     loop: int = 0
 
 
+def _with_what_libtiff_says(
+    reads: Callable[Concatenate[Image.Image, _Rest], Picture],
+) -> Callable[Concatenate[Image.Image, _Rest], Picture]:
+    """What libtiff says of a damaged file becomes a note of the picture, or the error's text."""
+
+    @wraps(reads)
+    def read(image: Image.Image, /, *args: _Rest.args, **settings: _Rest.kwargs) -> Picture:
+        if image.format != "TIFF":
+            return reads(image, *args, **settings)
+        with libtiff.listening() as said:
+            try:
+                picture = reads(image, *args, **settings)
+            except OSError as error:
+                raise OSError(f"{said or error}") from error
+        if not said:
+            return picture
+        note = f"the TIFF file is damaged, and the picture may be wrong in places: {said}"
+        return replace(picture, notes=(*picture.notes, note))
+
+    return read
+
+
+@_with_what_libtiff_says
 def read(
     image: Image.Image,
     max_size: int | None,

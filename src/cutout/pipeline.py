@@ -17,7 +17,7 @@ from cutout.colors import is_srgb, to_srgb
 from cutout.cpus import threads_each
 from cutout.deep import merge, shift
 from cutout.device_options import DeviceOptions
-from cutout.errors import ModelError, PictureError, UsageError
+from cutout.errors import ModelError, PictureError, UsageError, remark
 from cutout.models import DEFAULT_MODEL, ModelSpec, custom_spec, find_spec
 from cutout.options import RemoveOptions
 from cutout.pixel_limit import allowing
@@ -30,8 +30,8 @@ from cutout.tensor import input_size
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
-    from typing import Self
     from contextlib import AbstractContextManager
+    from typing import Self
 
     import numpy as np
     import numpy.typing as npt
@@ -96,7 +96,8 @@ class Remover:
         model_options: Options of the model itself, such as `{"class": "upper"}`.
         device_options: How devices other than the processor are used.
         precision: `full`, or `reduced`: bfloat16 on a CPU that computes it, for models that were measured to bear it.
-        warn: Called with a line worth telling, such as that a graphics card is there but cannot be used.
+        warn: Called with a line worth telling, such as that a graphics card is there but cannot be used; without it,
+            the line is emitted as a `CutoutWarning`.
 
     Raises:
         UsageError: An unknown model, device or option.
@@ -115,7 +116,7 @@ class Remover:
         model_options: Mapping[str, Any] | None = None,
         device_options: DeviceOptions | None = None,
         precision: Precision | str = Precision.FULL,
-        warn: Callable[[str], None] = lambda _text: None,
+        warn: Callable[[str], None] = remark,
     ) -> None:
         self.options = options or RemoveOptions()
         _check(self.options)
@@ -124,6 +125,8 @@ class Remover:
         extra = dict(model_options or {})
         self.precision = parse_precision(precision)
         reduced = self.precision is Precision.REDUCED
+        devices = device_options or DeviceOptions()
+        devices.check_heard(warn, reduced=reduced, rembg=str(model) if str(model).startswith(PREFIX) else None)
         if str(model).startswith(PREFIX):
             _refuse_config(model_config)
             name = str(model).removeprefix(PREFIX)
@@ -145,7 +148,7 @@ class Remover:
                 spec,
                 request,
                 threads=threads,
-                options=device_options or DeviceOptions(),
+                options=devices,
                 model_options=extra,
                 warn=warn,
             )
@@ -188,8 +191,9 @@ class Remover:
         *,
         consume: bool = False,
         sight: Sight | None = None,
+        quiet: bool = False,
     ) -> Cutout:
-        """Remove the background of a decoded picture.
+        """Remove the background of a decoded picture; what a user should know of it is emitted as a `CutoutWarning`.
 
         Args:
             picture: What `codec.decode` gave.
@@ -197,6 +201,7 @@ class Remover:
             stages: Receives the time of each stage.
             consume: The picture is not needed any more: its pixels may become the cut-out's, which saves a copy.
             sight: What `look` gave for this picture and these options; None looks now.
+            quiet: Emit no `CutoutWarning`: the caller tells what stands in `Cutout.warnings`.
 
         Raises:
             CutoutError: The model failed on this picture, was closed, or the check of the stages ended the work.
@@ -208,7 +213,10 @@ class Remover:
                 picture = _beside_background(picture, options)
             sight = sight or self._look(picture, options, stages)
             with stages.time("postprocess"):
-                return _completed(picture, sight, options, stages, consume=consume)
+                cutout = _completed(picture, sight, options, stages, consume=consume)
+        for text in () if quiet else cutout.warnings:
+            remark(text)
+        return cutout
 
     def look(self, picture: Picture, options: RemoveOptions | None = None, stages: Stages | None = None) -> Sight:
         """The first half of `cut`, whose arguments and errors it has: what is there, down to the final alpha."""

@@ -32,6 +32,8 @@ MAX_CANVAS = 256_000_000
 
 _LENGTH = re.compile(r"([+-]?(?:\d+\.?\d*|\.\d+))\s*(px|%)?", re.IGNORECASE)
 _CANVAS = re.compile(r"(\d+)\s*[x×*]\s*(\d+)", re.IGNORECASE)
+_MOST, _MOST_AREA = 1e6, 1e9
+"""Of any length, and of any area, in pixels or percent."""
 _OUTSIDE_PARENTHESES = re.compile(r",(?![^(]*\))")
 
 
@@ -109,7 +111,7 @@ def parse_area(given: object) -> Length:
         ValueError: It is something else; the message says what would be right.
     """
     wanted = "a number of pixels such as 500, or a share of the picture such as 0.1%"
-    length = _length(given, wanted)
+    length = _length(given, wanted, _MOST_AREA)
     if length.value < 0:
         raise ValueError(wanted)
     return length
@@ -126,9 +128,9 @@ def parse_canvas(given: object) -> tuple[int, int]:
         case bool():
             raise ValueError(wanted)
         case str() if found := _CANVAS.fullmatch(given.strip()):
-            width, height = int(found[1]), int(found[2])
+            width, height = (int(side[:20]) for side in found.groups())  # Python reads no number of 5000 digits
         case str() if given.strip().isdecimal():
-            width = height = int(given)
+            width = height = int(given.strip()[:20])
         case (Integral(), Integral()):
             width, height = int(given[0]), int(given[1])
         case Integral():
@@ -277,15 +279,25 @@ def _parts(given: object) -> list[object]:
     return list(given) if isinstance(given, tuple | list) else [given]
 
 
-def _length(given: object, wanted: str) -> Length:
+def _length(given: object, wanted: str, most: float = _MOST) -> Length:
     if isinstance(given, Length):
         return given
-    if type(given) is not bool and isinstance(given, Real) and math.isfinite(given):
-        return Length(float(given))
     found = _LENGTH.fullmatch(given.strip()) if isinstance(given, str) else None
-    if found is None:
+    if type(given) is not bool and isinstance(given, Real):
+        length = Length(_float(given))
+    elif found is not None:
+        length = Length(float(found[1]), percent=found[2] == "%")
+    else:
         raise ValueError(wanted)
-    length = Length(float(found[1]), percent=found[2] == "%")
-    if not math.isfinite(length.value) or abs(length.value) > 1e6:
+    if math.isnan(length.value):
         raise ValueError(wanted)
+    if abs(length.value) > most:
+        raise ValueError(f"at most {most:.0f}")
     return length
+
+
+def _float(number: Real) -> float:
+    try:
+        return float(number)
+    except OverflowError:  # a whole number of hundreds of digits
+        return math.inf

@@ -9,6 +9,8 @@ import re
 from functools import lru_cache
 from xml.parsers import expat
 
+from cutout.places import is_place
+
 __all__ = ["clean"]
 
 _TIFF, _EXIF = "http://ns.adobe.com/tiff/1.0/", "http://ns.adobe.com/exif/1.0/"
@@ -31,7 +33,8 @@ def clean(packet: bytes, *, place: bool = True) -> bytes:
 
     Args:
         packet: UTF-8.
-        place: Keep where the picture was taken; otherwise whatever is named GPS goes, in any namespace.
+        place: Keep where the picture was taken; otherwise whatever is named like a place goes, in any namespace, and
+            comments do.
 
     Raises:
         ValueError: It is not well-formed, or none that a camera or a program for pictures writes.
@@ -49,7 +52,21 @@ def clean(packet: bytes, *, place: bool = True) -> bytes:
         if start >= at:
             parts.append(packet[at:start])
             at = end
-    return b"".join((*parts, packet[at:]))
+    cleaned = b"".join((*parts, packet[at:]))
+    if not place and finder.found:
+        _check_gone(cleaned)
+    return cleaned
+
+
+def _check_gone(packet: bytes) -> None:
+    """A promise is proved: nothing that was to go is found in what is left."""
+    finder = _Finder(packet, place=False)
+    try:
+        finder.parse()
+    except expat.ExpatError as error:
+        raise ValueError(f"places could not be taken out of it: {error}") from error
+    if finder.found:
+        raise ValueError("places could not be taken out of it")
 
 
 class _Finder:
@@ -58,6 +75,7 @@ class _Finder:
     def __init__(self, packet: bytes, *, place: bool) -> None:
         self.packet, self.place = packet, place
         self.cuts: list[tuple[int, int]] = []
+        self.found = 0  # of what is to go
         self._depth = 0
         self._parts = 0
         self._open: tuple[int, int] | None = None  # depth and start of an element that goes
@@ -65,6 +83,9 @@ class _Finder:
         self._parser.StartElementHandler = self._start
         self._parser.EndElementHandler = self._end
         self._parser.StartDoctypeDeclHandler = self._refuse
+        if not place:
+            self._parser.CommentHandler = lambda _text: self._remark(b"-->")
+            self._parser.ProcessingInstructionHandler = lambda name, _text: self._remark(b"?>", name)
 
     def parse(self) -> None:
         """Fill `cuts`."""
@@ -76,7 +97,9 @@ class _Finder:
 
     def _goes(self, name: str) -> bool:
         space, _, local = name.rpartition("\n")
-        return (space, local) in _STALE or (not self.place and local.lower().startswith("gps"))
+        goes = (space, local) in _STALE or (not self.place and is_place(space, local))
+        self.found += goes
+        return goes
 
     def _start(self, name: str, attributes: dict[str, str]) -> None:
         self._depth += 1
@@ -94,6 +117,14 @@ class _Finder:
             self.cuts.append((start, end))
         else:
             self._open = (self._depth, start)
+
+    def _remark(self, end: bytes, name: str = "") -> None:
+        """A comment or an instruction, which may say anything; a packet's own first and last line stay."""
+        if name == "xpacket":
+            return
+        self.found += 1
+        start = self._parser.CurrentByteIndex
+        self.cuts.append((start, self.packet.index(end, start) + len(end)))
 
     def _end(self, _name: str) -> None:
         if self._open is not None and self._open[0] == self._depth:

@@ -33,7 +33,7 @@ def bench(
         float, option("--megapixels", text="Size of the picture that is made.", metavar="N", min=0.01, max=200)
     ] = 2.0,
     seconds: Annotated[
-        float, option("--seconds", text="How long each setting is measured.", metavar="N", min=0.1)
+        float, option("--seconds", text="How long each setting is measured.", metavar="N", min=0.1, max=86400)
     ] = 5.0,
     output_format: Annotated[
         OutputFormat, option("--format", "-f", text="Format of the outputs.", case_sensitive=False)

@@ -10,6 +10,9 @@ from cutout.errors import UsageError
 
 __all__ = ["jobs_option", "option", "pairs"]
 
+_MOST_JOBS = 1024
+"""Each is a thread."""
+
 
 def option(*names: str, text: str, panel: str | None = None, **settings: Any) -> Any:
     """A Typer option; its environment variable follows from its long name (`--on-collision`: `CUTOUT_ON_COLLISION`)."""
@@ -21,7 +24,7 @@ def option(*names: str, text: str, panel: str | None = None, **settings: Any) ->
 def jobs_option(panel: str | None = None) -> Any:
     """`--jobs`, the same for all commands that work on pictures side by side."""
     text = "Pictures worked on side by side; 0 means as many as there are processors."
-    return option("--jobs", "-j", text=text, min=0, metavar="N", panel=panel)
+    return option("--jobs", "-j", text=text, min=0, max=_MOST_JOBS, metavar="N", panel=panel)
 
 
 def pairs(texts: list[str], option: str = "--model-option") -> dict[str, Any]:

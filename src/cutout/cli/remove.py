@@ -21,6 +21,7 @@ from cutout.choices import (
     Strip,
 )
 from cutout.cli import devices, looks
+from cutout.cli.idle import Asked, idle
 from cutout.cli.options import jobs_option, option, pairs
 from cutout.cli.run import Interrupt, is_terminal, print_plan, run_plan
 from cutout.console import Console
@@ -31,6 +32,7 @@ from cutout.models import DEFAULT_MODEL
 from cutout.options import RemoveOptions
 
 if TYPE_CHECKING:
+    from cutout.batch import Encoding
     from cutout.files import Plan
 
 __all__ = ["remove"]
@@ -39,6 +41,7 @@ _FILES, _MODEL, _LOOK, _RUN = "Files", "Model and device", looks.LOOK, "Run"
 
 
 def remove(
+    context: typer.Context,
     inputs: Annotated[
         list[str], typer.Argument(help="Files, folders, glob patterns, or - for standard input.", metavar="INPUT...")
     ],
@@ -102,7 +105,7 @@ def remove(
         Strip,
         option(
             "--strip",
-            text="Leave out metadata: gps, or all but the colour profile and the resolution.",
+            text="Leave out metadata: gps (all places), or all but the colour profile and the resolution.",
             panel=_FILES,
             case_sensitive=False,
         ),
@@ -281,6 +284,8 @@ def remove(
         first_frame=first_frame,
         max_frames=max_frames,
     )
+    for text in idle(_asked(options, encoding, todo, inputs, model, model_config), _given(context)):
+        console.warn(text)
     settings = {
         "model": model,
         "device": device,
@@ -304,6 +309,31 @@ def remove(
         report = run_plan(todo, options, encoding, settings, console, workers=workers, as_json=as_json, stop=stop)
     if report.exit_code is not ExitCode.OK:
         raise typer.Exit(int(report.exit_code))
+
+
+def _given(context: typer.Context) -> frozenset[str]:
+    """The options that stand in the command itself: those of the environment are meant for many commands."""
+    named = (name for name in context.params if name != "inputs")
+    return frozenset(name for name in named if str(context.get_parameter_source(name)).endswith("COMMANDLINE"))
+
+
+def _asked(
+    options: RemoveOptions, encoding: Encoding, todo: Plan, inputs: list[str], model: str, config: Path | None
+) -> Asked:
+    from cutout.pipeline import resolve_model
+    from cutout.rembg_session import PREFIX
+
+    spec = None if model.startswith(PREFIX) else resolve_model(model, config)
+    return Asked(
+        options=options,
+        encoding=encoding,
+        formats=frozenset(job.output_format for job in todo.jobs),
+        folders=any(Path(name).is_dir() for name in inputs),
+        to_stream=any(job.target is None for job in todo.jobs),
+        own_file=spec is not None and spec.path is not None,
+        rembg=spec is None,
+        classes=spec is not None and bool(spec.classes),
+    )
 
 
 def _further_files(options: RemoveOptions, model: str, model_config: Path | None) -> list[Path]:

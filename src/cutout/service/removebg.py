@@ -210,6 +210,8 @@ def _values(words: Mapping[str, str]) -> dict[str, str]:
         raise _bad("channels", "channels must be rgba or alpha")
     if channels == "alpha" and words.get("format", "").lower() != "zip":  # which holds the mask anyway
         values["mask"] = "true"
+        if not {"crop", "scale", "position"} & set(values):
+            values.pop("shadow", None)  # of which the alpha shows nothing, as of a colour
     elif color := words.get("bg_color"):
         values["background"] = _color(color)
     return values

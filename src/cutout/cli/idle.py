@@ -1,0 +1,146 @@
+"""Options of `cutout remove` that would do nothing beside the others: said before the work, and why.
+
+Only what holds for every picture stands here. What depends on the picture (it has no holes, no metadata, one frame) is
+no mistake, and what contradicts itself is refused where the options are made. Options of accelerators are judged where
+it is known which device runs (`accelerator`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from cutout.choices import OutputFormat
+from cutout.errors import UsageError
+from cutout.specs import parse_scale
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from cutout.batch import Encoding
+    from cutout.options import RemoveOptions
+
+__all__ = ["IDLE", "Asked", "Idle", "idle"]
+
+_JPEG, _PNG = OutputFormat.JPEG, OutputFormat.PNG
+_HOLDS_LOSSLESS = {OutputFormat.WEBP, OutputFormat.AVIF, OutputFormat.HEIC}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Asked:
+    """A run as it was asked for.
+
+    Attributes:
+        options: What the cut-outs look like.
+        encoding: How they are written.
+        formats: In which formats.
+        folders: A folder is among the inputs.
+        to_stream: The result goes to standard output.
+        own_file: The model is an `.onnx` file of the user's.
+        rembg: The model is run by rembg.
+        classes: The model sorts pixels into classes.
+    """
+
+    options: RemoveOptions
+    encoding: Encoding
+    formats: frozenset[OutputFormat]
+    folders: bool = False
+    to_stream: bool = False
+    own_file: bool = False
+    rembg: bool = False
+    classes: bool = False
+
+    @property
+    def opaque(self) -> bool:
+        """Nothing of the result is transparent: there are no hidden colours."""
+        color = self.options.background_color
+        covered = self.options.background is not None and (color is None or color[3] > 0)
+        return self.options.mask or covered or self.formats <= {_JPEG}
+
+
+@dataclass(frozen=True, slots=True)
+class Idle:
+    """A row: an option, when it does nothing, and why."""
+
+    name: str
+    when: Callable[[Asked], bool]
+    why: str
+
+
+IDLE: tuple[Idle, ...] = (
+    Idle("quality", lambda run: not run.formats & {_JPEG, *_HOLDS_LOSSLESS}, "only jpg, webp, avif and heic have one"),
+    Idle(
+        "quality",
+        lambda run: run.encoding.lossless and run.formats <= {OutputFormat.AVIF, OutputFormat.HEIC},
+        "--lossless takes the highest",
+    ),
+    Idle("lossless", lambda run: not run.formats & _HOLDS_LOSSLESS, "it is for webp, avif and heic"),
+    Idle("png_level", lambda run: _PNG not in run.formats, "it is for png"),
+    Idle("keep_hidden", lambda run: run.opaque, "nothing of the result is transparent"),
+    Idle(  # the encoder of PNG also leaves colours simpler where alpha is faint
+        "keep_hidden",
+        lambda run: run.options.shadow is not None and _PNG not in run.formats,
+        "--shadow leaves no hidden colours",
+    ),
+    Idle(
+        "max_frames",
+        lambda run: run.encoding.first_frame or not any(each.has_frames or each.has_pages for each in run.formats),
+        "only the first frame is taken",
+    ),
+    Idle("recursive", lambda run: not run.folders, "no input is a folder"),
+    Idle("existing", lambda run: run.to_stream, "the result goes to standard output"),
+    Idle("pull", lambda run: run.own_file, "the model is a file of your own"),
+    Idle("pull", lambda run: run.rembg, "rembg brings its models itself"),
+    Idle("background_fit", lambda run: run.options.background_picture is None, "the background is no picture"),
+    Idle("matting_foreground", lambda run: not run.options.matting, "it goes with --matting"),
+    Idle("matting_background", lambda run: not run.options.matting, "it goes with --matting"),
+    Idle(
+        "matting_foreground",
+        lambda run: run.options.matting and run.options.post_process and run.options.matting_foreground < 255,
+        "--post-process makes the mask hard already",
+    ),
+    Idle(
+        "matting_background",
+        lambda run: run.options.matting and run.options.post_process and run.options.matting_background > 0,
+        "--post-process makes the mask hard already",
+    ),
+    Idle("matting_erode", lambda run: not run.options.matting, "it goes with --matting"),
+    Idle("edge_colors", lambda run: run.options.mask, "--mask has no colours"),
+    Idle(
+        "shadow",
+        lambda run: run.options.mask and run.options.canvas is not None and parse_scale(run.options.scale) != 1,
+        "--mask shows none, and the subject's size on the canvas is given",
+    ),
+    Idle("crop", lambda run: run.options.canvas is not None, "--canvas frames the subject"),
+    Idle(
+        "threshold",
+        lambda run: run.options.post_process and not run.options.matting and bool(run.options.threshold),
+        "--post-process makes the mask hard already",
+    ),
+    Idle("tiles", lambda run: run.options.tiles == 1, "a grid of 1×1 is the picture itself; 2 to 8 are looked at"),
+    Idle("tiles", lambda run: run.classes, "the model sorts pixels into classes and looks once"),
+    Idle("refine", lambda run: run.classes, "the model sorts pixels into classes and looks once"),
+    Idle("fit", lambda run: run.rembg, "rembg prepares its pictures itself"),
+    Idle("rescale", lambda run: run.rembg, "rembg finishes its masks itself"),
+)
+
+
+def idle(run: Asked, given: frozenset[str]) -> Iterator[str]:
+    """What to say of the options that do nothing.
+
+    Args:
+        run: What is asked for.
+        given: Names of the options that were said in this very command, not in the environment for all commands.
+
+    Raises:
+        UsageError: A transparent background was said, and the format has none.
+    """
+    # the options themselves have no word for it, as it is what they are without any
+    if "background" in given and run.options.background is None and run.formats & {_JPEG}:
+        raise UsageError(
+            "--background transparent does not go with jpg, which holds no transparency",
+            hint="write png or webp, or name a colour",
+        )
+    for row in IDLE:
+        if row.name in given and row.when(run):
+            yield f"--{row.name.replace('_', '-')} does nothing here: {row.why}"
