@@ -5,16 +5,16 @@ from __future__ import annotations
 import json
 import logging
 import math
-import re
 import secrets
+import threading
 import time
 import warnings
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import celery
-import celery.bootsteps
 import celery.platforms
+import celery.signals
 import kombu.exceptions
 import redis
 import redis.exceptions
@@ -27,36 +27,40 @@ from cutout.service.tasks import MOST_ATTEMPTS, Item, Task, Work
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
-
 __all__ = ["RedisJobs", "application", "work"]
 
 _FORGOTTEN = 7 * 24 * 3600  # seconds that a batch is kept which no worker ever comes for
 _UNCLAIMED = 3600  # seconds that a picture is kept which belongs to no batch yet
 _SPARE = 16_000_000  # bytes of Redis' memory that pictures never take: they are for states and messages
+_WINDOW = 100  # pictures that are looked at in one step
 _NAME = "cutout.picture"
+_AWAY = (redis.ConnectionError, redis.TimeoutError, redis.exceptions.ReadOnlyError, OSError)
 
 
 class RedisJobs:
-    """Batches in Redis: a hash of facts and states for each, and a key for every picture.
+    """Batches in Redis: a hash of facts and states for each, a key for every picture, signs of life of open ones.
 
     Args:
         url: `redis://…`.
         expiry: Seconds that a finished batch can be fetched.
         redelivery: Seconds after which a picture whose worker has died is given to another.
+        stopping: Until it is set, a Redis that is away is waited for when a picture is taken or its outcome is kept.
+            Without it nothing waits.
 
     Raises:
         Problem: Redis cannot be reached.
     """
 
-    def __init__(self, url: str, *, expiry: float, redelivery: float) -> None:
-        self._base: Any = redis.Redis.from_url(url, socket_timeout=10, socket_connect_timeout=5)
-        self._app = application(url, redelivery=redelivery)
+    def __init__(self, url: str, *, expiry: float, redelivery: float, stopping: threading.Event | None = None) -> None:
+        self._base: Any = redis.Redis.from_url(url, socket_timeout=10, socket_connect_timeout=5, socket_keepalive=True)
+        self._app = application(url)
         self._expiry = round(expiry * 1000)
-        self._missed: set[tuple[str, int]] = set()
+        self._lease = max(1.0, redelivery)
+        self._stopping = stopping
         self._admit = self._base.register_script(scripts.ADMIT)
         self._take = self._base.register_script(scripts.TAKE)
-        self._debts: list[tuple[str, int]] = []
-        self._return = self._base.register_script(scripts.RETURN)
+        self._renew = self._base.register_script(scripts.RENEW)
+        self._lost = self._base.register_script(scripts.LOST)
         self._end = self._base.register_script(scripts.END)
 
     def close(self) -> None:
@@ -75,9 +79,9 @@ class RedisJobs:
                 place = [_key(task), f"cutout:unfinished:{client}"]
                 if not self._admit(keys=place, args=[task, client, most, _UNCLAIMED]):
                     raise too_many(most)
-                self._keep(task, client, fields, files)
+                sent = self._keep(task, client, fields, files)
                 for number in range(len(files)):
-                    self._send(task, number)
+                    self._send(task, number, sent)
         except BaseException:
             with suppress(redis.RedisError):  # where Redis is away, pictures of no batch expire by themselves
                 self._forget(task, client, len(files))
@@ -86,7 +90,8 @@ class RedisJobs:
 
     def _keep(
         self, task: str, client: str, fields: Mapping[str, str], files: Sequence[tuple[str, Callable[[], bytes]]]
-    ) -> None:
+    ) -> float:
+        """Write a batch down; when that was, by the clock of Redis."""
         total = 0
         for number, (_, read) in enumerate(files):
             data = read()
@@ -101,16 +106,19 @@ class RedisJobs:
             "count": str(len(files)),
             "open": str(len(files)),
         }
+        seconds, micros = self._base.time()
+        sent = float(seconds + micros / 1e6)
         with self._base.pipeline(transaction=True) as pipe:
             pipe.hset(_key(task), mapping=facts | {f"state:{number}": "waiting" for number in range(len(files))})
             for key in (_key(task), *(_key(task, number, "in") for number in range(len(files)))):
                 pipe.expire(key, _FORGOTTEN)
-            pipe.sadd("cutout:unfinished", task)
+            pipe.zadd(_OPEN, {_picture(task, number): sent for number in range(len(files))})
             pipe.execute()
+        return sent
 
     def _forget(self, task: str, client: str, count: int) -> None:
         self._base.delete(_key(task), *(_key(task, number, what) for number in range(count) for what in ("in", "out")))
-        self._base.srem("cutout:unfinished", task)
+        self._base.zrem(_OPEN, *(_picture(task, number) for number in range(count)))
         self._base.srem(f"cutout:unfinished:{client}", task)
 
     def _room(self) -> float:
@@ -123,69 +131,60 @@ class RedisJobs:
         return most - min(_SPARE, most // 16) - int(memory["used_memory"]) if most else math.inf
 
     def mend(self) -> int:
-        """Hand out again what is neither finished nor known to the queue any more; how many pictures that were.
+        """Hand out again what nobody has any more, see `scripts.LOST`; how many pictures that were.
 
-        A worker that is killed in the moment between taking a message and noting that it has it loses the message, and
-        so does a service that is killed between keeping a batch and handing it out. What is missing twice in a row is
-        sent again; done twice does no harm.
+        Its worker has died, or was killed between taking the message and noting that it has it, or the service was
+        between keeping a batch and handing it out, or Redis has lost the queue. Done twice does no harm.
         """
+        count = 0
         with _told():
-            held = [*self._base.lrange(_PREFIX + _QUEUE, 0, -1), *self._base.hvals(_PREFIX + "unacked")]
-            known = {found.decode() for text in held for found in _ID.findall(text)}
-            missing: set[tuple[str, int]] = set()
-            for name in self._base.smembers("cutout:unfinished"):
-                task = self.task(name.decode())
-                if task is None:
-                    self._base.srem("cutout:unfinished", name)
-                    continue
-                open_ones = [item.number for item in task.items if item.state in {"waiting", "working"}]
-                missing |= {(task.id, number) for number in open_ones if _message(task.id, number) not in known}
-            again = missing & self._missed
-            for lost, number in again:
-                self._send(lost, number)
-            self._missed = missing - again
-        return len(again)
+            while True:
+                sent, lost = self._lost(keys=[_OPEN, _PREFIX + _QUEUE], args=[self._lease, _WINDOW])
+                for picture in lost:
+                    task, _, number = picture.decode().rpartition(":")
+                    self._send(task, int(number), float(sent))
+                count += len(lost)
+                if len(lost) < _WINDOW:
+                    return count
 
-    def _send(self, task: str, number: int) -> None:
-        self._app.send_task(_NAME, args=(task, number), task_id=_message(task, number), expires=_FORGOTTEN)
+    def _send(self, task: str, number: int, sent: float) -> None:
+        self._app.send_task(_NAME, args=(task, number), headers={"sent": sent}, expires=_FORGOTTEN)
 
     def begin(self, task: str, number: int) -> Work | None:
-        """Take a picture that was handed out; None if it is finished already, deleted, or never ended so far."""
-        with _told():
-            self._settle_debts()
-            taken = self._take(keys=[_key(task)], args=[number])
+        """Take a picture that was handed out; None if it has ended, was deleted, is in living hands, or never ends."""
+        place = [_key(task), _OPEN]
+        taken = self._insist(lambda: self._take(keys=place, args=[number, _picture(task, number), self._lease]))
         if taken is None:
             return None
         client, fields, begun = taken
         work = Work(task=task, number=number, client=client.decode(), fields=json.loads(fields))
         if begun > MOST_ATTEMPTS:
-            text = f"it was begun {MOST_ATTEMPTS} times and never ended: its workers died or were too slow"
+            text = f"it was begun {MOST_ATTEMPTS} times and never ended: its workers died"
             self.fail(work, {"kind": "died", "message": text})
             return None
         return work
 
-    def give_back(self, task: str, number: int) -> None:
-        """Note that a picture which was begun has no outcome, though its worker lives; now, or when Redis is back."""
-        self._debts.append((task, number))
-        with suppress(CutoutError), _told():
-            self._settle_debts()
+    def renew(self, held: Sequence[tuple[str, int]]) -> None:
+        """Say that pictures, batch and number of each, are being worked on."""
+        with _told():
+            self._renew(keys=[_OPEN], args=[_picture(*one) for one in held])
 
-    def _settle_debts(self) -> None:
+    def _insist(self, act: Callable[[], Any]) -> Any:
+        """Talk to Redis; a worker waits for one that is away, with what it has in its hands."""
+        pause = 0.1
         while True:
             try:
-                task, number = debt = self._debts.pop()
-            except IndexError:  # all are settled, perhaps by another thread
-                return
-            try:
-                self._return(keys=[_key(task)], args=[number])
-            except BaseException:
-                self._debts.append(debt)
-                raise
+                with _told():
+                    return act()
+            except Problem as error:
+                away = isinstance(error.__cause__, _AWAY)
+                if not away or self._stopping is None or self._stopping.wait(pause):
+                    raise
+                pause = min(2 * pause, 5.0)
 
     def source(self, work: Work) -> bytes:
         """See `Jobs`."""
-        with _told():
-            found = self._base.get(_key(work.task, work.number, "in"))
+        found = self._insist(lambda: self._base.get(_key(work.task, work.number, "in")))
         if found is None:
             raise FileNotFoundError(work.task)
         return bytes(found)
@@ -193,10 +192,9 @@ class RedisJobs:
     def finish(self, work: Work, data: bytes, media: str) -> None:
         """See `Jobs`."""
         fresh = _key(work.task, work.number, f"out:{secrets.token_hex(8)}")
-        with _told():
-            if self._fits(fresh, data):
-                self._settle(work, "done", "media", media, fresh)
-                return
+        if self._insist(lambda: self._fits(fresh, data)):
+            self._settle(work, "done", "media", media, fresh)
+            return
         text = f"there is no room for its result of {len(data) / 1e6:.1f} MB"
         self.fail(work, {"kind": "storage", "message": text, "hint": "fetch or delete other batches first"})
 
@@ -212,8 +210,7 @@ class RedisJobs:
 
     def fail(self, work: Work, error: Mapping[str, str]) -> None:
         """See `Jobs`."""
-        with _told():
-            self._settle(work, "failed", "error", json.dumps(dict(error)))
+        self._settle(work, "failed", "error", json.dumps(dict(error)))
 
     def task(self, task: str) -> Task | None:
         """See `Jobs`."""
@@ -253,10 +250,10 @@ class RedisJobs:
         return True
 
     def pending(self, client: str | None = None) -> int:
-        """See `Jobs`; without a client it is what waits to be handed out."""
+        """See `Jobs`."""
         with _told():
             if client is None:
-                return int(self._base.llen(_PREFIX + _QUEUE))
+                return int(self._base.zcard(_OPEN))
             mine = f"cutout:unfinished:{client}"
             for task in self._base.smembers(mine):  # of batches that nobody came for
                 if not self._base.exists(_key(task.decode())):
@@ -264,34 +261,43 @@ class RedisJobs:
             return int(self._base.scard(mine))
 
     def _settle(self, work: Work, state: str, name: str, value: str, fresh: str = "") -> None:
-        place = [_key(work.task), _key(work.task, work.number, "in"), _key(work.task, work.number, "out"), fresh]
-        facts = [state, f"{name}:{work.number}", value]
+        place = [_key(work.task), *(_key(work.task, work.number, what) for what in ("in", "out")), fresh, _OPEN]
         expires = str(time.time() + self._expiry / 1000)
-        self._end(keys=place, args=[work.task, work.number, *facts, self._expiry, expires, _FORGOTTEN])
+        facts: list[Any] = [
+            work.task,
+            work.number,
+            state,
+            f"{name}:{work.number}",
+            value,
+            self._expiry,
+            expires,
+            _FORGOTTEN,
+        ]
+        self._insist(lambda: self._end(keys=place, args=facts))
 
 
 _PREFIX = "cutout:"
 """Of all keys, those of Celery too: other applications may use the same database."""
 
 _QUEUE = "cutout"
-_ID = re.compile(rb"picture-[\w-]{10,64}-\d+")
+_OPEN = "cutout:open"
 
 
-def _message(task: str, number: int) -> str:
-    return f"picture-{task}-{number}"
+def _picture(task: str, number: int) -> str:
+    return f"{task}:{number}"
 
 
-def application(url: str, *, redelivery: float) -> celery.Celery:
+def application(url: str) -> celery.Celery:
     """The Celery application that service and workers share.
 
-    A picture is acknowledged when it is finished; one whose worker has died is given to another after `redelivery`
-    seconds.
+    Its messages say no more than that there is something to do. Who has a picture, and whether that one lives, is in
+    `_OPEN`: Celery acknowledges Redis' messages by a time that nobody renews, gives back what a living worker has when
+    its connection breaks, and has a moment in which a killed worker loses one. So that is switched off.
     """
     app = celery.Celery("cutout", broker=url)
     app.conf.update(
         task_default_queue=_QUEUE,
-        task_acks_late=True,
-        task_reject_on_worker_lost=True,
+        task_acks_late=True,  # else a worker would take more than it can begin
         task_ignore_result=True,
         worker_prefetch_multiplier=1,
         worker_hijack_root_logger=False,
@@ -299,8 +305,10 @@ def application(url: str, *, redelivery: float) -> celery.Celery:
         broker_connection_retry_on_startup=True,
         worker_enable_remote_control=False,
         broker_transport_options={
-            "visibility_timeout": max(1, round(redelivery)),
+            "ack_emulation": False,
             "socket_timeout": 30,
+            "socket_connect_timeout": 5,
+            "socket_keepalive": True,
             "global_keyprefix": _PREFIX,
         },
         task_serializer="json",
@@ -319,27 +327,39 @@ def work(
         concurrency: Pictures side by side.
         redelivery: As in `RedisJobs`.
         expiry: As in `RedisJobs`.
-        do: Works on one picture and keeps its outcome; must not raise.
+        do: Works on one picture and keeps its outcome.
     """
-    app = application(url, redelivery=redelivery)
-    jobs = RedisJobs(url, expiry=expiry, redelivery=redelivery)
+    app = application(url)
+    stopping = threading.Event()
+    jobs = RedisJobs(url, expiry=expiry, redelivery=redelivery, stopping=stopping)
+    held: set[tuple[str, int]] = set()
 
-    @app.task(name=_NAME, bind=True, max_retries=None)  # type: ignore[untyped-decorator]
-    def picture(self: Any, task: str, number: int) -> None:
+    @app.task(name=_NAME)  # type: ignore[untyped-decorator]
+    def picture(task: str, number: int) -> None:
         started = time.perf_counter()
-        taken = None
         try:
             taken = jobs.begin(task, number)
-            if taken is not None:
+            if taken is None:
+                return
+            held.add((task, number))
+            try:
                 do(taken, jobs)
-        except CutoutError as error:  # Redis is away: nothing of the outcome was kept
+            finally:
+                held.discard((task, number))
+        except CutoutError as error:  # Redis is away and we are told to stop: another will do it
             logs.event("away", level=logging.WARNING, text=error.message)
-            if taken is not None:
-                jobs.give_back(task, number)
-            raise self.retry(countdown=5, exc=error) from error
+            return
         logs.event("picture", task=task, number=number, ms=round((time.perf_counter() - started) * 1e3, 1))
 
-    app.steps["consumer"].add(_Restore)
+    def beat() -> None:
+        """In a thread of its own: it goes on while Celery connects anew, or stops and waits for what is begun."""
+        while True:
+            time.sleep(min(5.0, redelivery / 4))
+            with suppress(Exception):  # Redis is away: nobody else can take them meanwhile
+                jobs.renew(tuple(held))
+
+    celery.signals.worker_shutting_down.connect(lambda **_: stopping.set(), weak=False)
+    threading.Thread(target=beat, daemon=True, name="beat").start()
     warnings.simplefilter(
         "ignore", celery.platforms.SecurityWarning
     )  # messages are JSON: root runs nothing it should not
@@ -351,23 +371,8 @@ def work(
         quiet=True,
         without_gossip=True,
         without_mingle=True,
+        without_heartbeat=True,  # of events: it would wait without end for a Redis that is away, and stop all else
     ).start()
-
-
-class _Restore(celery.bootsteps.StartStopStep):  # type: ignore[misc]
-    """Looks every few seconds for what workers that died have left; the transport itself does so every 100 seconds."""
-
-    requires = ("celery.worker.consumer.tasks:Tasks",)
-
-    def start(self, consumer: Any) -> None:
-        """See Celery."""
-        seconds = min(10.0, consumer.app.conf.broker_transport_options["visibility_timeout"] / 2)
-        qos = consumer.task_consumer.channel.qos
-        self._timer = consumer.timer.call_repeatedly(seconds, lambda: qos.restore_visible(num=100, interval=1))
-
-    def stop(self, _consumer: Any) -> None:
-        """See Celery."""
-        self._timer.cancel()
 
 
 def _key(task: str, number: int | None = None, what: str = "") -> str:
