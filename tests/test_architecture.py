@@ -80,6 +80,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "encoder",
         "framing",
         "job_io",
+        "prepared",
         "picture",
         "report",
         "runtime",
