@@ -85,6 +85,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "encoder",
         "framing",
         "job_io",
+        "prepared",
         "picture",
         "report",
         "runtime",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import json
 import os
@@ -143,6 +144,34 @@ def stall(to: Handler, asked: Request) -> None:
     cut(to, asked)
     to.server.go_on.wait(PATIENCE)
     write(to, asked, to.server.body[len(to.server.body) // 2 :])
+
+
+def endless(to: Handler, asked: Request) -> None:
+    """Bytes without a length and without an end, until the client goes."""
+    to.send_response(200)
+    to.end_headers()
+    while asked.sent < 100 * len(BODY):
+        write(to, asked, WRONG[: 1 << 16])
+
+
+def dripping(to: Handler, asked: Request) -> None:
+    """A byte now and then, of a good answer."""
+    to.send_response(200)
+    to.send_header("Content-Length", str(len(BODY)))
+    to.end_headers()
+    for at in range(2000):
+        write(to, asked, BODY[at : at + 1])
+        if to.server.go_on.wait(0.01):
+            return
+
+
+def compressed(to: Handler, asked: Request) -> None:
+    """A small answer that grows to a thousand times its size."""
+    send(to, asked, 200, gzip.compress(bytes(100_000_000)), Content_Encoding="gzip")
+
+
+def leads_to(address: str) -> Answer:
+    return lambda to, asked: send(to, asked, 302, b"", Location=address)
 
 
 @pytest.fixture(autouse=True)
@@ -370,17 +399,6 @@ class TestKeptPart:
         assert part.read_bytes() == BODY[:HALF]
         assert not target.exists()
 
-    def test_of_a_process_killed_while_it_computed_the_hash_is_taken_up(
-        self, server: Server, spec: ModelSpec, part: Path, target: Path
-    ) -> None:
-        scratch = target.with_name(".tiny.onnx.new")
-        scratch.mkdir()
-        (scratch / "tmp1").write_bytes(BODY)
-        (scratch / "tmp2").touch()
-        assert pull(spec).read_bytes() == BODY
-        assert server.requests == []
-        assert files(target) == {"tiny.onnx"}
-
 
 class TestRefused:
     @pytest.mark.parametrize("body", [WRONG, BODY[:-1], BODY + b"x", b""], ids=["changed", "short", "long", "empty"])
@@ -460,6 +478,59 @@ class TestRefused:
         error = fails(replace(spec, url="http://nowhere.invalid/tiny.onnx"))
         assert error.message.endswith("http://nowhere.invalid/tiny.onnx has a host name that cannot be resolved")
 
+    def test_more_bytes_than_the_model_has_are_not_taken(self, server: Server, spec: ModelSpec, target: Path) -> None:
+        """Without a length the first byte too many ends it, and what came is not kept."""
+        server.script = [endless]
+        assert f"it has more than {len(BODY)} bytes" in fails(spec).message
+        assert files(target) == set()
+        assert server.sent[0] < 100 * len(BODY)
+
+    def test_a_model_of_unknown_size_has_a_bound_too(
+        self, server: Server, spec: ModelSpec, target: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(download, "_LARGEST", 1_000_000)
+        server.script = [endless]
+        assert "it has more than 1000000 bytes" in fails(replace(spec, bytes=0)).message
+        assert files(target) == set()
+        assert pull(replace(spec, bytes=0)).read_bytes() == BODY
+
+    def test_a_compressed_answer_is_not_unpacked(self, server: Server, spec: ModelSpec, target: Path) -> None:
+        """None was asked for, and a hundred kilobytes may hold a hundred megabytes."""
+        server.script = [compressed]
+        assert "it is compressed (gzip)" in fails(spec).message
+        assert files(target) == set()
+        assert pull(spec).read_bytes() == BODY
+
+    def test_a_byte_now_and_then_is_not_waited_for(
+        self, server: Server, spec: ModelSpec, target: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(download, "_WINDOW", 0.2)
+        monkeypatch.setattr(download, "_ATTEMPTS", 2)
+        server.script = [dripping] * 2
+        error = fails(spec)
+        assert "sends too slowly" in error.message
+        assert max(server.sent) < 2000
+        assert server.ranges[1] is not None, "what had come was continued"
+        assert files(target) == {".tiny.onnx.part"}
+
+    @pytest.mark.parametrize(
+        "address", ["http://[half/tiny.onnx", "nonsense://x/tiny.onnx", "http://" + "a" * 70 + ".example/"]
+    )
+    def test_a_redirect_to_no_address_is_told_as_such(
+        self, address: str, server: Server, spec: ModelSpec, target: Path
+    ) -> None:
+        server.script = [leads_to(address)]
+        message = fails(spec).message
+        assert "cannot be downloaded" in message
+        assert "leads to one that is none" in message
+        assert "hash" not in message
+        assert len(server.requests) == 1
+        assert files(target) == set()
+
+    def test_a_circle_of_redirects_is_told_as_such(self, server: Server, spec: ModelSpec) -> None:
+        server.script = [leads_to("/tiny.onnx")] * 100
+        assert "redirects without end" in fails(spec).message
+
     def test_a_model_without_an_address(self, spec: ModelSpec) -> None:
         assert "no download address" in fails(replace(spec, url="")).message
 
@@ -518,6 +589,17 @@ class TestFolder:
         error = fails(spec)
         home.chmod(0o755)
         assert error.message == f"tiny cannot be stored in {target.parent}: Permission denied"
+
+    @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="Windows has no such files")
+    @pytest.mark.parametrize("name", [".tiny.onnx.part", "tiny.onnx"])
+    def test_with_a_pipe_in_the_way_is_told(self, name: str, spec: ModelSpec, server: Server, target: Path) -> None:
+        """Opening one would wait for a writer that never comes."""
+        target.parent.mkdir(parents=True)
+        os.mkfifo(target.with_name(name))
+        error = fails(spec)
+        assert f"{target.with_name(name)} is no regular file" in error.message
+        assert error.hint == "remove it"
+        assert server.requests == []
 
     @pytest.mark.parametrize("place", [".u2net/tiny.onnx", ".rembg/models/tiny/tiny.onnx"])
     def test_of_rembgs_with_a_good_copy_saves_the_download(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 import time
@@ -14,7 +15,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
 from cutout.choices import Fit
@@ -295,6 +296,114 @@ def test_a_file_that_is_no_model_is_refused(tmp_path: Path, content: bytes) -> N
     with pytest.raises(ModelError, match=r"mine\.onnx cannot be opened|does not fit") as caught:
         opened(path)
     assert caught.value.exit_code is ExitCode.MODEL
+
+
+@pytest.mark.parametrize("sides", [(0, 0), (320, 0), (100_000, 100_000), (4097, 320)])
+def test_an_input_of_absurd_size_is_refused_before_it_is_made(tmp_path: Path, sides: tuple[int, int]) -> None:
+    path = network(tmp_path / "mine.onnx", (1, 3, *sides))
+    with pytest.raises(ModelError, match=r"mine\.onnx does not fit|cannot be opened") as caught:
+        opened(path)
+    assert caught.value.exit_code is ExitCode.MODEL
+
+
+@pytest.mark.parametrize(
+    "config", [{"size": 100_000}, {"size": [320, 5000]}, {"size": None, "long_side": 10**9}, {"multiple": 10**6}]
+)
+def test_a_configuration_of_absurd_size_is_refused(tmp_path: Path, config: dict[str, Any]) -> None:
+    path = network(tmp_path / "mine.onnx", (1, 3, "height", "width"))
+    with pytest.raises(ModelError, match="unfit value"):
+        opened(path, model_config=config)
+
+
+def odd_output(path: Path, node: Any, output: Any, *more: Any) -> Path:
+    """A model of one more node, whose output is no mask."""
+    picture = helper.make_tensor_value_info("picture", TensorProto.FLOAT, [1, 3, 32, 32])
+    graph = helper.make_graph([*more, node], "odd", [picture], [output])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+    return path
+
+
+TEXTS = helper.make_node("Constant", [], ["odd"], value=numpy_helper.from_array(np.array([["cat"]], object)))
+USED = helper.make_node("Identity", ["picture"], ["same"])
+
+
+@pytest.mark.parametrize(
+    ("node", "output"),
+    [
+        (TEXTS, helper.make_tensor_value_info("odd", TensorProto.STRING, [1, 1])),
+        (
+            helper.make_node("SequenceConstruct", ["picture"], ["odd"]),
+            helper.make_tensor_sequence_value_info("odd", TensorProto.FLOAT, [1, 3, 32, 32]),
+        ),
+        (
+            helper.make_node("Flatten", ["picture"], ["odd"], axis=0),
+            helper.make_tensor_value_info("odd", TensorProto.FLOAT, [1, 3072]),
+        ),
+        (
+            helper.make_node("Flatten", ["picture"], ["odd"], axis=1),
+            helper.make_tensor_value_info("odd", TensorProto.FLOAT, None),
+        ),
+        (
+            helper.make_node("ReduceMean", ["picture"], ["odd"], keepdims=0),
+            helper.make_tensor_value_info("odd", TensorProto.FLOAT, []),
+        ),
+        (
+            helper.make_node("Shape", ["picture"], ["odd"]),
+            helper.make_tensor_value_info("odd", TensorProto.INT64, [4]),
+        ),
+    ],
+    ids=["texts", "sequence", "features", "features of unknown shape", "number", "shape"],
+)
+def test_an_output_that_is_no_mask_is_refused(tmp_path: Path, node: Any, output: Any) -> None:
+    path = odd_output(tmp_path / "odd.onnx", node, output, *([USED] if node is TEXTS else []))
+    with pytest.raises(ModelError, match="no mask") as caught:
+        opened(path).cut(halves(), MASK)
+    assert caught.value.exit_code is ExitCode.MODEL
+    assert "--model-config" in (caught.value.hint or "")
+
+
+def test_a_mask_of_whole_numbers_is_one(tmp_path: Path) -> None:
+    """A network may give classes, or yes and no."""
+    path = odd_output(
+        tmp_path / "odd.onnx",
+        helper.make_node("Cast", ["mean"], ["odd"], to=TensorProto.BOOL),
+        helper.make_tensor_value_info("odd", TensorProto.BOOL, [1, 1, 32, 32]),
+        helper.make_node("ReduceMean", ["picture"], ["mean"], axes=[1], keepdims=1),
+    )
+    config = {"divisor": 255, "mean": [0, 0, 0], "std": [1, 1, 1]}
+    assert opened(path, model_config=config).cut(halves(), MASK).image.getextrema() == (0, 255)
+
+
+def test_a_model_whose_weights_lie_elsewhere_and_are_not_there_is_refused(tmp_path: Path) -> None:
+    path = network(tmp_path / "mine.onnx")
+    model = onnx.load(path)
+    weights = numpy_helper.from_array(np.zeros((1, 1, 320, 320), np.float32), "more")
+    model.graph.initializer.append(weights)
+    model.graph.node.insert(0, helper.make_node("Add", ["input.1", "more"], ["shifted"]))
+    model.graph.node[1].input[0] = "shifted"
+    onnx.save(model, path, save_as_external_data=True, location="gone.bin", size_threshold=0)
+    (tmp_path / "gone.bin").unlink()
+    with pytest.raises(ModelError, match=r"mine\.onnx cannot be opened"):
+        opened(path)
+
+
+@pytest.mark.parametrize("content", [b"[" * 100_000, b'{"size":' * 20_000, b" " * 2_000_000, b"\xff\xfe{}"])
+def test_a_configuration_that_is_no_json_is_refused(tmp_path: Path, content: bytes) -> None:
+    config = tmp_path / "mine.json"
+    config.write_bytes(content)
+    with pytest.raises(ModelError, match=r"mine\.json (cannot be read|must be)"):
+        opened(network(tmp_path / "mine.onnx"), model_config=config)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="Windows has no such files")
+def test_pipes_are_not_waited_for(tmp_path: Path) -> None:
+    model, config = tmp_path / "mine.onnx", tmp_path / "mine.json"
+    os.mkfifo(model)
+    os.mkfifo(config)
+    with pytest.raises(ModelError, match=r"mine\.onnx is no regular file"):
+        opened(model)
+    with pytest.raises(ModelError, match=r"mine\.json cannot be read: .*no regular file"):
+        opened(network(tmp_path / "good.onnx"), model_config=config)
 
 
 def test_half_a_model_is_refused(tmp_path: Path) -> None:

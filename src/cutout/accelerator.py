@@ -38,7 +38,7 @@ from cutout.providers import (
 )
 from cutout.runtime import machine, prepare
 from cutout.session import OnnxSession, open_session
-from cutout.store import prepared_home
+from cutout.store import prepared_home, read_regular
 from cutout.tensor import input_size
 
 if TYPE_CHECKING:
@@ -306,8 +306,8 @@ def _measured(first: OnnxSession, run: Run, device: Device, here: Prepared, opti
     key = f"{first.spec.sha256[:16] or first.spec.name} {_hardware(device)} {here.runtime.__version__}"
     notes = prepared_home() / "batch.json"
     known: dict[str, Any] = {}
-    with contextlib.suppress(OSError, ValueError, AttributeError):
-        known = dict(json.loads(notes.read_text("utf-8")))
+    with contextlib.suppress(OSError, ValueError, TypeError, RecursionError):
+        known = dict(json.loads(read_regular(notes)))
     size = known.get(key)
     if not isinstance(size, int):
         picture = probe(input_size(first.spec, (512, 512)), first.wiring[3])[:1]

@@ -8,9 +8,12 @@ import os
 import re
 import stat
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cutout.errors import OutputError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 fcntl: Any
 try:
@@ -18,7 +21,7 @@ try:
 except ImportError:  # Windows: an open file cannot be removed there, which protects it as well as a lock
     fcntl = None
 
-__all__ = ["check_writable", "is_part", "is_there", "status_of", "sweep", "write_atomic"]
+__all__ = ["check_writable", "is_part", "is_there", "scratch", "status_of", "sweep", "write_atomic"]
 
 _PART = ".cutout-part"
 _PART_NAME = re.compile(r"\..*\.[0-9a-f]{8}" + re.escape(_PART), re.DOTALL)
@@ -96,6 +99,25 @@ def write_atomic(target: Path, data: bytes, *, replace_existing: bool = True) ->
             with contextlib.suppress(OSError):
                 part.unlink()
     return True
+
+
+@contextlib.contextmanager
+def scratch(target: Path) -> Iterator[Path]:
+    """An empty file beside the target to work with; it is gone at the end, and `sweep` removes that of a killed run.
+
+    Raises:
+        OSError: It cannot be made.
+    """
+    part, descriptor = _open_part(target)
+    try:
+        yield part
+    finally:
+        with contextlib.suppress(OSError):
+            if fcntl is None:
+                os.close(descriptor)  # Windows removes no open file
+            part.unlink()
+        if fcntl is not None:
+            os.close(descriptor)
 
 
 def sweep(folders: set[Path]) -> None:

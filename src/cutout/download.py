@@ -6,11 +6,12 @@ import errno
 import os
 import re
 import shutil
+import stat
 import time
 from typing import TYPE_CHECKING
 
 from cutout.errors import ModelError
-from cutout.store import model_home, offline, require, verify
+from cutout.store import model_home, offline, require, sha256, verify
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,8 +24,12 @@ if TYPE_CHECKING:
 __all__ = ["pull"]
 
 _ATTEMPTS = 5
-_CHUNK = 1 << 16  # a chunk that the connection does not live to finish is lost
+_CHUNK = 1 << 16
 _TIMEOUT = (10.0, 60.0)  # seconds to connect, seconds between bytes
+_WINDOW, _LEAST = 60.0, 60_000
+"""Seconds, and bytes that must arrive in them: a server that sends a byte now and then would else hold us for years."""
+_LARGEST = 8_000_000_000
+"""Bytes that are taken of a model whose size is not known."""
 
 
 def pull(
@@ -109,50 +114,23 @@ def _is_good(path: Path, spec: ModelSpec) -> bool:
 
 
 def _retrieve(spec: ModelSpec, target: Path, *, progress: bool, say: Callable[[str], None], pause: float) -> None:
-    import pooch
-
     mirror = os.environ.get("CUTOUT_MODEL_MIRROR", "").strip().rstrip("/")
     url = f"{mirror}/{spec.file}" if mirror else spec.url
-    pooch.get_logger().setLevel("CRITICAL")  # what it has to say is said here
-    transfer = _Transfer(target.with_name(f".{spec.file}.part"), spec, url=url, progress=progress, say=say, pause=pause)
-    # Pooch works in a folder of its own: it leaves temporary names behind when it is killed, and it would take a good
-    # file under the final name for the answer, so that `force` had no effect.
-    scratch = target.with_name(f".{spec.file}.new")
-    _clear(scratch, spec, transfer.part)
-    try:
-        try:
-            _checked(transfer, scratch)
-        except ValueError:
-            if not transfer.resumed:
-                raise
-            _checked(transfer, scratch)  # the kept part was of another file: once more, from the start
-        (scratch / spec.file).replace(target)
-    except ValueError as error:
-        raise transfer.refused("its hash differs") from error
-    finally:
-        _clear(scratch, spec, transfer.part)
-
-
-def _checked(transfer: _Transfer, scratch: Path) -> None:
-    """Download into the folder; a ValueError tells that the hash is wrong, and then nothing is kept."""
-    import pooch
-
-    spec = transfer.spec
-    pooch.retrieve(transfer.url, f"sha256:{spec.sha256}", fname=spec.file, path=str(scratch), downloader=transfer)
-
-
-def _clear(scratch: Path, spec: ModelSpec, part: Path) -> None:
-    """Remove what a killed process left, but for a whole file: it was killed while it computed the hash."""
-    if not scratch.is_dir():
-        return
-    for left in scratch.iterdir():
-        if left.stat().st_size == spec.bytes:
-            left.replace(part)
-    shutil.rmtree(scratch, ignore_errors=True)
+    part = target.with_name(f".{spec.file}.part")
+    for path in (part, target):
+        if path.exists() and not stat.S_ISREG(path.stat().st_mode):  # a pipe would be waited for without end
+            raise ModelError(f"{path} is no regular file, so {spec.name} cannot be stored there", hint="remove it")
+    transfer = _Transfer(part, spec, url=url, progress=progress, say=say, pause=pause)
+    transfer.run()
+    if transfer.resumed and not transfer.is_right():
+        transfer.run()  # the kept part was of another file: once more, from the start
+    elif not transfer.is_right():
+        raise transfer.refused("its hash differs")
+    part.replace(target)
 
 
 class _Transfer:
-    """A pooch downloader that keeps what has arrived and continues there."""
+    """A download that keeps what has arrived and continues there."""
 
     def __init__(
         self, part: Path, spec: ModelSpec, *, url: str, progress: bool, say: Callable[[str], None], pause: float
@@ -166,29 +144,37 @@ class _Transfer:
         self.pause = pause
         self.resumed = False
 
-    def __call__(self, _url: str, output_file: str, _pooch: object) -> None:
+    def run(self) -> None:
+        """Fill the part with as many bytes as the model has, in several attempts.
+
+        Raises:
+            ModelError: The server has something else, or did not send it in any attempt.
+        """
         import requests
 
         for attempt in range(1, _ATTEMPTS + 1):
             try:
                 self._fetch()
-            except requests.RequestException as error:
-                cause = _cause(error)
-                if _hopeless(error):
-                    raise ModelError(
-                        f"{self.spec.name} cannot be downloaded: {self.shown} {cause}", hint=self._hint()
-                    ) from error
-                if attempt == _ATTEMPTS:
-                    raise ModelError(
-                        f"{self.spec.name} cannot be downloaded: {self.shown} {cause}",
-                        hint=self._hint() + "; what has arrived is kept and continued by the next try",
-                    ) from error
-                wait = self.pause * 2 ** (attempt - 1)
-                self.say(f"{self.shown} {cause}: trying again in {wait:.0f} s ({attempt} of {_ATTEMPTS} tries)")
-                time.sleep(wait)
-            else:
-                self.part.replace(output_file)
-                return
+            except (requests.RequestException, ValueError) as error:  # urllib3 tells of odd addresses by ValueErrors
+                cause, more = _cause(error), ""
+                if not _hopeless(error) and attempt < _ATTEMPTS:
+                    wait = self.pause * 2 ** (attempt - 1)
+                    self.say(f"{self.shown} {cause}: trying again in {wait:.0f} s ({attempt} of {_ATTEMPTS} tries)")
+                    time.sleep(wait)
+                    continue
+                if not _hopeless(error):
+                    more = "; what has arrived is kept and continued by the next try"
+                raise ModelError(
+                    f"{self.spec.name} cannot be downloaded: {self.shown} {cause}", hint=self._hint() + more
+                ) from error
+            return
+
+    def is_right(self) -> bool:
+        """Whether the part has the model's hash; it is removed where it has not."""
+        if not self.spec.sha256 or sha256(self.part) == self.spec.sha256:
+            return True
+        self.part.unlink()
+        return False
 
     def refused(self, why: str) -> ModelError:
         """What was sent is something else."""
@@ -208,10 +194,10 @@ class _Transfer:
 
         have = self.part.stat().st_size if resume and self.part.exists() else 0
         total = self.spec.bytes
-        if have > total:
+        if have > (total or _LARGEST):
             have = 0
         self.resumed = have > 0
-        if have == total:  # killed before the hash was computed
+        if have and have == total:  # killed before the hash was computed
             return
         headers = {"Range": f"bytes={have}-"} if have else {}
         headers["Accept-Encoding"] = "identity"  # the hash is of the file, and ranges count its bytes
@@ -225,9 +211,10 @@ class _Transfer:
             if status != 206:  # it sends everything again
                 have = 0
                 self.resumed = False
+            if (coding := response.headers.get("Content-Encoding", "identity").strip().lower()) not in {"", "identity"}:
+                raise self.refused(f"it is compressed ({coding[:20]}), which was not asked for")
             length = response.headers.get("Content-Length", "")
-            plain = "Content-Encoding" not in response.headers
-            if plain and length.isdecimal() and have + int(length) != total:
+            if total and length.isdecimal() and have + int(length) != total:
                 # told before it is written over what we have: the sign-in page of a hotel must not cost a gigabyte
                 raise self.refused(f"it has {have + int(length)} bytes instead of {total}")
             self._write(response, have)
@@ -242,38 +229,80 @@ class _Transfer:
                 f"{self.spec.name} needs {(total - have) / 1e6:.0f} MB in {folder}, but {free / 1e6:.0f} MB are free",
                 hint="free some space there, or point CUTOUT_HOME at another folder",
             )
+        arrived, most, pace = have, total or _LARGEST, _Pace(have)
         with (
             self.part.open("ab" if have else "wb") as file,
             tqdm(
-                total=total, initial=have, unit="B", unit_scale=True, desc=self.spec.file, disable=not self.progress
+                total=total or None,
+                initial=have,
+                unit="B",
+                unit_scale=True,
+                desc=self.spec.file,
+                disable=not self.progress,
             ) as bar,
         ):
-            for chunk in response.iter_content(_CHUNK):
+            while (chunk := _read(response)) and (arrived := arrived + len(chunk)) <= most:
                 file.write(chunk)
                 bar.update(len(chunk))
-            arrived = file.tell()
+                pace.check(arrived)
+        if arrived > most:
+            self.part.unlink()
+            raise self.refused(f"it has more than {most} bytes")
         if arrived < total:
             raise requests.ConnectionError(f"the connection ended after {arrived} of {total} bytes")
 
 
-def _hopeless(error: requests.RequestException) -> bool:
+class _Pace:
+    """Ends a transfer that hardly moves, though it never quite stops."""
+
+    def __init__(self, arrived: int) -> None:
+        self._since, self._arrived = time.monotonic(), arrived
+
+    def check(self, arrived: int) -> None:
+        """Raise a `requests.ConnectionError` where too little has come in the last window."""
+        import requests
+
+        if (now := time.monotonic()) - self._since < _WINDOW:
+            return
+        if arrived - self._arrived < _LEAST:
+            raise requests.ConnectionError(f"too slow: {arrived - self._arrived} bytes in {now - self._since:.0f} s")
+        self._since, self._arrived = now, arrived
+
+
+def _read(response: requests.Response) -> bytes:
+    """What has arrived, at least a byte; nothing at the end. `Response.iter_content` waits until a chunk is full."""
+    import requests
+    import urllib3
+
+    try:
+        found = response.raw.read1(_CHUNK, decode_content=False)
+    except urllib3.exceptions.HTTPError as error:
+        raise requests.ConnectionError(error) from error
+    return bytes(found)
+
+
+def _hopeless(error: Exception) -> bool:
     """Whether trying again is of no use: the address is wrong, or the server will not have it."""
-    if error.response is not None:
-        return error.response.status_code < 500 and error.response.status_code not in {408, 429}
+    if (response := getattr(error, "response", None)) is not None:
+        return response.status_code < 500 and response.status_code not in {408, 429}
     return isinstance(error, ValueError)  # no address at all; requests marks these so
 
 
-def _cause(error: requests.RequestException) -> str:
+def _cause(error: Exception) -> str:
     """The innermost reason of a nest of network errors, as what the address did, in few words."""
-    if error.response is not None:
-        return f"answered {error.response.status_code}"
+    if (response := getattr(error, "response", None)) is not None:
+        turned = "redirects without end" if 300 <= response.status_code < 400 else ""
+        return turned or f"answered {response.status_code}"
     text = str(error)
+    if isinstance(error, ValueError):
+        return f"is no address, or leads to one that is none ({text[:200]})"
     for sign, words in (
         ("Failed to resolve", "has a host name that cannot be resolved"),
         ("Name or service not known", "has a host name that cannot be resolved"),
         ("name resolution", "has a host name that cannot be resolved"),
         ("refused", "refused the connection"),
         ("CERTIFICATE_VERIFY_FAILED", "has a certificate that is not trusted"),
+        ("too slow", "sends too slowly"),
         ("Read timed out", "stopped sending"),
         ("timed out", "did not answer in time"),
         ("Connection broken", "broke the connection off"),

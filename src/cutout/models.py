@@ -15,13 +15,26 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-__all__ = ["ALIASES", "DEFAULT_MODEL", "MODELS", "Activation", "ModelSpec", "Reduced", "custom_spec", "find_spec"]
+__all__ = [
+    "ALIASES",
+    "DEFAULT_MODEL",
+    "LARGEST_SIDE",
+    "MODELS",
+    "Activation",
+    "ModelSpec",
+    "Reduced",
+    "custom_spec",
+    "find_spec",
+]
 
 DEFAULT_MODEL = "u2netp"
 
 _REMBG_RELEASE = "https://github.com/danielgatis/rembg/releases/download/v0.0.0/"
 _IMAGENET_MEAN = (0.485, 0.456, 0.406)
 _IMAGENET_STD = (0.229, 0.224, 0.225)
+
+LARGEST_SIDE = 4096
+"""Of a model's input: twice that of the largest known, and 200 MB a picture."""
 
 Triple = tuple[float, float, float]
 
@@ -337,13 +350,13 @@ def _size(value: Any) -> tuple[int, int] | None:
     if value is None:
         return None
     height, width = (value, value) if isinstance(value, int) else value
-    if min(int(height), int(width)) < 1:
+    if not 1 <= min(int(height), int(width)) <= max(int(height), int(width)) <= LARGEST_SIDE:
         raise ValueError(value)
     return int(height), int(width)
 
 
 def _count(value: Any) -> int:
-    if int(value) < 1:
+    if not 1 <= int(value) <= LARGEST_SIDE:
         raise ValueError(value)
     return int(value)
 

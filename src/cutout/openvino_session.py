@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree as ET
 
+from cutout import prepared
 from cutout.cpus import usable_cpus
 from cutout.errors import CutoutError, DeviceError, ModelError, UsageError
 from cutout.models import MODELS
 from cutout.providers import CPU
 from cutout.session import closed
-from cutout.store import prepared_home
 from cutout.tensor import input_size, to_input, to_mask
 
 if TYPE_CHECKING:
@@ -161,15 +161,17 @@ def open_reduced(path: Path, spec: ModelSpec, *, threads: int, jobs: int) -> Ope
         "ENABLE_CPU_PINNING": False,  # two runs would pin themselves to the same processors
     }
     cached = _cached(runtime, core, spec)
-    with contextlib.suppress(Exception):  # a broken copy is replaced by a good one
-        return OpenVinoSession(core.import_model(cached.read_bytes(), "CPU", settings), spec)
+    with contextlib.suppress(Exception):  # one that is refused all the same is replaced
+        if (copy := prepared.kept(cached, ".blob")) is not None:
+            return OpenVinoSession(core.import_model(copy.read_bytes(), "CPU", settings), spec)
     try:
         compiled = core.compile_model(_mixed(runtime, core, path, spec), "CPU", settings)
     except Exception as error:  # the runtime's exceptions share no base
         raise ModelError(f"the model file {path} cannot be opened by OpenVINO: {_first_line(error)}") from error
     _check_precisions(compiled, spec, runtime.__version__)
     with contextlib.suppress(Exception):  # best effort: without a place to keep it, the next run compiles again
-        _keep(compiled.export_model(), cached)
+        content = compiled.export_model()
+        prepared.keep(cached, ".blob", content.getvalue() if hasattr(content, "getvalue") else bytes(content))
     return OpenVinoSession(compiled, spec)
 
 
@@ -271,20 +273,11 @@ def _check_precisions(compiled: Any, spec: ModelSpec, version: str) -> None:
         )
 
 
-def _cached(runtime: Any, core: Any, spec: ModelSpec) -> Path:
-    """Where the compiled model is kept: a file for each model, version of OpenVINO and kind of processor."""
+def _cached(runtime: Any, core: Any, spec: ModelSpec) -> str:
+    """Under which name the compiled model is kept: one for each model, version of OpenVINO and kind of processor."""
     facts = (runtime.get_version(), core.get_property("CPU", "FULL_DEVICE_NAME"), repr(spec.reduced), spec.output)
     key = hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
-    return prepared_home() / "openvino" / f"{spec.sha256[:16]}-{key}-{_REVISION}.blob"
-
-
-def _keep(content: Any, target: Path) -> None:
-    """Two runs that do it at once each move a whole file into place."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".making-") as folder:
-        done = Path(folder) / "done"
-        done.write_bytes(content.getvalue() if hasattr(content, "getvalue") else bytes(content))
-        done.replace(target)
+    return f"openvino/{spec.sha256[:16]}-{key}-{_REVISION}"
 
 
 def _first_line(error: BaseException) -> str:

@@ -25,7 +25,7 @@ from cutout.providers import request_device
 from cutout.rembg_session import PREFIX, open_rembg
 from cutout.sight import Sight
 from cutout.stages import Stages
-from cutout.store import require
+from cutout.store import read_regular, require
 from cutout.tensor import input_size
 
 if TYPE_CHECKING:
@@ -314,8 +314,8 @@ def _read_config(config: Mapping[str, Any] | Path | None) -> dict[str, Any]:
     if not isinstance(config, Path):
         return dict(config)
     try:
-        values = json.loads(config.read_text("utf-8"))
-    except (OSError, ValueError) as error:
+        values = json.loads(read_regular(config))
+    except (OSError, ValueError, RecursionError) as error:
         raise ModelError(f"the model configuration {config} cannot be read: {error}") from error
     if not isinstance(values, dict):
         raise ModelError(f"the model configuration {config} must be a JSON object")

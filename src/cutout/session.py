@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from cutout import graph
-from cutout.errors import ClosedError, CutoutError, ModelError, UsageError
-from cutout.models import Activation
+from cutout import graph, prepared
+from cutout.errors import ClosedError, CutoutError, ModelError, OutputError, UsageError
+from cutout.models import LARGEST_SIDE, Activation
 from cutout.providers import CPU, provider_entry, unusable
 from cutout.runtime import prepare, sparing_runs
-from cutout.store import prepared_home
 from cutout.tensor import input_size, to_input, to_mask
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from PIL import Image
 
@@ -29,6 +27,10 @@ if TYPE_CHECKING:
 __all__ = ["OnnxSession", "Session", "closed", "open_session"]
 
 _TYPES = {"tensor(float)": "float32", "tensor(float16)": "float16"}
+_MASKS = frozenset(
+    f"tensor({kind})" for kind in ("float", "float16", "double", "uint8", "int8", "int32", "int64", "bool")
+)
+"""What an output may hold; sequences, maps and texts are no masks."""
 _FILE_FAULTS = frozenset({"InvalidGraph", "InvalidProtobuf", "NoModel", "NoSuchFile"})
 """The runtime's exceptions that no other device would help against."""
 _LARGE = 4_000_000
@@ -193,19 +195,15 @@ def _prepared(path: Path, spec: ModelSpec, here: Prepared) -> Path | None:
     """
     if not spec.sha256 or here.devices[0].provider is not CPU:
         return None
-    target = prepared_home() / f"{spec.sha256[:16]}-{here.runtime.__version__}-{graph.REVISION}.onnx"
-    if not target.exists():
-        # best effort: without a place to keep it, or with a graph that is not understood, the file serves as it is
-        with contextlib.suppress(OSError, graph.UnknownGraphError):
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=target.parent, prefix=".making-") as folder:
-                folded, done = Path(folder) / "folded.onnx", Path(folder) / "done.onnx"
-                edited, counts = graph.rewrite(_folded(path, folded, here))
-                done.write_bytes(edited if counts else b"")
-                done.replace(target)
+    stem = f"{spec.sha256[:16]}-{here.runtime.__version__}-{graph.REVISION}"
     try:
-        return target if target.stat().st_size else None
-    except OSError:
+        if (found := prepared.kept(stem, ".onnx")) is None:
+            with prepared.making(stem) as folded:
+                edited, counts = graph.rewrite(_folded(path, folded, here))
+            found = prepared.keep(stem, ".onnx", edited if counts else b"")
+        return found if found.stat().st_size else None
+    except (OSError, OutputError, graph.UnknownGraphError):
+        # best effort: without a place to keep it, or with a graph that is not understood, the file serves as it is
         return None
 
 
@@ -238,6 +236,15 @@ def _check_signature(inner: Any, spec: ModelSpec, path: Path) -> ModelSpec:
         raise ModelError(f"{what}: it wants {batch} pictures at once")
     if isinstance(channels, int) and channels != 3:
         raise ModelError(f"{what}: it wants pictures of {channels} channels")
+    for side in (height, width):
+        if isinstance(side, int) and not 1 <= side <= LARGEST_SIDE:
+            raise ModelError(f"{what}: it wants pictures of {width}×{height} pixels; sides lie in 1–{LARGEST_SIDE}")
+    wanted = outputs[spec.output]
+    if wanted.type not in _MASKS or len(wanted.shape) not in {2, 3, 4}:
+        raise ModelError(
+            f"{what}: its output {wanted.name} is {wanted.type} of shape {wanted.shape}, which is no mask",
+            hint="output in --model-config chooses another one",
+        )
     fixed = (height, width) if isinstance(height, int) and isinstance(width, int) else None
     if fixed is None or fixed == spec.size:
         return spec

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -28,6 +29,7 @@ __all__ = [
     "model_home",
     "offline",
     "prepared_home",
+    "read_regular",
     "require",
     "sha256",
     "verify",
@@ -152,9 +154,9 @@ def require(spec: ModelSpec) -> Path:
     if unreadable is not None and not bad:
         raise unreadable
     if spec.path is not None:
+        there = "is no regular file" if os.path.lexists(spec.path) else "does not exist"
         raise ModelError(
-            f"the model file {spec.path} "
-            + ("has another hash than its configuration says" if bad else "does not exist"),
+            f"the model file {spec.path} " + ("has another hash than its configuration says" if bad else there),
             hint="check the path given to --model",
         )
     pull = _pull_command(spec)
@@ -206,6 +208,23 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def read_regular(path: Path, most: int = 1_000_000) -> bytes:
+    """The bytes of a small file; a pipe or a device, which might be waited for without end, is refused.
+
+    Raises:
+        OSError: It cannot be read, or is no regular file.
+        ValueError: It has more than `most` bytes.
+    """
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    with os.fdopen(descriptor, "rb") as file:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "it is no regular file", str(path))
+        content = file.read(most + 1)
+    if len(content) > most:
+        raise ValueError(f"it has more than {most} bytes")
+    return content
+
+
 def _quick_state(path: Path, spec: ModelSpec) -> State:
     size = _size(path)
     if size is None:
@@ -241,9 +260,9 @@ def _fingerprint(path: Path) -> list[int]:
 def _remembered(path: Path) -> str | None:
     """The hash that an earlier verification found, if the file is unchanged since."""
     try:
-        stamp = json.loads(_stamp_file(path).read_bytes())
+        stamp = json.loads(read_regular(_stamp_file(path)))
         return str(stamp["sha256"]) if stamp["fingerprint"] == _fingerprint(path) else None
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
 
 

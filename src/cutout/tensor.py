@@ -109,12 +109,14 @@ def to_mask(
     Raises:
         ModelError: The output is not a mask (shape, or values that are no numbers).
     """
-    planes = np.asarray(output, np.float32)
-    if planes.ndim < 2 or planes.size == 0:
-        raise ModelError(f"the model {spec.name} gave an output of shape {output.shape}, which is no mask")
-    while planes.ndim > 3:
-        planes = planes[0]
-    planes = place.crop(planes if planes.ndim == 3 else planes[None])
+    planes = np.asarray(output)
+    if planes.dtype.kind not in "fiub" or not _is_picture(planes.shape, place.size):
+        raise ModelError(
+            f"the model {spec.name} gave an output of shape {planes.shape} and type {planes.dtype}, which is no mask",
+            hint="output in --model-config chooses another one",
+        )
+    planes = planes.astype(np.float32, copy=False).reshape((-1, *planes.shape[-2:])[-3:])
+    planes = place.crop(planes)
     mask = _activate(planes, spec, wanted)
     low, high = mask.min(), mask.max()
     if not (np.isfinite(low) and np.isfinite(high)) or np.isnan(planes).any():
@@ -122,6 +124,18 @@ def to_mask(
     if rescale and high - low > 1e-6:  # a flat mask has nothing to stretch
         mask = (mask - low) / (high - low)
     return Image.fromarray((np.clip(mask, 0.0, 1.0) * 255).astype(np.uint8))
+
+
+_STRETCH = 8
+"""No network's mask is stretched so much against its input; a list of features is."""
+
+
+def _is_picture(shape: tuple[int, ...], size: tuple[int, int]) -> bool:
+    """Whether an output is one picture, of about the proportions of the input (height, width)."""
+    if not 2 <= len(shape) <= 4 or 0 in shape or (len(shape) == 4 and shape[0] != 1):
+        return False
+    down, across = (length / side for length, side in zip(shape[-2:], size, strict=True))
+    return down <= _STRETCH * across and across <= _STRETCH * down
 
 
 def _activate(planes: npt.NDArray[np.float32], spec: ModelSpec, wanted: str) -> npt.NDArray[np.float32]:

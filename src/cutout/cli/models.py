@@ -125,6 +125,35 @@ def path(name: Annotated[str, typer.Argument(help="Model name.", metavar="MODEL"
     typer.echo(str(require(find_spec(name))))
 
 
+@app.command("cache")
+def cache(
+    clear: Annotated[bool, option("--clear", text="Remove them; each is made again when it is next needed.")] = False,
+    as_json: Annotated[bool, option("--json", text="One JSON line.")] = False,
+) -> None:
+    """Show the files that were made from models to start faster, or remove them."""
+    from cutout import prepared
+    from cutout.store import prepared_home
+
+    files = prepared.contents()
+    size = sum(file.lstat().st_size for file in files)
+    if clear:
+        try:
+            prepared.clear()
+        except OSError as error:
+            raise ModelError(
+                f"{error.filename} cannot be removed: {error.strerror}", hint="change the folder's permissions"
+            ) from error
+    if as_json:
+        line = {"folder": str(prepared_home()), "files": len(files), "bytes": size, "cleared": clear}
+        typer.echo(json.dumps(line))
+        return
+    if not clear:
+        for file in files:
+            typer.echo(f"{file.lstat().st_size / 1e6:8.1f} MB  {file}")
+    told = "removed" if clear else "in all"
+    typer.echo(f"{size / 1e6:8.1f} MB  {told}, {len(files)} file{'' if len(files) == 1 else 's'} in {prepared_home()}")
+
+
 def _emit(spec: ModelSpec, *, state: str, path: Path | None) -> None:
     line: dict[str, Any] = {
         "model": spec.name,
