@@ -212,7 +212,9 @@ def transform(
     cutout = remover.cut(picture, options, stages, consume=True)
     with stages.time("encode"):
         metadata, notes = cutout.metadata.stripped(encoding.strip).fitting(output_format)
-        encoded = codec.encode(cutout.rgb, cutout.alpha, output_format, metadata, deep=cutout.deep, **encoding.how)
+        encoded = codec.encode(
+            cutout.rgb, cutout.alpha, output_format, metadata, deep=cutout.deep, consume=True, **encoding.how
+        )
     return Transformed(encoded=encoded, size=cutout.size, warnings=(*cutout.warnings, *notes))
 
 
