@@ -42,10 +42,12 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "xmp",
     ),
     (
+        "budget",
         "colors",
         "diagnosis",
         "foreground",
         "graph",
+        "limits",
         "matte",
         "metadata",
         "metrics",
@@ -82,7 +84,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "report",
         "runtime",
     ),
-    ("session",),
+    ("estimate", "session"),
     (
         "accelerator",
         "codec",

@@ -17,6 +17,7 @@ from cutout import codec, framing
 from cutout.atomic import check_writable, is_there
 from cutout.choices import BitDepth, Existing, OutputFormat, PngLevel, Strip
 from cutout.errors import CutoutError, OutputError, PictureError
+from cutout.estimate import need_of
 from cutout.frames import Frame, encode_frames
 from cutout.job_io import activity, read_input, write_output
 from cutout.report import BugError, Outcome, Status
@@ -195,6 +196,29 @@ def transform(
         CutoutError: Whatever is wrong with the picture or the options.
     """
     options = _for_format(options, output_format)
+    most = 1 if encoding.first_frame or not output_format.has_pages else encoding.max_frames
+    need = need_of(
+        codec.header(data, max_pixels=encoding.max_pixels, max_frames=most),
+        options,
+        output_format,
+        data=len(data),
+        lossless=encoding.lossless,
+        bit_depth=encoding.bit_depth,
+        frames=not encoding.first_frame,
+    )
+    remover.budget.check(need.memory, need.what, need.ways)
+    with remover.budget.hold(need.memory):
+        return _transform(data, output_format, remover, options, encoding, stages)
+
+
+def _transform(
+    data: bytes,
+    output_format: OutputFormat,
+    remover: Remover,
+    options: RemoveOptions,
+    encoding: Encoding,
+    stages: Stages,
+) -> Transformed:
     limits: dict[str, Any] = {
         "max_size": options.max_size,
         "max_pixels": encoding.max_pixels,
@@ -210,6 +234,7 @@ def transform(
         return _cut_frames(film, picture, output_format, remover, options, encoding, stages)
     del data
     cutout = remover.cut(picture, options, stages, consume=True)
+    del picture  # where the result has pixels of its own
     with stages.time("encode"):
         metadata, notes = cutout.metadata.stripped(encoding.strip).fitting(output_format)
         encoded = codec.encode(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import math
 import threading
 from dataclasses import replace
 from functools import partial
@@ -16,9 +17,10 @@ from cutout import deep as sixteen
 from cutout.colors import narrow
 from cutout.encoder import encode, register_heif
 from cutout.errors import CutoutError, OutputError, PictureError
-from cutout.exif import pages
+from cutout.estimate import Header
+from cutout.exif import pages, sizes
 from cutout.metadata import Metadata
-from cutout.picture import ONLY_FIRST, Picture, read
+from cutout.picture import ONLY_FIRST, Picture, orientation_of, read
 from cutout.sniff import HEAD, icon_pixels, is_camera_raw, sniff, whole_gif_frames
 
 if TYPE_CHECKING:
@@ -37,6 +39,7 @@ __all__ = [
     "film",
     "from_array",
     "from_image",
+    "header",
 ]
 
 
@@ -129,6 +132,36 @@ def film(
             rgb = image.copy() if picture.rgb is image else picture.rgb
             rgb.info = {}
             yield replace(picture, rgb=rgb, frames=len(numbers))
+
+
+def header(data: bytes, *, max_pixels: int = DEFAULT_MAX_PIXELS, max_frames: int = 1) -> Header:
+    """What a file says of its picture; nothing is decoded, and no frame after the first is looked at.
+
+    Args:
+        data: The file's bytes.
+        max_pixels: As in `decode`.
+        max_frames: Pages among which the largest is looked for.
+
+    Raises:
+        PictureError: As in `decode`, as far as the header shows it.
+    """
+    if data and sniff(data[:HEAD]) == "ICO":  # which Pillow decodes while it opens it, and `_opened` keeps small
+        side = math.ceil(math.sqrt(max(1, icon_pixels(data))))
+        return Header(size=(side, side), kind="ICO", mode="RGBA")
+    with _opened(data) as image:
+        _check_size(image, max_pixels)
+        size = image.size
+        if image.format == "TIFF" and max_frames > 1:
+            size = max((size, *sizes(data, max_frames)), key=lambda sides: sides[0] * sides[1])
+        return Header(
+            size=size,
+            turned=image.format in {"JPEG", "MPO"} and orientation_of(image) != 1,  # Pillow decodes PNGs to tell
+            kind=image.format or "",
+            mode="RGBA" if image.mode == "RGB" and image.has_transparency_data else image.mode,
+            deep=sixteen.is_deep(image) or sixteen.has_key(image),
+            moving=image.format in {"GIF", "WEBP", "AVIF"} or "default_image" in image.info,
+            progressive="progressive" in image.info,
+        )
 
 
 @contextlib.contextmanager

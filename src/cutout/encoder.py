@@ -11,6 +11,7 @@ import numpy as np
 from cutout import deep as sixteen
 from cutout.choices import BitDepth, OutputFormat, PngLevel
 from cutout.errors import CutoutError, OutputError
+from cutout.limits import check_side
 from cutout.metadata import NO_METADATA, Metadata
 from cutout.png import encode_png
 from cutout.pngchunks import insert, profile_chunks, text_chunks
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "assemble",
-    "check_side",
     "encode",
     "png_file",
     "register_heif",
@@ -33,8 +33,6 @@ __all__ = [
     "translated",
     "wide_colors",
 ]
-
-_WEBP_SIDE = 16383
 
 
 def encode(
@@ -104,19 +102,6 @@ def translated(output_format: OutputFormat) -> Iterator[None]:
         raise
     except Exception as error:  # encoders raise many kinds for sizes and values they cannot hold
         raise OutputError(f"the picture cannot be written as {output_format.value}: {error}") from error
-
-
-def check_side(output_format: OutputFormat, size: tuple[int, int]) -> None:
-    """Refuse a picture that is too long for the format.
-
-    Raises:
-        OutputError: It is.
-    """
-    if output_format is OutputFormat.WEBP and max(size) > _WEBP_SIDE:
-        raise OutputError(
-            f"WebP holds at most {_WEBP_SIDE} pixels a side, this picture has {size[0]}×{size[1]}",
-            hint="write PNG instead, or use --max-size",
-        )
 
 
 def png_file(
