@@ -2,9 +2,9 @@
 
 usage: python benchmarks/memory.py [--megapixels N ...] [--only WORD] [--limit GB]
 
-Each case runs in a process of its own: a small picture first, so that libraries and the model are loaded, then the large
-one. Shown is by how much the largest resident size grew, and what `cutout.estimate` says beforehand, whose constants
-were fitted to this table. Linux only. No process takes more than the limit.
+Each case runs in a process of its own: a small picture first, so that libraries and the model are loaded, then the
+large one. Shown is by how much the largest resident size grew, and what `cutout.estimate` says beforehand, whose
+constants were fitted to this table. Linux only. No process takes more than the limit.
 """
 
 from __future__ import annotations

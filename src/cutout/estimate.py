@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Header", "Need", "need_of"]
 
-_BASE = 16 << 20
+_BASE = 24 << 20
 """Bytes that any picture takes: strips, masks, what the model sees."""
 _KEPT = 5.0
 """Colours, which Pillow holds in four bytes, and alpha."""
@@ -66,6 +66,8 @@ _STEPS: dict[str, float] = {
     "dilate": 3.0,
     "feather": 4.0,
 }
+_GROUND = 4.0
+"""A background of one opaque colour; others take more."""
 _BACKGROUND = 8.0
 _SHADOW = 14.0
 _FRAMES = 14.0
@@ -142,11 +144,11 @@ def need_of(
     result = _result_pixels(size, options)
     moving = header.moving and frames and output_format.has_frames
     kept = _KEPT + (header.mode not in {"RGB", "L", "CMYK"}) + _DEEP * deep + _FRAMES * moving
+    writing = _writing(options, output_format, bit_depth, lossless=lossless, deep=deep)
     stages = (
         whole * _decoding(header, deep=deep) + pixels * (kept if size != header.size else 0.0),
-        pixels * (kept + _working(options)) + result * _composing(options),
-        pixels * (kept - _KEPT)
-        + result * (_KEPT + _writing(options, output_format, bit_depth, lossless=lossless, deep=deep)),
+        pixels * kept + max(pixels * _working(options), result * _composing(options)),
+        pixels * (kept - _KEPT) + result * (_KEPT + writing),
     )
     memory = int(_BASE + data + max(stages))
     what = f"a picture of {whole / 1e6:.0f} megapixels as {FORMATS[output_format].name}"
@@ -188,7 +190,8 @@ def _working(options: RemoveOptions) -> float:
 def _composing(options: RemoveOptions) -> float:
     taken = _SHADOW if options.shadow else 0.0
     if options.background is not None:
-        taken = max(taken, _BACKGROUND)
+        color = options.background_color
+        taken = max(taken, _GROUND if color is not None and color[3] == 255 else _BACKGROUND)
     return taken + _KEPT * framing.is_framed(options)
 
 

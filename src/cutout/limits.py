@@ -43,11 +43,11 @@ class FormatLimits:
 # reads by default (it writes more), 16 bits in HEVC, 31 and 32 bits in PNG and TIFF. The bytes were measured, see
 # `estimate`.
 FORMATS: dict[OutputFormat, FormatLimits] = {
-    OutputFormat.PNG: FormatLimits("PNG", 2**31 - 1, 1.5, 1.5, deep=3.5),
+    OutputFormat.PNG: FormatLimits("PNG", 2**31 - 1, 1.5, 1.5, deep=2.0),
     OutputFormat.JPEG: FormatLimits("JPEG", 65500, 3.0, 3.0),
-    OutputFormat.TIFF: FormatLimits("TIFF", 2**32 - 1, 2.0, 2.0, deep=3.5),
+    OutputFormat.TIFF: FormatLimits("TIFF", 2**32 - 1, 2.0, 2.0, deep=2.5),
     OutputFormat.WEBP: FormatLimits("WebP", 16383, 14.0, 30.0, lossless=22.0),
-    OutputFormat.AVIF: FormatLimits("AVIF", 32768, 22.0, 22.0, lossless=34.0),
+    OutputFormat.AVIF: FormatLimits("AVIF", 32768, 24.0, 28.0, lossless=36.0),
     OutputFormat.HEIC: FormatLimits("HEIC", 65535, 30.0, 30.0, lossless=44.0),
 }
 
