@@ -11,6 +11,7 @@ import threading
 import time
 import zlib
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -115,6 +116,10 @@ def test_a_budget_is_asked_for_by_size_by_environment_or_taken_from_the_machine(
     assert budget_of("2GB", {}) is budget_of(2 * GB, {}), "all with one limit share it"
 
 
+def _there(budget: Budget, number: int) -> bool:
+    return budget.running + budget.waiting == number
+
+
 def test_who_does_not_fit_waits_and_who_came_first_is_first() -> None:
     budget = Budget(100)
     begun: list[str] = []
@@ -130,7 +135,7 @@ def test_who_does_not_fit_waits_and_who_came_first_is_first() -> None:
             [("small", 60, first), ("large", 90, go), ("late", 30, go), ("later", 10, go)]
         ):
             pool.submit(work, name, need, gate)
-            until(lambda waiting=waiting: budget.running + budget.waiting == waiting + 1)
+            until(partial(_there, budget, waiting + 1))
         assert begun == ["small"], "what came after the large one waits behind it, or it would wait for ever"
         first.set()
         until(lambda: len(begun) > 1)
@@ -269,6 +274,25 @@ def test_pages_count_by_the_largest(tmp_path: Path) -> None:
     data = (tmp_path / "pages.tif").read_bytes()
     assert codec.header(data).size == (20, 30)
     assert codec.header(data, max_frames=2).size == (300, 200)
+
+
+def test_the_frames_of_an_animation_count(tmp_path: Path) -> None:
+    """With their bytes in the result, where all are taken; a count that the file cannot hold is not believed."""
+    frames = [Image.new("RGB", (200, 100), (number, 0, 0)) for number in range(0, 100, 5)]
+    frames[0].save(tmp_path / "a.png", save_all=True, append_images=frames[1:])
+    data = (tmp_path / "a.png").read_bytes()
+    assert codec.header(data).frames == 1
+    moving = codec.header(data, max_frames=1000)
+    assert moving.frames == 20
+    needs = [need_of(header, RemoveOptions(), OutputFormat.PNG).memory for header in (codec.header(data), moving)]
+    assert needs[1] > needs[0] + 20 * 200 * 100 // 4
+    assert need_of(moving, RemoveOptions(), OutputFormat.JPEG) == need_of(
+        codec.header(data), RemoveOptions(), OutputFormat.JPEG
+    )
+    place = data.index(b"acTL")
+    lie = b"acTL" + struct.pack(">II", 2**31 - 1, 0)
+    lying = data[:place] + lie + struct.pack(">I", zlib.crc32(lie)) + data[place + 16 :]
+    assert codec.header(lying, max_frames=10**9).frames < len(lying)
 
 
 def test_a_header_is_read_without_decoding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

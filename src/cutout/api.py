@@ -138,7 +138,7 @@ def _need(data: Any, options: RemoveOptions) -> int:
         raise UsageError(
             f"a {type(data).__name__} is no picture", hint="a path, bytes, a Pillow image and an array are"
         )
-    return need_of(found, options, OutputFormat.PNG, data=length, frames=False).memory
+    return need_of(found, options, OutputFormat.PNG, data=length).memory
 
 
 _REMBG_WORDS = {

@@ -196,7 +196,8 @@ def transform(
         CutoutError: Whatever is wrong with the picture or the options.
     """
     options = _for_format(options, output_format)
-    most = 1 if encoding.first_frame or not output_format.has_pages else encoding.max_frames
+    several = (output_format.has_pages or output_format.has_frames) and not encoding.first_frame
+    most = encoding.max_frames if several else 1
     need = need_of(
         codec.header(data, max_pixels=encoding.max_pixels, max_frames=most),
         options,
@@ -204,7 +205,6 @@ def transform(
         data=len(data),
         lossless=encoding.lossless,
         bit_depth=encoding.bit_depth,
-        frames=not encoding.first_frame,
     )
     remover.budget.check(need.memory, need.what, need.ways)
     with remover.budget.hold(need.memory):

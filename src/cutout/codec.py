@@ -135,33 +135,44 @@ def film(
 
 
 def header(data: bytes, *, max_pixels: int = DEFAULT_MAX_PIXELS, max_frames: int = 1) -> Header:
-    """What a file says of its picture; nothing is decoded, and no frame after the first is looked at.
+    """What a file says of its picture; nothing is decoded.
 
     Args:
         data: The file's bytes.
         max_pixels: As in `decode`.
-        max_frames: Pages among which the largest is looked for.
+        max_frames: Frames or pages that are wanted at most; of pages, the largest is looked for among so many.
 
     Raises:
         PictureError: As in `decode`, as far as the header shows it.
     """
     if data and sniff(data[:HEAD]) == "ICO":  # which Pillow decodes while it opens it, and `_opened` keeps small
-        side = math.ceil(math.sqrt(max(1, icon_pixels(data))))
+        side = math.ceil(math.sqrt(min(max(1, icon_pixels(data)), _LARGEST_ICON)))
         return Header(size=(side, side), kind="ICO", mode="RGBA")
     with _opened(data) as image:
         _check_size(image, max_pixels)
-        size = image.size
-        if image.format == "TIFF" and max_frames > 1:
-            size = max((size, *sizes(data, max_frames)), key=lambda sides: sides[0] * sides[1])
+        found = sizes(data, max_frames) if image.format == "TIFF" and max_frames > 1 else []
         return Header(
-            size=size,
+            size=max((image.size, *found), key=lambda sides: sides[0] * sides[1]),
             turned=image.format in {"JPEG", "MPO"} and orientation_of(image) != 1,  # Pillow decodes PNGs to tell
             kind=image.format or "",
             mode="RGBA" if image.mode == "RGB" and image.has_transparency_data else image.mode,
             deep=sixteen.is_deep(image) or sixteen.has_key(image),
-            moving=image.format in {"GIF", "WEBP", "AVIF"} or "default_image" in image.info,
+            frames=1 if max_frames < 2 else min(max_frames, max(1, len(found) or _said_frames(image, data))),
             progressive="progressive" in image.info,
         )
+
+
+def _said_frames(image: Image.Image, data: bytes) -> int:
+    """How many frames an animation has by its header, and no more than its bytes can hold."""
+    if image.format == "GIF":
+        return whole_gif_frames(data)[0]
+    if image.format not in {"PNG", "WEBP", "AVIF"}:
+        return 1
+    return min(int(getattr(image, "n_frames", 1)), len(data) // _SMALLEST_FRAME)
+
+
+_SMALLEST_FRAME = 20
+"""Bytes that no frame of any format goes below."""
 
 
 @contextlib.contextmanager

@@ -72,6 +72,8 @@ _BACKGROUND = 8.0
 _SHADOW = 14.0
 _FRAMES = 14.0
 """An animation is painted in a buffer of its decoder, and its encoder keeps the frame before."""
+_WRITTEN = {OutputFormat.PNG: 0.5, OutputFormat.TIFF: 0.6, OutputFormat.WEBP: 0.1, OutputFormat.AVIF: 0.1}
+"""Of every frame or page, its bytes in the file, which grows in memory."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -84,7 +86,7 @@ class Header:
         kind: Pillow's name of the format.
         mode: Pillow's name of how the pixels are held.
         deep: It has more than 8 bits a channel that can be given.
-        moving: It may have more frames.
+        frames: Frames or pages that are wanted of it.
         progressive: It is decoded in several passes.
     """
 
@@ -93,7 +95,7 @@ class Header:
     kind: str = "JPEG"
     mode: str = "RGB"
     deep: bool = False
-    moving: bool = False
+    frames: int = 1
     progressive: bool = False
 
 
@@ -120,7 +122,6 @@ def need_of(
     data: int = 0,
     lossless: bool = False,
     bit_depth: BitDepth = BitDepth.AUTO,
-    frames: bool = True,
 ) -> Need:
     """What a picture will take, from its decoding to the bytes of its result.
 
@@ -131,7 +132,6 @@ def need_of(
         data: Bytes of the file, which stays in memory.
         lossless: As in `Encoding`.
         bit_depth: As in `Encoding`.
-        frames: Whether all frames are wanted.
 
     Raises:
         OutputError: The result will be too long for the format.
@@ -142,7 +142,9 @@ def need_of(
     deep = header.deep and output_format.has_16_bits and bit_depth is not BitDepth.EIGHT
     whole, pixels = header.size[0] * header.size[1], size[0] * size[1]
     result = _result_pixels(size, options)
-    moving = header.moving and frames and output_format.has_frames
+    several = output_format.has_pages if header.kind == "TIFF" else output_format.has_frames
+    count = header.frames if several else 1
+    moving = count > 1 and header.kind != "TIFF"
     kept = _KEPT + (header.mode not in {"RGB", "L", "CMYK"}) + _DEEP * deep + _FRAMES * moving
     writing = _writing(options, output_format, bit_depth, lossless=lossless, deep=deep)
     stages = (
@@ -150,7 +152,8 @@ def need_of(
         pixels * kept + max(pixels * _working(options), result * _composing(options)),
         pixels * (kept - _KEPT) + result * (_KEPT + writing),
     )
-    memory = int(_BASE + data + max(stages))
+    written = result * count * _WRITTEN.get(output_format, 0.0) if count > 1 else 0.0
+    memory = int(_BASE + data + max(stages) + written)
     what = f"a picture of {whole / 1e6:.0f} megapixels as {FORMATS[output_format].name}"
     smaller = "a smaller --max-size" if options.canvas is None else "a smaller --canvas"
     lean = output_format in {OutputFormat.PNG, OutputFormat.TIFF, OutputFormat.JPEG}
