@@ -53,7 +53,7 @@ _DEEP_READ = 11.0
 """The second reading of a picture of 16 bits, and both together."""
 
 # While it is worked on, beside what is kept; options do not add up, as one step ends before the next.
-_WORKED = 2.0
+_WORKED = 1.0
 _STEPS: dict[str, float] = {
     "refine": 3.0,
     "tiles": 4.0,
@@ -70,6 +70,8 @@ _GROUND = 4.0
 """A background of one opaque colour; others take more."""
 _BACKGROUND = 8.0
 _SHADOW = 14.0
+"""Of a cut-out that stays transparent; over an opaque background it is another plane."""
+_SHADE = 2.0
 _FRAMES = 14.0
 """An animation is painted in a buffer of its decoder, and its encoder keeps the frame before."""
 _WRITTEN = {OutputFormat.PNG: 0.5, OutputFormat.TIFF: 0.6, OutputFormat.WEBP: 0.1, OutputFormat.AVIF: 0.1}
@@ -191,10 +193,13 @@ def _working(options: RemoveOptions) -> float:
 
 
 def _composing(options: RemoveOptions) -> float:
-    taken = _SHADOW if options.shadow else 0.0
-    if options.background is not None:
-        color = options.background_color
-        taken = max(taken, _GROUND if color is not None and color[3] == 255 else _BACKGROUND)
+    color = options.background_color
+    if options.background is None:
+        taken = _SHADOW if options.shadow else 0.0
+    elif color is not None and color[3] < 255:
+        taken = _SHADOW if options.shadow else _BACKGROUND
+    else:
+        taken = (_BACKGROUND if color is None else _GROUND) + _SHADE * bool(options.shadow)
     return taken + _KEPT * framing.is_framed(options)
 
 
