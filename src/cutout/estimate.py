@@ -54,6 +54,8 @@ _DEEP_READ = 11.0
 
 # While it is worked on, beside what is kept; options do not add up, as one step ends before the next.
 _WORKED = 1.0
+_DEEP_WORKED = 10.0
+"""Colours in 16 bits are joined with what 8 bits became; the picture stays beside it."""
 _STEPS: dict[str, float] = {
     "refine": 3.0,
     "tiles": 4.0,
@@ -68,7 +70,7 @@ _STEPS: dict[str, float] = {
 }
 _GROUND = 4.0
 """A background of one opaque colour; others take more."""
-_BACKGROUND = 8.0
+_BACKGROUND = 12.0
 _SHADOW = 14.0
 """Of a cut-out that stays transparent; over an opaque background it is another plane."""
 _SHADE = 2.0
@@ -151,7 +153,7 @@ def need_of(
     writing = _writing(options, output_format, bit_depth, lossless=lossless, deep=deep)
     stages = (
         whole * _decoding(header, deep=deep) + pixels * (kept if size != header.size else 0.0),
-        pixels * kept + max(pixels * _working(options), result * _composing(options)),
+        pixels * kept + max(pixels * _working(options, deep=deep), result * _composing(options)),
         pixels * (kept - _KEPT) + result * (_KEPT + writing),
     )
     written = result * count * _WRITTEN.get(output_format, 0.0) if count > 1 else 0.0
@@ -188,8 +190,8 @@ def _decoding(header: Header, *, deep: bool) -> float:
     return taken + _PROGRESSIVE * header.progressive + _DEEP_READ * deep + _KEPT * header.turned
 
 
-def _working(options: RemoveOptions) -> float:
-    return max([_WORKED, *(taken for name, taken in _STEPS.items() if getattr(options, name))])
+def _working(options: RemoveOptions, *, deep: bool) -> float:
+    return max([_DEEP_WORKED if deep else _WORKED, *(taken for name, taken in _STEPS.items() if getattr(options, name))])
 
 
 def _composing(options: RemoveOptions) -> float:
