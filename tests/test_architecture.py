@@ -47,10 +47,12 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "xmp",
     ),
     (
+        "budget",
         "colors",
         "diagnosis",
         "foreground",
         "graph",
+        "limits",
         "matte",
         "metadata",
         "metrics",
@@ -90,7 +92,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "report",
         "runtime",
     ),
-    ("session",),
+    ("estimate", "session"),
     (
         "accelerator",
         "codec",

@@ -159,8 +159,9 @@ def a_tiff(pages: int = 1) -> bytes:
     from cutout.tiff import Tiff
 
     made = Tiff()
+    pixels, metadata = np.asarray(picture()), Metadata(exif=exif.build(BLOCK), xmp=PACKET)
     for _ in range(pages):
-        made.add(np.asarray(picture()), Metadata(exif=exif.build(BLOCK), xmp=PACKET), colors=True)
+        made.add(pixels.shape, pixels.dtype, lambda top, bottom: pixels[top:bottom], metadata, colors=True)
     return made.finish()
 
 

@@ -12,6 +12,7 @@ from cutout import codec
 from cutout.batch import Encoding, process
 from cutout.choices import OutputFormat
 from cutout.errors import PictureError, UsageError, remark
+from cutout.estimate import Header, need_of
 from cutout.files import STDIO, plan
 from cutout.models import DEFAULT_MODEL
 from cutout.options import RemoveOptions
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["remove"]
 
 _lock = threading.Lock()
-_removers: dict[tuple[str, str | None], Remover] = {}
+_removers: dict[tuple[str, str | None, str | int | None], Remover] = {}
 
 
 @overload
@@ -49,6 +50,7 @@ def remove(
     session: Remover | None = None,
     options: RemoveOptions | None = None,
     force_return_bytes: bool = False,
+    memory_limit: str | int | None = None,
     **changes: Any,
 ) -> Any:
     """Remove the background of one picture; what a user should know of the result is emitted as a `CutoutWarning`.
@@ -65,6 +67,7 @@ def remove(
         session: A `Remover` to use instead of `model` and `device`.
         options: All options at once; single ones can be given by name instead or on top.
         force_return_bytes: Give PNG bytes whatever came in.
+        memory_limit: As in `Remover`, of which a `session` has its own.
         **changes: Fields of `RemoveOptions` by name. The words of rembg's `remove` mean the same here: `only_mask`,
             `post_process_mask`, `bgcolor`, `alpha_matting`, `alpha_matting_foreground_threshold`,
             `alpha_matting_background_threshold`, `alpha_matting_erode_size`.
@@ -76,7 +79,6 @@ def remove(
         ModelError: The model is missing or corrupt.
         DeviceError: The asked-for device cannot be used.
     """
-    import numpy as np
     from PIL import Image
 
     wanted = _options(options or RemoveOptions(), changes)
@@ -86,25 +88,23 @@ def remove(
     if session is not None and not isinstance(session, Remover):
         raise UsageError(f"session is a {type(session).__name__}, but it must be a cutout.Remover")
     job = None if path is None else _job(path, output)
-    remover = session or _remover(model, device)
+    remover = session or _remover(model, device, memory_limit)
     if job is not None and not force_return_bytes:
         return _file(job, remover, wanted, transparent=_is_transparent(changes))
     if path is not None:
-        picture = codec.decode(_read(path), max_size=wanted.max_size, deep=True)
-    elif isinstance(data, bytes | bytearray | memoryview):
-        picture = codec.decode(bytes(data), max_size=wanted.max_size, deep=True)
-    elif isinstance(data, Image.Image):
-        picture = codec.from_image(data, max_size=wanted.max_size)
-    elif isinstance(data, np.ndarray):
-        picture = codec.from_array(data, max_size=wanted.max_size)
-    else:
-        raise UsageError(
-            f"a {type(data).__name__} is no picture", hint="a path, bytes, a Pillow image and an array are"
-        )
-    cutout = remover.cut(picture, wanted)
-    if force_return_bytes or isinstance(data, bytes | bytearray | memoryview):
-        return codec.encode(cutout.rgb, cutout.alpha, OutputFormat.PNG, cutout.metadata, deep=cutout.deep)
-    image = cutout.image
+        data = _read(path)
+    as_bytes = force_return_bytes or isinstance(data, bytes | bytearray | memoryview)
+    with remover.budget.hold(_need(data, wanted)):
+        if isinstance(data, bytes | bytearray | memoryview):
+            picture = codec.decode(bytes(data), max_size=wanted.max_size, deep=True)
+        elif isinstance(data, Image.Image):
+            picture = codec.from_image(data, max_size=wanted.max_size)
+        else:
+            picture = codec.from_array(data, max_size=wanted.max_size)
+        cutout = remover.cut(picture, wanted)
+        if as_bytes:
+            return codec.encode(cutout.rgb, cutout.alpha, OutputFormat.PNG, cutout.metadata, deep=cutout.deep)
+        image = cutout.image
     if isinstance(data, Image.Image):
         icc = None if image.mode == "L" else cutout.metadata.icc  # it describes colours
         # nothing else of the input's holds: the EXIF block would turn the picture once more
@@ -112,7 +112,33 @@ def remove(
             key: value for key, value in (("icc_profile", icc), ("dpi", cutout.metadata.dpi)) if value is not None
         }
         return image
+    import numpy as np
+
     return np.array(image)
+
+
+def _need(data: Any, options: RemoveOptions) -> int:
+    """Bytes that a picture will take.
+
+    Raises:
+        UsageError: The data is no picture's.
+        PictureError: Its header is broken, or says that it is too large.
+    """
+    import numpy as np
+    from PIL import Image
+
+    if isinstance(data, bytes | bytearray | memoryview):
+        found, length = codec.header(bytes(data)), len(data)
+    elif isinstance(data, Image.Image):
+        found, length = Header(size=data.size, mode="RGBA"), 0
+    elif isinstance(data, np.ndarray):
+        sides = (*data.shape, 1, 1)
+        found, length = Header(size=(sides[1], sides[0]), mode="RGBA"), 0
+    else:
+        raise UsageError(
+            f"a {type(data).__name__} is no picture", hint="a path, bytes, a Pillow image and an array are"
+        )
+    return need_of(found, options, OutputFormat.PNG, data=length).memory
 
 
 _REMBG_WORDS = {
@@ -143,11 +169,11 @@ def _is_transparent(changes: dict[str, Any]) -> bool:
     return isinstance(said, str) and said.strip().lower() == "transparent"
 
 
-def _remover(model: str | Path, device: str | None) -> Remover:
-    key = (str(model), device)
+def _remover(model: str | Path, device: str | None, memory_limit: str | int | None) -> Remover:
+    key = (str(model), device, memory_limit)
     with _lock:
         if key not in _removers:
-            _removers[key] = Remover(model, device=device)
+            _removers[key] = Remover(model, device=device, memory_limit=memory_limit)
         return _removers[key]
 
 

@@ -17,6 +17,7 @@ from cutout import codec, framing
 from cutout.atomic import check_writable, is_there
 from cutout.choices import BitDepth, Existing, OutputFormat, PngLevel, Strip
 from cutout.errors import CutoutError, OutputError, PictureError
+from cutout.estimate import need_of
 from cutout.frames import Frame, encode_frames
 from cutout.job_io import activity, read_input, write_output
 from cutout.report import BugError, Outcome, Status
@@ -196,6 +197,30 @@ def transform(
         CutoutError: Whatever is wrong with the picture or the options.
     """
     options, notes = _for_format(options, output_format)
+    several = (output_format.has_pages or output_format.has_frames) and not encoding.first_frame
+    most = encoding.max_frames if several else 1
+    need = need_of(
+        codec.header(data, max_pixels=encoding.max_pixels, max_frames=most),
+        options,
+        output_format,
+        data=len(data),
+        lossless=encoding.lossless,
+        bit_depth=encoding.bit_depth,
+    )
+    remover.budget.check(need.memory, need.what, need.ways)
+    with remover.budget.hold(need.memory):
+        made = _transform(data, output_format, remover, options, encoding, stages)
+    return replace(made, warnings=(*notes, *made.warnings))
+
+
+def _transform(
+    data: bytes,
+    output_format: OutputFormat,
+    remover: Remover,
+    options: RemoveOptions,
+    encoding: Encoding,
+    stages: Stages,
+) -> Transformed:
     limits: dict[str, Any] = {
         "max_size": options.max_size,
         "max_pixels": encoding.max_pixels,
@@ -206,15 +231,17 @@ def transform(
     if picture.frames > 1 and (output_format.has_pages if picture.paged else output_format.has_frames):
         limits["deep"] = limits["deep"] and picture.paged
         film = partial(codec.film, data, max_frames=encoding.max_frames, **limits)
-        made = _cut_frames(film, picture, output_format, remover, options, encoding, stages)
-        return replace(made, warnings=(*notes, *made.warnings))
+        return _cut_frames(film, picture, output_format, remover, options, encoding, stages)
     del data
     cutout = remover.cut(picture, options, stages, consume=True, quiet=True)
+    del picture  # where the result has pixels of its own
     with stages.time("encode"):
         kept, stripped = cutout.metadata.stripped(encoding.strip)
         metadata, left = kept.fitting(output_format)
-        encoded = codec.encode(cutout.rgb, cutout.alpha, output_format, metadata, deep=cutout.deep, **encoding.how)
-    return Transformed(encoded=encoded, size=cutout.size, warnings=(*notes, *cutout.warnings, *stripped, *left))
+        encoded = codec.encode(
+            cutout.rgb, cutout.alpha, output_format, metadata, deep=cutout.deep, consume=True, **encoding.how
+        )
+    return Transformed(encoded=encoded, size=cutout.size, warnings=(*cutout.warnings, *stripped, *left))
 
 
 def _cut_frames(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import math
 import re
 from dataclasses import replace
 from functools import partial
@@ -16,10 +17,22 @@ from cutout import deep as sixteen
 from cutout.colors import narrow
 from cutout.encoder import encode, register_heif
 from cutout.errors import CutoutError, OutputError, PictureError
+from cutout.estimate import Header
+from cutout.exif import sizes
 from cutout.metadata import Metadata
-from cutout.picture import ONLY_FIRST, Picture, read
+from cutout.picture import ONLY_FIRST, Picture, orientation_of, read
 from cutout.pixel_limit import allowing
-from cutout.preflight import MOST_BLOCKS, Prepared, TooLargeError, check_gif, check_size, find_pages, prepare, too_large
+from cutout.preflight import (
+    MOST_BLOCKS,
+    Prepared,
+    TooLargeError,
+    check_gif,
+    check_icon,
+    check_size,
+    find_pages,
+    prepare,
+    too_large,
+)
 from cutout.sniff import HEAD, is_camera_raw, sniff
 from cutout.structure import gif, png_frames
 
@@ -39,6 +52,7 @@ __all__ = [
     "film",
     "from_array",
     "from_image",
+    "header",
 ]
 
 
@@ -144,6 +158,34 @@ def film(
             yield replace(picture, rgb=rgb, frames=count, notes=(*file.notes, *frames.notes, *picture.notes))
             if first is None and not picture.paged:
                 first = replace(picture, rgb=_NO_PIXELS, alpha=None, deep=None)
+
+
+def header(data: bytes, *, max_pixels: int = DEFAULT_MAX_PIXELS, max_frames: int = 1) -> Header:
+    """What a file says of its picture; nothing is decoded.
+
+    Args:
+        data: The file's bytes.
+        max_pixels: As in `decode`.
+        max_frames: Frames or pages that are wanted at most; of pages, the largest is looked for among so many.
+
+    Raises:
+        PictureError: As in `decode`, as far as the header shows it.
+    """
+    if data and sniff(data[:HEAD]) == "ICO":  # which Pillow decodes while it opens it, and `_opened` keeps small
+        side = math.ceil(math.sqrt(max(1, check_icon(data))))
+        return Header(size=(side, side), kind="ICO", mode="RGBA")
+    with _opened(data, max_pixels) as (image, file):
+        frames = _frames(image, file.data, max(1, max_frames))
+        found = sizes(file.data, frames.pages.values()) if max_frames > 1 else []
+        return Header(
+            size=max((image.size, *found), key=lambda sides: sides[0] * sides[1]),
+            turned=image.format in {"JPEG", "MPO"} and orientation_of(image) != 1,  # Pillow decodes PNGs to tell
+            kind=image.format or "",
+            mode="RGBA" if image.mode == "RGB" and image.has_transparency_data else image.mode,
+            deep=sixteen.is_deep(image) or sixteen.has_key(image),
+            frames=len(frames.numbers),
+            progressive="progressive" in image.info,
+        )
 
 
 @contextlib.contextmanager

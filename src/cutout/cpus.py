@@ -6,7 +6,7 @@ import math
 import os
 from pathlib import Path
 
-__all__ = ["cgroup_quota", "threads_each", "usable_cpus"]
+__all__ = ["cgroup_folders", "cgroup_quota", "threads_each", "usable_cpus"]
 
 
 def usable_cpus(root: Path = Path("/")) -> int:
@@ -35,13 +35,20 @@ def cgroup_quota(root: Path = Path("/")) -> float | None:
 
     The limit of a group counts for its children too, so the smallest on the way up is taken.
     """
-    found = [quota for folder in _cgroup_folders(root) if (quota := _quota_of(folder)) is not None]
+    found = [quota for folder in cgroup_folders(root, "cpu", "cpu,cpuacct") if (quota := _quota_of(folder)) is not None]
     return min(found, default=None)
 
 
-def _cgroup_folders(root: Path) -> list[Path]:
+def cgroup_folders(root: Path, controller: str, *more: str) -> list[Path]:
+    """Where the limits of this process' group and of those above it may stand, cgroup version 2 or 1.
+
+    Args:
+        root: As in `usable_cpus`.
+        controller: Of version 1, whose folders bear its name.
+        *more: Further names of such a folder.
+    """
     base = root / "sys/fs/cgroup"
-    folders = [base, base / "cpu", base / "cpu,cpuacct"]
+    folders = [base, *(base / name for name in (controller, *more))]
     try:
         lines = (root / "proc/self/cgroup").read_text().splitlines()
     except OSError:
@@ -51,7 +58,7 @@ def _cgroup_folders(root: Path) -> list[Path]:
         controllers, _, group = rest.partition(":")
         if controllers == "":
             top = base
-        elif "cpu" in controllers.split(","):
+        elif controller in controllers.split(","):
             top = base / controllers
         else:
             continue

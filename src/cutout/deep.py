@@ -79,13 +79,23 @@ def read(image: Image.Image, again: Callable[[], Image.Image]) -> Deep | None:
     other = raw[:-1] + _OTHER[raw[-1]]
     tiles: Any = second  # of the files that decoders read, not of images in general
     tiles.tile = [tile._replace(args=_with_mode(tile.args, other)) for tile in tiles.tile]
-    high, low = np.asarray(image), np.asarray(second)
-    if high.shape != low.shape:
+    second.load()
+    if image.size != second.size or image.mode != second.mode:
         return None
-    colors = high[:, :, :3].astype(np.uint16)
-    colors <<= 8
-    colors |= low[:, :, :3]
+    width, height = image.size
+    colors = np.empty((height, width, 3), np.uint16)
+    for top, bottom in _strips(width, height):  # an array of a whole picture would be one more copy, or two
+        box = (0, top, width, bottom)
+        part = colors[top:bottom]
+        part[:] = np.asarray(image.crop(box))[:, :, :3]
+        part <<= 8
+        part |= np.asarray(second.crop(box))[:, :, :3]
     return colors
+
+
+def _strips(width: int, height: int) -> list[tuple[int, int]]:
+    step = max(1, _STRIP // (3 * width))
+    return [(top, min(top + step, height)) for top in range(0, height, step)]
 
 
 def _raw_mode(image: Image.Image) -> str | None:
@@ -109,7 +119,11 @@ def _with_mode(args: Any, mode: str) -> Any:
 
 def widen(image: Image.Image) -> Deep:
     """8 bits as 16: 255 becomes 65535."""
-    pixels = np.asarray(image).astype(np.uint16)
+    width, height = image.size
+    shape = (height, width) if image.mode == "L" else (height, width, len(image.getbands()))
+    pixels = np.empty(shape, np.uint16)
+    for top, bottom in _strips(width, height):
+        pixels[top:bottom] = np.asarray(image.crop((0, top, width, bottom)))
     pixels *= 257
     return pixels
 
@@ -155,12 +169,23 @@ def merge(deep: Deep, before: Image.Image, after: Image.Image) -> Deep | None:
         return deep
     if after.size != before.size:
         return None
-    old, new = np.asarray(before), np.asarray(after)
-    same = (old == new).all(axis=2, keepdims=True)
-    return deep if same.all() else np.where(same, deep, new.astype(np.uint16) * np.uint16(257))
+    width, height = before.size
+    result: Deep | None = None
+    for top, bottom in _strips(width, height):
+        box = (0, top, width, bottom)
+        old, new = np.asarray(before.crop(box)), np.asarray(after.crop(box))
+        same = (old == new).all(axis=2, keepdims=True)
+        if same.all():
+            continue
+        if result is None:
+            result = np.array(deep)  # the picture's own is left as it is
+        result[top:bottom] = np.where(same, deep[top:bottom], new.astype(np.uint16) * np.uint16(257))
+    return deep if result is None else result
 
 
-def encode_png16(colors: Deep, alpha: npt.NDArray[np.uint8] | None, chunks: list[Chunk], *, level: int = 4) -> bytes:
+def encode_png16(
+    colors: Deep, alpha: npt.NDArray[np.uint8] | None, chunks: list[Chunk], *, level: int = 4, hide: bool = False
+) -> bytes:
     """A PNG file, 16 bits a channel.
 
     Args:
@@ -168,6 +193,7 @@ def encode_png16(colors: Deep, alpha: npt.NDArray[np.uint8] | None, chunks: list
         alpha: (height, width) of 8 bits, or None.
         chunks: Further chunks, name and content.
         level: How hard it is compressed, 1–9.
+        hide: Write black where alpha is 0, which compresses.
     """
     height, width = colors.shape[:2]
     channels = 1 if colors.ndim == 2 else 3
@@ -182,7 +208,10 @@ def encode_png16(colors: Deep, alpha: npt.NDArray[np.uint8] | None, chunks: list
         rows = np.empty((*part.shape[:2], samples), ">u2")
         rows[:, :, :channels] = part.reshape(*part.shape[:2], channels)
         if alpha is not None:
-            rows[:, :, channels] = alpha[top : top + step].astype(np.uint16) * np.uint16(257)
+            over = alpha[top : top + step]
+            rows[:, :, channels] = over.astype(np.uint16) * np.uint16(257)
+            if hide:
+                rows[over == 0] = 0
         plain = rows.reshape(len(part), -1).view(np.uint8)
         filtered = np.empty((len(part), plain.shape[1] + 1), np.uint8)
         filtered[:, 0] = 2  # Up

@@ -11,6 +11,7 @@ import numpy as np
 from cutout import deep as sixteen
 from cutout.choices import BitDepth, OutputFormat, PngLevel
 from cutout.errors import CutoutError, OutputError
+from cutout.limits import check_side
 from cutout.metadata import NO_METADATA, Metadata
 from cutout.png import encode_png
 from cutout.pngchunks import insert, profile_chunks, text_chunks
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "assemble",
-    "check_side",
     "encode",
     "png_file",
     "register_heif",
@@ -34,7 +34,6 @@ __all__ = [
     "wide_colors",
 ]
 
-_WEBP_SIDE = 16383
 _DEFLATE = {PngLevel.FASTEST: 1, PngLevel.FAST: 4, PngLevel.SMALL: 9}
 
 
@@ -51,6 +50,7 @@ def encode(
     threads: int = 1,
     deep: npt.NDArray[np.uint16] | None = None,
     bit_depth: BitDepth = BitDepth.AUTO,
+    consume: bool = False,
 ) -> bytes:
     """A finished picture as the bytes of a file.
 
@@ -66,6 +66,7 @@ def encode(
         threads: Cores that work on this picture.
         deep: `rgb` in 16 bits, shape (height, width, 3).
         bit_depth: 16 needs PNG or TIFF; what has 8 bits is widened.
+        consume: `rgb` is not needed any more: encoders may work on it in place, which saves a copy.
 
     Raises:
         OutputError: The format cannot hold this picture.
@@ -89,7 +90,7 @@ def encode(
             if output_format is OutputFormat.WEBP:
                 told["exact"] = keep_hidden
             buffer = io.BytesIO()
-            assemble(rgb, alpha, keep_hidden=keep_hidden).save(buffer, **told)
+            assemble(rgb, alpha, keep_hidden=keep_hidden, consume=consume).save(buffer, **told)
             return buffer.getvalue()
         return png_file(rgb, alpha, metadata, wide, level=png_level, keep_hidden=keep_hidden, threads=threads)
 
@@ -103,19 +104,6 @@ def translated(output_format: OutputFormat) -> Iterator[None]:
         raise
     except Exception as error:  # encoders raise many kinds for sizes and values they cannot hold
         raise OutputError(f"the picture cannot be written as {output_format.value}: {error}") from error
-
-
-def check_side(output_format: OutputFormat, size: tuple[int, int]) -> None:
-    """Refuse a picture that is too long for the format.
-
-    Raises:
-        OutputError: It is.
-    """
-    if output_format is OutputFormat.WEBP and max(size) > _WEBP_SIDE:
-        raise OutputError(
-            f"WebP holds at most {_WEBP_SIDE} pixels a side, this picture has {size[0]}×{size[1]}",
-            hint="write PNG instead, or use --max-size",
-        )
 
 
 def png_file(
@@ -133,9 +121,8 @@ def png_file(
     texts = text_chunks(metadata.exif, metadata.xmp)
     if wide is not None:
         over = None if rgb is None or alpha is None else np.asarray(alpha)
-        wide = _hide(wide, over, keep=keep_hidden)
         chunks = profile_chunks(icc, metadata.dpi) + texts
-        return sixteen.encode_png16(wide, over, chunks, level=_DEFLATE[level])
+        return sixteen.encode_png16(wide, over, chunks, level=_DEFLATE[level], hide=not keep_hidden)
     plain = encode_png(rgb, alpha, icc=icc, dpi=metadata.dpi, level=level, keep_hidden=keep_hidden, threads=threads)
     return insert(plain, texts)
 
@@ -150,14 +137,25 @@ def tiff_page(
     keep_hidden: bool,
 ) -> None:
     """Append a finished picture to a TIFF file; `wide` is its colours, or its grey, in 16 bits."""
-    if wide is None:
-        pixels: npt.NDArray[Any] = np.asarray(assemble(rgb, alpha, keep_hidden=keep_hidden))
-    elif rgb is None or alpha is None:
-        pixels = wide
-    else:
-        colors = _hide(wide, np.asarray(alpha), keep=keep_hidden)
-        pixels = np.dstack([colors, sixteen.widen(alpha)])
-    tiff.add(pixels if pixels.ndim == 3 else pixels[:, :, None], metadata, colors=rgb is not None)
+    only = rgb if rgb is not None else alpha
+    assert only is not None  # noqa: S101 - one of the two is a picture
+    width, height = only.size
+
+    def rows(top: int, bottom: int) -> npt.NDArray[Any]:
+        """Some rows of it: never a second copy of the whole picture."""
+        box = (0, top, width, bottom)
+        colors, over = (None if plane is None else plane.crop(box) for plane in (rgb, alpha))
+        if wide is None:
+            pixels: npt.NDArray[Any] = np.asarray(assemble(colors, over, keep_hidden=keep_hidden, consume=True))
+        elif colors is None or over is None:
+            pixels = wide[top:bottom]
+        else:
+            hidden = _hide(wide[top:bottom], np.asarray(over), keep=keep_hidden)
+            pixels = np.dstack([hidden, sixteen.widen(over)])
+        return pixels if pixels.ndim == 3 else pixels[:, :, None]
+
+    first = rows(0, 1)
+    tiff.add((height, *first.shape[1:]), first.dtype, rows, metadata, colors=rgb is not None)
 
 
 def wide_colors(
@@ -175,13 +173,18 @@ def _hide(colors: npt.NDArray[np.uint16], alpha: npt.NDArray[np.uint8] | None, *
     return colors if keep or alpha is None else np.where(alpha[:, :, None] == 0, np.uint16(0), colors)
 
 
-def assemble(rgb: Image.Image | None, alpha: Image.Image | None, *, keep_hidden: bool) -> Image.Image:
-    """One image of the planes; colours under alpha 0 become black, which compresses, unless they are to be kept."""
+def assemble(
+    rgb: Image.Image | None, alpha: Image.Image | None, *, keep_hidden: bool, consume: bool = False
+) -> Image.Image:
+    """One image of the planes; colours under alpha 0 become black, which compresses, unless they are to be kept.
+
+    With `consume` it is `rgb` itself, changed in place.
+    """
     if rgb is None or alpha is None:
         only = alpha if rgb is None else rgb
         assert only is not None  # noqa: S101 - one of the two is a picture
         return only
-    image = rgb.convert("RGBA")
+    image = rgb if consume else rgb.convert("RGBA")
     image.putalpha(alpha)
     if not keep_hidden:
         image.paste((0, 0, 0, 0), (0, 0), alpha.point([255] + [0] * 255))

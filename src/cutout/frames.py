@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 from PIL import Image
 
 from cutout.choices import BitDepth, OutputFormat, PngLevel
-from cutout.encoder import assemble, check_side, png_file, settings, tiff_page, translated, wide_colors
+from cutout.encoder import assemble, png_file, settings, tiff_page, translated, wide_colors
 from cutout.errors import OutputError
+from cutout.limits import check_side
 from cutout.metadata import NO_METADATA, Metadata
 from cutout.pngchunks import Animation
 from cutout.tiff import Tiff

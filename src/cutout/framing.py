@@ -325,9 +325,9 @@ def _compose(
     if shade is None or shadow is None:
         image = None if behind is None else matte.compose(rgb, alpha, behind)
     elif isinstance(behind, Image.Image) or (behind is not None and behind[3] == 255):
-        ground = behind if isinstance(behind, Image.Image) else Image.new("RGB", rgb.size, behind[:3])
-        ground = Image.composite(Image.new("RGB", rgb.size, shadow.color), ground, shade)
-        image = Image.composite(rgb, ground, alpha)
+        image = behind.copy() if isinstance(behind, Image.Image) else Image.new("RGB", rgb.size, behind[:3])
+        image.paste(shadow.color, (0, 0, *rgb.size), shade)
+        image.paste(rgb, None, alpha)
     else:
         below = matte.cut(Image.new("RGB", rgb.size, shadow.color), shade)
         if behind is not None:

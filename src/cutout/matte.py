@@ -124,5 +124,7 @@ def compose(rgb: Image.Image, alpha: Image.Image, background: Image.Image | tupl
     if isinstance(background, Image.Image):
         return Image.composite(rgb, background.convert("RGB"), alpha)
     if background[3] == 255:
-        return Image.composite(rgb, Image.new("RGB", rgb.size, background[:3]), alpha)
+        ground = Image.new("RGB", rgb.size, background[:3])
+        ground.paste(rgb, None, alpha)  # as `Image.composite` does, without its copy of the ground
+        return ground
     return Image.alpha_composite(Image.new("RGBA", rgb.size, background), cut(rgb, alpha))

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     _Rest = ParamSpec("_Rest")
     _Deep = Callable[[Image.Image], npt.NDArray[np.uint16] | None]
 
-__all__ = ["ONLY_FIRST", "Picture", "read"]
+__all__ = ["ONLY_FIRST", "Picture", "orientation_of", "read"]
 
 ONLY_FIRST = "only the first of "
 """How the note begins that a picture has more frames."""
@@ -110,7 +110,7 @@ def read(
     if min(image.size) < 1:
         raise PictureError(f"the picture has no pixels ({image.width}×{image.height})")
     image.load()
-    orientation = _orientation(image)
+    orientation = orientation_of(image)
     if before is None:
         metadata, notes = _metadata(image, tiff)
     else:
@@ -174,7 +174,7 @@ _UNSAID = 100.0
 """Milliseconds for which browsers show the frame of a GIF that says none."""
 
 
-def _orientation(image: Image.Image) -> int:
+def orientation_of(image: Image.Image) -> int:
     """How the pixels lie, 1–8; a broken EXIF block says nothing about a picture that is whole."""
     block = image.info.get("exif")
     if isinstance(block, bytes) and is_crowded(block):  # older Pillows read all that its entries point to

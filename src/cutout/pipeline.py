@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from cutout import backdrop, cleanup, codec, foreground, framing, matte, matting, passes, refine, specs
 from cutout.accelerator import open_model
+from cutout.budget import budget_of
 from cutout.choices import BackgroundFit, EdgeColors, Precision, parse_precision
 from cutout.colors import is_srgb, to_srgb
 from cutout.cpus import threads_each
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     from PIL import Image
 
+    from cutout.budget import Budget
     from cutout.codec import Metadata, Picture
     from cutout.session import Session
     from cutout.sight import Box
@@ -96,6 +98,10 @@ class Remover:
         model_options: Options of the model itself, such as `{"class": "upper"}`.
         device_options: How devices other than the processor are used.
         precision: `full`, or `reduced`: bfloat16 on a CPU that computes it, for models that were measured to bear it.
+        memory_limit: Memory that all pictures worked on at once may take, in bytes or as `2GB`: those that do not fit
+            beside others wait, those that never fit are refused. None asks `CUTOUT_MEMORY_LIMIT`, then takes 60% of
+            what the machine or container has. All with the same limit share it. `cut` is given decoded pictures and
+            counts none.
         warn: Called with a line worth telling, such as that a graphics card is there but cannot be used; without it,
             the line is emitted as a `CutoutWarning`.
 
@@ -116,10 +122,12 @@ class Remover:
         model_options: Mapping[str, Any] | None = None,
         device_options: DeviceOptions | None = None,
         precision: Precision | str = Precision.FULL,
+        memory_limit: Budget | str | int | None = None,
         warn: Callable[[str], None] = remark,
     ) -> None:
         self.options = options or RemoveOptions()
         _check(self.options)
+        self.budget = budget_of(memory_limit, os.environ)
         request = request_device(device, os.environ)
         threads = threads_each(jobs)
         extra = dict(model_options or {})

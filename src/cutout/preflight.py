@@ -24,7 +24,17 @@ from cutout.structure import (
     webp_first,
 )
 
-__all__ = ["MOST_BLOCKS", "Prepared", "TooLargeError", "check_gif", "check_size", "find_pages", "prepare", "too_large"]
+__all__ = [
+    "MOST_BLOCKS",
+    "Prepared",
+    "TooLargeError",
+    "check_gif",
+    "check_icon",
+    "check_size",
+    "find_pages",
+    "prepare",
+    "too_large",
+]
 
 _COPY = "copy it again from where it came from"
 _SAVE_ANEW = "open it in another program and save it anew"
@@ -60,7 +70,7 @@ def prepare(data: bytes, kind: str | None, max_pixels: int) -> Prepared:
         check_size(size, max_pixels)
     match kind:
         case "ICO":
-            _check_icon(data)
+            check_icon(data)
         case "GIF":
             check_gif(data, 1, max_pixels)
         case "WebP" if size and (first := webp_first(data)):
@@ -150,8 +160,12 @@ _LARGEST_ICON = 4096 * 4096
 """Pixels; icons that programs make have 256 × 256, at most 1024 × 1024."""
 
 
-def _check_icon(data: bytes) -> None:
-    """Pillow decodes an icon while it opens it."""
+def check_icon(data: bytes) -> int:
+    """Pixels of the largest picture in an icon, which Pillow decodes while it opens the file.
+
+    Raises:
+        PictureError: They are more than any icon has, or the file is broken.
+    """
     try:
         pixels = icon_pixels(data)
     except ValueError as error:
@@ -161,6 +175,7 @@ def _check_icon(data: bytes) -> None:
             f"the icon holds a picture of {pixels / 1e6:.0f} megapixels, too large to be trusted",
             hint="take the picture that the icon was made from",
         )
+    return pixels
 
 
 _SCANS = 200

@@ -13,6 +13,9 @@ from typing import TYPE_CHECKING, Any, Literal
 from cutout.exif import Entry, Exif, build, parse, reorder
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import numpy as np
     import numpy.typing as npt
 
     from cutout.metadata import Metadata
@@ -39,27 +42,37 @@ class Tiff:
         self._link = (0, 4)
         """The part, and the place in it, where the address of the next page goes."""
 
-    def add(self, pixels: npt.NDArray[Any], metadata: Metadata, *, colors: bool) -> None:
+    def add(
+        self,
+        shape: tuple[int, ...],
+        kind: np.dtype[Any],
+        rows: Callable[[int, int], npt.NDArray[Any]],
+        metadata: Metadata,
+        *,
+        colors: bool,
+    ) -> None:
         """Append a page.
 
         Args:
-            pixels: uint8 or uint16 of shape (height, width, samples): grey, RGB or RGBA with straight alpha.
+            shape: (height, width, samples): grey, RGB or RGBA with straight alpha.
+            kind: uint8 or uint16.
+            rows: Gives rows top..bottom of the picture, of that kind.
             metadata: What travels beside it.
             colors: The samples are colours that the profile describes.
 
         Raises:
             ValueError: The file would become larger than 4 GB.
         """
-        height, width, samples = pixels.shape
-        step = max(1, _STRIP // (width * samples * pixels.itemsize))
+        height, width, samples = shape
+        step = max(1, _STRIP // (width * samples * kind.itemsize))
         block = Exif() if metadata.exif is None else parse(metadata.exif)
         if self._order is None:  # the first page's own, as there are values of unknown kind that cannot be turned
             self._order = "<" if block.order == "<" else ">"
             self._parts[0] = (b"II" if self._order == "<" else b"MM") + struct.pack(self._order + "HI", 42, 0)
         order = self._order
-        strips = [_packed(pixels[top : top + step], order) for top in range(0, height, step)]
+        strips = [_packed(rows(top, min(top + step, height)), order) for top in range(0, height, step)]
         places = [self._append(strip) for strip in strips]
-        tags = _page_tags(order, pixels, step, places, list(map(len, strips)))
+        tags = _page_tags(order, shape, kind, step, places, list(map(len, strips)))
         if metadata.icc and colors:
             tags[0x8773] = Entry(7, len(metadata.icc), metadata.icc)
         if metadata.xmp:
@@ -98,13 +111,13 @@ class Tiff:
 
 
 def _page_tags(
-    order: Order, pixels: npt.NDArray[Any], rows: int, places: list[int], lengths: list[int]
+    order: Order, shape: tuple[int, ...], kind: np.dtype[Any], rows: int, places: list[int], lengths: list[int]
 ) -> dict[int, Entry]:
-    height, width, samples = pixels.shape
+    height, width, samples = shape
     tags = {
         0x0100: _longs(order, width),
         0x0101: _longs(order, height),
-        0x0102: _shorts(order, *[8 * pixels.itemsize] * samples),
+        0x0102: _shorts(order, *[8 * kind.itemsize] * samples),
         0x0103: _shorts(order, 8),  # deflate
         0x0106: _shorts(order, 1 if samples == 1 else 2),  # grey with black as 0, or RGB
         0x0111: _longs(order, *places),

@@ -8,7 +8,7 @@ import typer
 
 from cutout.errors import UsageError
 
-__all__ = ["jobs_option", "option", "pairs"]
+__all__ = ["jobs_option", "memory_option", "option", "pairs"]
 
 _MOST_JOBS = 1024
 """Each is a thread."""
@@ -25,6 +25,12 @@ def jobs_option(panel: str | None = None) -> Any:
     """`--jobs`, the same for all commands that work on pictures side by side."""
     text = "Pictures worked on side by side; 0 means as many as there are processors."
     return option("--jobs", "-j", text=text, min=0, max=_MOST_JOBS, metavar="N", panel=panel)
+
+
+def memory_option(panel: str | None = None) -> Any:
+    """`--memory-limit`, the same for all commands that work on pictures of other people's choice."""
+    text = "Memory that all pictures at work may take, such as 2GB; larger ones wait. (default: 60% of the machine's)"
+    return option("--memory-limit", text=text, metavar="SIZE", panel=panel)
 
 
 def pairs(texts: list[str], option: str = "--model-option") -> dict[str, Any]:

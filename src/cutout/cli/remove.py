@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cutout.budget import budget_of
 from cutout.choices import (
     BackgroundFit,
     BitDepth,
@@ -22,7 +24,7 @@ from cutout.choices import (
 )
 from cutout.cli import devices, looks
 from cutout.cli.idle import Asked, idle
-from cutout.cli.options import jobs_option, option, pairs
+from cutout.cli.options import jobs_option, memory_option, option, pairs
 from cutout.cli.run import Interrupt, is_terminal, print_plan, run_plan
 from cutout.console import Console
 from cutout.cpus import threads_each, usable_cpus
@@ -204,6 +206,7 @@ def remove(
     matting_erode: looks.MattingErode = 10,
     edge_colors: looks.EdgeColors = EdgeColors.CLEAN,
     jobs: Annotated[int, jobs_option(_RUN)] = 0,
+    memory_limit: Annotated[str | None, memory_option(_RUN)] = None,
     max_pixels: Annotated[
         int, option("--max-pixels", text="Refuse larger pictures.", min=1, metavar="N", panel=_RUN)
     ] = 256_000_000,
@@ -268,6 +271,7 @@ def remove(
     )
     _check_standard_streams(todo, as_json=as_json)
     _check_formats(todo, bit_depth)
+    budget_of(memory_limit, os.environ)  # what is no size is told now
     if dry_run:
         print_plan(todo, console, as_json=as_json)
         return
@@ -301,6 +305,7 @@ def remove(
             pictures=len(todo.jobs),
         ),
         "precision": precision,
+        "memory_limit": memory_limit,
         "warn": console.warn,
     }
     if pull:

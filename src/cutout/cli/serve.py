@@ -6,7 +6,7 @@ from enum import StrEnum
 from pathlib import Path  # noqa: TC003 - Typer reads annotations
 from typing import Annotated
 
-from cutout.cli.options import jobs_option, option
+from cutout.cli.options import jobs_option, memory_option, option
 from cutout.errors import UsageError
 from cutout.models import DEFAULT_MODEL
 
@@ -64,6 +64,7 @@ def serve(
         ),
     ] = True,
     jobs: Annotated[int, jobs_option(_LIMIT)] = 0,
+    memory_limit: Annotated[str | None, memory_option(_LIMIT)] = None,
     queue: Annotated[
         int, option("--queue", text="Requests in the house; more are answered with 503.", min=1, panel=_LIMIT)
     ] = 128,
@@ -110,6 +111,7 @@ def serve(
         models=tuple(model or [DEFAULT_MODEL]),
         device=device,
         workers=jobs or usable_cpus(),
+        memory_limit=memory_limit,
         queue=queue,
         timeout=timeout,
         max_body=max_body * 1_000_000,

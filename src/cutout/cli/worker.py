@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from cutout.cli.extras import needs
-from cutout.cli.options import jobs_option, option
+from cutout.cli.options import jobs_option, memory_option, option
 from cutout.cli.serve import LogFormat
 from cutout.models import DEFAULT_MODEL
 
@@ -23,6 +23,7 @@ def worker(
     ] = None,
     device: Annotated[str | None, option("--device", "-d", text="auto, cpu, cuda, ...")] = None,
     jobs: Annotated[int, jobs_option()] = 0,
+    memory_limit: Annotated[str | None, memory_option()] = None,
     max_pixels: Annotated[int, option("--max-pixels", text="Refuse larger pictures.", min=1, metavar="N")] = 40_000_000,
     expiry: Annotated[float, option("--expiry", text="Seconds that the results of a batch can be fetched.")] = 300,
     redelivery: Annotated[
@@ -44,6 +45,7 @@ def worker(
         models=tuple(model or [DEFAULT_MODEL]),
         device=device,
         workers=jobs or usable_cpus(),
+        memory_limit=memory_limit,
         max_pixels=max_pixels,
         expiry=expiry,
         broker=broker,

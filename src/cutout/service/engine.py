@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import gc
+import os
 import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from cutout.batch import Encoding, transform
+from cutout.budget import Budget, budget_of
 from cutout.choices import OutputFormat
 from cutout.diagnosis import is_out_of_memory
 from cutout.errors import CutoutError, PictureError, UsageError
@@ -84,12 +86,13 @@ class _Opened:
     bytes are the same.
     """
 
-    def __init__(self, name: str, settings: Settings, warn: Callable[[str], None]) -> None:
-        self.many = Remover(name, device=settings.device, jobs=settings.workers, warn=warn)
+    def __init__(self, name: str, settings: Settings, budget: Budget, warn: Callable[[str], None]) -> None:
+        told: dict[str, Any] = {"device": settings.device, "memory_limit": budget, "warn": warn}
+        self.many = Remover(name, jobs=settings.workers, **told)
         spec = self.many.session.spec
         own = not name.startswith(PREFIX)
         several = settings.workers > 1 and self.many.device == "cpu" and own and spec.bytes < _SMALL_MODEL
-        self.alone = Remover(name, device=settings.device, warn=warn) if several else self.many
+        self.alone = Remover(name, **told) if several else self.many
         self.version = f"{spec.name}-{spec.sha256[:12]}" if spec.sha256 else spec.name
 
     def close(self) -> None:
@@ -116,13 +119,15 @@ class Engine:
         warn: Callable[[str], None] = lambda _text: None,
         loaded: Callable[[str], None] = lambda _name: None,
     ) -> None:
+        # one for all models; a request that has waited its whole time for memory is told so
+        self.budget = Budget(budget_of(settings.memory_limit, os.environ).limit, patience=settings.timeout)
         self._models: dict[str, _Opened] = {}
         self._names: dict[str, str] = {}
         self._lock = threading.Lock()
         for name in settings.models:
             if name in self._names:
                 continue
-            opened = _Opened(name, settings, warn)
+            opened = _Opened(name, settings, self.budget, warn)
             self._models[opened.many.model] = opened
             for other in _names(name, opened.many):
                 self._names[other] = opened.many.model
@@ -169,6 +174,8 @@ class Engine:
             CancelledError: The check says that nobody wants the picture any more.
             NotAPictureError: The content is no picture's.
             ScarceError: There was not enough memory.
+            OverBudgetError: There never is enough for this picture.
+            MemoryBusyError: Other pictures have held it for too long.
             CutoutError: Something else is wrong with the picture or the options.
         """
         if data and sniff(data[:HEAD]) is None:

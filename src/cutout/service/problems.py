@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+from cutout.budget import MemoryBusyError, OverBudgetError
 from cutout.codec import TooLargeError
 from cutout.errors import CancelledError, CutoutError, PictureError, UsageError
 from cutout.service.engine import NotAPictureError, ScarceError
@@ -74,6 +75,8 @@ _ROWS = (
     _Row(ExpiredError, 503, "timeout", 1),
     _Row(CancelledError, 503, "timeout", 1),
     _Row(ScarceError, 503, "memory", 5),
+    _Row(MemoryBusyError, 503, "memory", 5),
+    _Row(OverBudgetError, 413, "too-large", hint="send a smaller picture, or ask for PNG"),
     _Row(TooLargeError, 413, "too-large", hint="send a smaller picture"),
     _Row(NotAPictureError, 415, "not-a-picture"),
     _Row(PictureError, 422, "picture"),

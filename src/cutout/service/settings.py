@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from cutout.budget import parse_bytes
 from cutout.cpus import usable_cpus
 from cutout.errors import UsageError
 from cutout.models import DEFAULT_MODEL
@@ -21,6 +22,7 @@ class Settings:
         models: Names that requests may ask for; the first is taken where none is named.
         device: As in `Remover`.
         workers: Pictures worked on side by side.
+        memory_limit: Memory that all pictures at work may take, as in `Remover`.
         queue: Requests that may be in the house at once, those being worked on included.
         timeout: Seconds after which a request that has no result is answered with 503.
         max_body: Bytes of one request, or of one file of a batch.
@@ -44,6 +46,7 @@ class Settings:
     models: tuple[str, ...] = (DEFAULT_MODEL,)
     device: str | None = None
     workers: int = field(default_factory=usable_cpus)
+    memory_limit: str | int | None = None
     queue: int = 128
     timeout: float = 120.0
     max_body: int = 10_000_000
@@ -67,6 +70,8 @@ class Settings:
         for name in ("timeout", "expiry", "redelivery"):
             if not 0 < getattr(self, name) < 1e9:
                 raise UsageError(f"--{name} is {getattr(self, name)}, but it must be a positive number of seconds")
+        if self.memory_limit is not None:
+            parse_bytes(self.memory_limit)
         if not self.models:
             raise UsageError("a service needs at least one --model")
         if self.broker is not None and not self.broker.startswith(("redis://", "rediss://", "redis+socket://")):
