@@ -24,7 +24,7 @@ from cutout.providers import request_device
 from cutout.rembg_session import PREFIX, open_rembg
 from cutout.sight import Sight
 from cutout.stages import Stages
-from cutout.store import require
+from cutout.store import expanded, require
 from cutout.tensor import input_size
 
 if TYPE_CHECKING:
@@ -271,7 +271,7 @@ def resolve_model(model: str | Path, config: Mapping[str, Any] | Path | None = N
     """
     text = str(model)
     if isinstance(model, Path) or text.lower().endswith(".onnx") or "/" in text or "\\" in text:
-        return custom_spec(Path(text).expanduser(), _read_config(config))
+        return custom_spec(expanded(text), _read_config(config))
     _refuse_config(config)
     return find_spec(text)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -174,7 +175,7 @@ def _prepared(path: Path, spec: ModelSpec, here: Prepared) -> Path | None:
     if not spec.sha256 or here.devices[0].provider is not CPU:
         return None
     target = prepared_home() / f"{spec.sha256[:16]}-{here.runtime.__version__}-{graph.REVISION}.onnx"
-    if not target.exists():
+    if not os.path.exists(target):  # noqa: PTH110 - `Path.exists` raises where we may not look
         # best effort: without a place to keep it, or with a graph that is not understood, the file serves as it is
         with contextlib.suppress(OSError, graph.UnknownGraphError):
             target.parent.mkdir(parents=True, exist_ok=True)

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import atexit
+import contextlib
+import os
+import shutil
 import signal
 import socket
+import tempfile
 from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import uvicorn
@@ -14,6 +21,7 @@ from cutout.service import logs
 from cutout.service.app import create_app
 from cutout.service.engine import Engine
 from cutout.service.protocol import Protocol
+from cutout.store import data_home
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -50,6 +58,8 @@ def serve(
         CutoutError: The port is taken, or a model is missing, which may show only while it serves.
     """
     logs.set_up(log_format)
+    if not settings.broker:
+        settings = _with_a_folder(settings)
     engine = Engine(settings, warn=lambda text: logs.event("warning", text=text)) if preload else None
     app = create_app(settings, engine)
     config = configure(app, settings, host=host, port=port, trust_proxy=trust_proxy)
@@ -64,6 +74,24 @@ def serve(
         raise failure
     if not server.started:
         raise CutoutError("the service could not be started", hint="its log tells why")
+
+
+def _with_a_folder(settings: Settings) -> Settings:
+    """The same, with a folder of its own for batches where the user's, which nobody chose, cannot be had."""
+    if settings.folder != (default := data_home() / "service"):
+        return settings
+    with contextlib.suppress(OSError):
+        default.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if os.access(default, os.R_OK | os.W_OK | os.X_OK):
+            return settings
+    folder = Path(tempfile.mkdtemp(prefix="cutout-service-"))  # which nobody else may enter
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    logs.event(
+        "warning",
+        text=f"there is no home to keep batches in: they lie in {folder}, where no other start looks for them;"
+        " --folder or CUTOUT_HOME names a place that stays",
+    )
+    return replace(settings, folder=folder)
 
 
 def configure(
