@@ -18,6 +18,7 @@ from cutout.cpus import threads_each
 from cutout.deep import merge, shift
 from cutout.device_options import DeviceOptions
 from cutout.errors import ModelError, PictureError, UsageError
+from cutout.job_io import most_bytes, read_file
 from cutout.models import DEFAULT_MODEL, ModelSpec, custom_spec, find_spec
 from cutout.options import RemoveOptions
 from cutout.providers import request_device
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 __all__ = ["Cutout", "Remover", "forget_backgrounds", "resolve_model"]
 
 _WHITE = (255, 255, 255, 255)
+_MOST_CONFIG = 1 << 20  # bytes
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -287,7 +289,7 @@ def _read_config(config: Mapping[str, Any] | Path | None) -> dict[str, Any]:
     if not isinstance(config, Path):
         return dict(config)
     try:
-        values = json.loads(config.read_text("utf-8"))
+        values = json.loads(read_file(config, _MOST_CONFIG).decode("utf-8"))
     except (OSError, ValueError) as error:
         raise ModelError(f"the model configuration {config} cannot be read: {error}") from error
     if not isinstance(values, dict):
@@ -375,7 +377,7 @@ def forget_backgrounds() -> None:
 
 @lru_cache(maxsize=4)
 def _decoded(path: Path, _changed: int) -> Image.Image:
-    picture = codec.decode(path.read_bytes())
+    picture = codec.decode(read_file(path, most_bytes(codec.DEFAULT_MAX_PIXELS)))
     rgb = to_srgb(picture.rgb, picture.metadata.icc)
     return rgb if picture.alpha is None else matte.compose(rgb, picture.alpha, _WHITE)  # nothing lies behind it
 
