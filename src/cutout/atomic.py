@@ -10,7 +10,7 @@ import stat
 from pathlib import Path
 from typing import Any
 
-from cutout.errors import OutputError
+from cutout.errors import CutoutError, OutputError
 
 fcntl: Any
 try:
@@ -18,7 +18,7 @@ try:
 except ImportError:  # Windows: an open file cannot be removed there, which protects it as well as a lock
     fcntl = None
 
-__all__ = ["check_writable", "is_part", "is_there", "status_of", "sweep", "write_atomic"]
+__all__ = ["check_writable", "closed_to", "is_part", "is_there", "status_of", "sweep", "write_atomic"]
 
 _PART = ".cutout-part"
 _PART_NAME = re.compile(r"\..*\.[0-9a-f]{8}" + re.escape(_PART), re.DOTALL)
@@ -45,15 +45,15 @@ def check_writable(target: Path) -> None:
     Raises:
         OutputError: The folder, or the one it would be made in, takes no files from this user.
     """
-    folder = next((above for above in target.parents if os.path.lexists(above)), None)
-    if folder is None or os.access(folder, os.W_OK | os.X_OK):
+    folder = _lowest(target)
+    if folder is None or (os.access(folder, os.W_OK | os.X_OK) and os.path.isdir(folder)):  # noqa: PTH112 - never raises
         return
     try:  # the true reason, or none: some file systems answer the question wrongly
         part, descriptor = _open_part(folder / target.name)
         os.close(descriptor)
         part.unlink()
     except OSError as error:
-        raise _cannot_write(target, error) from error
+        raise _cannot_write(target, error, by_folder=True) from error
 
 
 def write_atomic(target: Path, data: bytes, *, replace_existing: bool = True) -> bool:
@@ -90,7 +90,7 @@ def write_atomic(target: Path, data: bytes, *, replace_existing: bool = True) ->
             part.replace(target)
             part = None
     except OSError as error:
-        raise _cannot_write(target, error) from error
+        raise _cannot_write(target, error, by_folder=part is None) from error
     finally:
         if part is not None:
             with contextlib.suppress(OSError):
@@ -164,7 +164,32 @@ def status_of(path: Path) -> os.stat_result | None:
         return None
 
 
-def _cannot_write(target: Path, error: OSError) -> OutputError:
+def closed_to(error: CutoutError | None, target: Path) -> bool:
+    """Whether what an output failed of will be met by another one as well: its disk is full, its folder is locked."""
+    if not isinstance(error, OutputError):
+        return False
+    if error.folder is not None and error.folder in target.parents:
+        return True
+    return error.disk is not None and error.disk == _disk(target)
+
+
+def _lowest(target: Path) -> Path | None:
+    """The folder of an output, or of those above it the one that is there."""
+    return next((above for above in target.parents if os.path.lexists(above)), None)
+
+
+def _disk(target: Path) -> int | None:
+    folder = _lowest(target)
+    status = None if folder is None else status_of(folder)
+    return None if status is None else status.st_dev
+
+
+_WHOLE_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ENODEV, errno.ENXIO})
+_WHOLE_FOLDER = frozenset({errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST})
+
+
+def _cannot_write(target: Path, error: OSError, *, by_folder: bool) -> OutputError:
+    """The error for people; `by_folder` where it came before the output's own name was used."""
     reasons = {
         errno.ENOSPC: ("the disk is full", "free some space and run the same command again: what is done is kept"),
         errno.EDQUOT: ("your disk quota is used up", "free some space and run the same command again"),
@@ -177,4 +202,10 @@ def _cannot_write(target: Path, error: OSError) -> OutputError:
         errno.EEXIST: ("part of its path is a file, not a folder", "choose another output"),
     }
     cause, hint = reasons.get(error.errno or 0, (error.strerror or str(error), "choose another output"))
-    return OutputError(f"{target} cannot be written: {cause}", hint=hint)
+    failure = OutputError(f"{target} cannot be written: {cause}", hint=hint)
+    failure.cause = cause
+    if error.errno in _WHOLE_DISK:
+        failure.disk = _disk(target)
+    elif by_folder and error.errno in _WHOLE_FOLDER:
+        failure.folder = _lowest(target)
+    return failure
