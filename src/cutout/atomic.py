@@ -18,7 +18,7 @@ try:
 except ImportError:  # Windows: an open file cannot be removed there, which protects it as well as a lock
     fcntl = None
 
-__all__ = ["check_writable", "closed_to", "is_part", "is_there", "status_of", "sweep", "write_atomic"]
+__all__ = ["check_writable", "closed_to", "is_part", "is_there", "real_path", "status_of", "sweep", "write_atomic"]
 
 _PART = ".cutout-part"
 _PART_NAME = re.compile(r"\..*\.[0-9a-f]{8}" + re.escape(_PART), re.DOTALL)
@@ -45,6 +45,11 @@ def check_writable(target: Path) -> None:
     Raises:
         OutputError: The folder, or the one it would be made in, takes no files from this user.
     """
+    try:
+        target.lstat()
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise _cannot_write(target, error, by_folder=False) from error
     folder = _lowest(target)
     if folder is None or (os.access(folder, os.W_OK | os.X_OK) and os.path.isdir(folder)):  # noqa: PTH112 - never raises
         return
@@ -77,7 +82,7 @@ def write_atomic(target: Path, data: bytes, *, replace_existing: bool = True) ->
     try:
         if is_there(target) and not replace_existing:
             return False
-        target.parent.mkdir(parents=True, exist_ok=True)
+        _make(target.parent)
         part, descriptor = _open_part(target)
         with os.fdopen(descriptor, "wb") as file:
             file.write(data)
@@ -173,6 +178,17 @@ def closed_to(error: CutoutError | None, target: Path) -> bool:
     return error.disk is not None and error.disk == _disk(target)
 
 
+def _make(folder: Path) -> None:
+    """Make a folder and those above it, however many: `Path.mkdir` calls itself for each."""
+    missing = [folder]
+    for above in folder.parents:
+        if os.path.lexists(missing[-1]):
+            break
+        missing.append(above)
+    for path in reversed(missing):
+        path.mkdir(exist_ok=True)
+
+
 def _lowest(target: Path) -> Path | None:
     """The folder of an output, or of those above it the one that is there."""
     return next((above for above in target.parents if os.path.lexists(above)), None)
@@ -186,6 +202,26 @@ def _disk(target: Path) -> int | None:
 
 _WHOLE_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ENODEV, errno.ENXIO})
 _WHOLE_FOLDER = frozenset({errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST})
+
+
+def real_path(path: Path, known: dict[str, str]) -> str:
+    """`os.path.realpath`, which asks for every folder above each time: those that are `known` are not asked again."""
+    text = os.fspath(path)
+    if os.name == "nt":  # more than links can be in a path there
+        return os.path.realpath(text)
+    unknown = []
+    while text not in known:
+        above, name = os.path.split(text)
+        if above == text or name in {"", ".", ".."}:
+            known[text] = os.path.realpath(text)
+        else:
+            unknown.append(text)
+            text = above
+    for below in reversed(unknown):
+        real = os.path.join(known[text], os.path.basename(below))  # noqa: PTH118, PTH119 - many and plain
+        known[below] = os.path.realpath(real) if os.path.islink(real) else real  # noqa: PTH114 - never raises
+        text = below
+    return known[text]
 
 
 def _cannot_write(target: Path, error: OSError, *, by_folder: bool) -> OutputError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import signal
@@ -71,8 +72,13 @@ def _unreadable(todo: Plan) -> list[Outcome]:
     """Folders that could not be walked, as failures like any other."""
     from cutout.report import Outcome, Status
 
-    error = PictureError("the folder cannot be read, nor any picture in it", hint="change its permissions")
-    return [Outcome(job=job, status=Status.FAILED, error=error) for job in todo.unreadable]
+    def error(reason: OSError) -> PictureError:
+        said = f"the folder cannot be read, nor any picture in it: {reason.strerror or reason}"
+        if reason.errno == errno.ENAMETOOLONG:
+            return PictureError(said, hint="start from a folder further down: cd there and name . as the input")
+        return PictureError(said, hint="change its permissions")
+
+    return [Outcome(job=job, status=Status.FAILED, error=error(job.reason)) for job in todo.unreadable]
 
 
 def run_plan(
