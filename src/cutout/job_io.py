@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import select
@@ -98,6 +99,8 @@ def read_input(job: Job, max_pixels: int) -> bytes:
         raise PictureError(str(error), hint=error.hint) from error
     except OSError as error:
         hint = _READ_HINTS.get(type(error))
+        if error.errno == errno.ELOOP:
+            hint = "it is a link that leads to itself"
         if isinstance(error, FileNotFoundError) and job.source is not None and job.source.is_symlink():
             hint = f"it is a link to {job.source.readlink()}, which does not exist"
         raise PictureError(f"the file cannot be read: {error.strerror or error}", hint=hint) from error

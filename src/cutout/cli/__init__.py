@@ -148,6 +148,15 @@ def _hush() -> None:
     logging.getLogger("PIL").addHandler(logging.NullHandler())
 
 
+def _is_here() -> bool:
+    """Whether the current folder still exists; what is relative to it leads nowhere otherwise."""
+    try:
+        os.getcwd()  # noqa: PTH109 - as good, and nothing is done with it
+    except FileNotFoundError:
+        return False
+    return True
+
+
 def main() -> None:
     """Run the command line; the one place that turns errors into exit codes."""
     keep_small()
@@ -170,6 +179,8 @@ def main() -> None:
         failure: CutoutError = BugError.of(error)
         if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EIO}:
             failure = OutputError(f"the output cannot be written: {error.strerror}")
+        if isinstance(error, FileNotFoundError) and not _is_here():
+            failure = UsageError("the current folder does not exist any more", hint="cd to one that does")
         console.error(failure)
         code = failure.exit_code
     else:
