@@ -759,3 +759,64 @@ def test_a_failure_that_is_kept_does_not_keep_its_picture(remover: Remover, exam
     assert kept.error.__traceback__ is not None, "for --verbose"
     gc.collect()
     assert not [found for found in gc.get_objects() if isinstance(found, Image.Image) and found.size == size]
+
+
+class TestTheFirstMoments:
+    """A signal may arrive before anything is loaded: it ends the run quietly, whenever it comes."""
+
+    WAIT_FOR_A_MODULE = """
+import builtins, os, sys, time
+real = builtins.__import__
+def slowly(name, *args, **settings):
+    if name == {module!r} and not os.path.exists('told'):
+        open('told', 'w').close()
+        print('loading', flush=True)
+        time.sleep(30)
+    return real(name, *args, **settings)
+builtins.__import__ = slowly
+sys.argv = ['cutout', *sys.argv[1:]]
+import runpy
+runpy.run_module('cutout', run_name='__main__')
+"""
+
+    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+    @pytest.mark.parametrize("module", ["cutout.cli", "typer", "cutout.cli.remove", "cutout.files", "numpy", "PIL"])
+    def test_while_modules_are_loaded(
+        self, tmp_path: Path, model: Path, number: signal.Signals, module: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        half(tmp_path / "a.png")
+        child = subprocess.Popen(
+            [sys.executable, "-c", self.WAIT_FOR_A_MODULE.format(module=module), "remove", "a.png", "-m", str(model)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        assert child.stdout is not None
+        assert child.stdout.readline() == b"loading\n"
+        child.send_signal(number)
+        _, told = child.communicate(timeout=60)
+        if b"interrupted" in told:  # by then the run has begun
+            assert b"Traceback" not in told
+        else:
+            assert told == b""
+        assert child.returncode == 130
+
+    def test_a_signal_that_is_ignored_stays_ignored(self, tmp_path: Path, model: Path) -> None:
+        """As for a process that a script starts in the background."""
+        half(tmp_path / "a.png")
+        code = self.WAIT_FOR_A_MODULE.format(module="cutout.cli").replace("time.sleep(30)", "os.kill(os.getpid(), 2)")
+        run = subprocess.run(
+            [sys.executable, "-c", code, "remove", "a.png", "-m", str(model), "-d", "cpu"],
+            cwd=tmp_path,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),
+            capture_output=True,
+            check=False,
+            timeout=60,
+        )
+        assert run.returncode == 0, run.stderr
+
+    def test_the_installed_command_begins_there(self) -> None:
+        import tomllib
+
+        project = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text("utf-8"))["project"]
+        assert project["scripts"] == {"cutout": "cutout.__main__:start"}

@@ -665,6 +665,23 @@ class TestExitCodes:
             assert b"this is a bug of cutout" in run.stderr
             assert (b"Traceback" in run.stderr) is traced
 
+    def test_2_for_a_current_folder_that_is_gone(self, cutout: Cutout, tmp_path: Path) -> None:
+        half(tmp_path / "a.png")
+        gone = tmp_path / "gone"
+        gone.mkdir()
+        code = "import os, sys; os.rmdir(os.getcwd()); from cutout.cli import main; main()"
+        for output in ("x.png", "x/"):
+            gone.mkdir(exist_ok=True)
+            run = subprocess.run(
+                [sys.executable, "-P", "-c", code, "remove", str(tmp_path / "a.png"), "-o", output],
+                cwd=gone,
+                capture_output=True,
+                check=False,
+                timeout=60,
+            )
+            assert run.returncode == 2
+            assert b"the current folder does not exist any more" in run.stderr
+
     def test_130_for_an_interrupt_before_the_work(self) -> None:
         code = (
             "import sys, cutout.files as files; from cutout.cli import main\n"

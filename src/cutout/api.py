@@ -14,6 +14,7 @@ from cutout.choices import OutputFormat
 from cutout.errors import PictureError, UsageError, remark
 from cutout.estimate import Header, need_of
 from cutout.files import STDIO, plan
+from cutout.job_io import most_bytes, read_file
 from cutout.models import DEFAULT_MODEL
 from cutout.options import RemoveOptions
 from cutout.pipeline import Remover
@@ -191,7 +192,7 @@ def _job(path: Path, output: str | os.PathLike[str] | None) -> Job:
 
 def _read(path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        return read_file(path, most_bytes(codec.DEFAULT_MAX_PIXELS))
     except OSError as error:
         raise PictureError(f"{path} cannot be read: {error.strerror or error}") from error
 

@@ -10,7 +10,7 @@ import stat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cutout.errors import OutputError
+from cutout.errors import CutoutError, OutputError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,7 +21,17 @@ try:
 except ImportError:  # Windows: an open file cannot be removed there, which protects it as well as a lock
     fcntl = None
 
-__all__ = ["check_writable", "is_part", "is_there", "scratch", "status_of", "sweep", "write_atomic"]
+__all__ = [
+    "check_writable",
+    "closed_to",
+    "is_part",
+    "is_there",
+    "real_path",
+    "scratch",
+    "status_of",
+    "sweep",
+    "write_atomic",
+]
 
 _PART = ".cutout-part"
 _PART_NAME = re.compile(r"\..*\.[0-9a-f]{8}" + re.escape(_PART), re.DOTALL)
@@ -48,15 +58,20 @@ def check_writable(target: Path) -> None:
     Raises:
         OutputError: The folder, or the one it would be made in, takes no files from this user.
     """
-    folder = next((above for above in target.parents if os.path.lexists(above)), None)
-    if folder is None or os.access(folder, os.W_OK | os.X_OK):
+    try:
+        target.lstat()
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise _cannot_write(target, error, by_folder=False) from error
+    folder = _lowest(target)
+    if folder is None or (os.access(folder, os.W_OK | os.X_OK) and os.path.isdir(folder)):  # noqa: PTH112 - never raises
         return
     try:  # the true reason, or none: some file systems answer the question wrongly
         part, descriptor = _open_part(folder / target.name)
         os.close(descriptor)
         part.unlink()
     except OSError as error:
-        raise _cannot_write(target, error) from error
+        raise _cannot_write(target, error, by_folder=True) from error
 
 
 def write_atomic(target: Path, data: bytes, *, replace_existing: bool = True) -> bool:
@@ -80,7 +95,7 @@ def write_atomic(target: Path, data: bytes, *, replace_existing: bool = True) ->
     try:
         if is_there(target) and not replace_existing:
             return False
-        target.parent.mkdir(parents=True, exist_ok=True)
+        _make(target.parent)
         part, descriptor = _open_part(target)
         with os.fdopen(descriptor, "wb") as file:
             file.write(data)
@@ -93,7 +108,7 @@ def write_atomic(target: Path, data: bytes, *, replace_existing: bool = True) ->
             part.replace(target)
             part = None
     except OSError as error:
-        raise _cannot_write(target, error) from error
+        raise _cannot_write(target, error, by_folder=part is None) from error
     finally:
         if part is not None:
             with contextlib.suppress(OSError):
@@ -186,7 +201,63 @@ def status_of(path: Path) -> os.stat_result | None:
         return None
 
 
-def _cannot_write(target: Path, error: OSError) -> OutputError:
+def closed_to(error: CutoutError | None, target: Path) -> bool:
+    """Whether what an output failed of will be met by another one as well: its disk is full, its folder is locked."""
+    if not isinstance(error, OutputError):
+        return False
+    if error.folder is not None and error.folder in target.parents:
+        return True
+    return error.disk is not None and error.disk == _disk(target)
+
+
+def _make(folder: Path) -> None:
+    """Make a folder and those above it, however many: `Path.mkdir` calls itself for each."""
+    missing = [folder]
+    for above in folder.parents:
+        if os.path.lexists(missing[-1]):
+            break
+        missing.append(above)
+    for path in reversed(missing):
+        path.mkdir(exist_ok=True)
+
+
+def _lowest(target: Path) -> Path | None:
+    """The folder of an output, or of those above it the one that is there."""
+    return next((above for above in target.parents if os.path.lexists(above)), None)
+
+
+def _disk(target: Path) -> int | None:
+    folder = _lowest(target)
+    status = None if folder is None else status_of(folder)
+    return None if status is None else status.st_dev
+
+
+_WHOLE_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ENODEV, errno.ENXIO})
+_WHOLE_FOLDER = frozenset({errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST, errno.ELOOP})
+
+
+def real_path(path: Path, known: dict[str, str]) -> str:
+    """`os.path.realpath`, which asks for every folder above each time: those that are `known` are not asked again."""
+    text = os.fspath(path)
+    if os.name == "nt":  # more than links can be in a path there
+        return os.path.realpath(text)
+    unknown = []
+    while text not in known:
+        above, name = os.path.split(text)
+        if above == text or name in {"", ".", ".."}:
+            known[text] = os.path.realpath(text)
+        else:
+            unknown.append(text)
+            text = above
+    for below in reversed(unknown):
+        real = os.path.join(known[text], os.path.basename(below))  # noqa: PTH118, PTH119 - many and plain
+        known[below] = os.path.realpath(real) if os.path.islink(real) else real  # noqa: PTH114 - never raises
+        text = below
+    return known[text]
+
+
+def _cannot_write(target: Path, error: OSError, *, by_folder: bool) -> OutputError:
+    """The error for people; `by_folder` where it came before the output's own name was used."""
     reasons = {
         errno.ENOSPC: ("the disk is full", "free some space and run the same command again: what is done is kept"),
         errno.EDQUOT: ("your disk quota is used up", "free some space and run the same command again"),
@@ -199,4 +270,10 @@ def _cannot_write(target: Path, error: OSError) -> OutputError:
         errno.EEXIST: ("part of its path is a file, not a folder", "choose another output"),
     }
     cause, hint = reasons.get(error.errno or 0, (error.strerror or str(error), "choose another output"))
-    return OutputError(f"{target} cannot be written: {cause}", hint=hint)
+    failure = OutputError(f"{target} cannot be written: {cause}", hint=hint)
+    failure.cause = cause
+    if error.errno in _WHOLE_DISK:
+        failure.disk = _disk(target)
+    elif by_folder and error.errno in _WHOLE_FOLDER:
+        failure.folder = _lowest(target)
+    return failure

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from cutout import codec, matte
+from cutout.atomic import is_there
 from cutout.choices import OUTPUT_SUFFIXES, OutputFormat
 from cutout.contenders import read
 from cutout.errors import CutoutError, UsageError
@@ -111,6 +112,7 @@ def check_output(output: Path, inputs: Sequence[Path]) -> OutputFormat | None:
 
     Raises:
         UsageError: The extension is of no format, the output is an input or a folder, or a page that is not ours.
+        OutputError: The output is a device or a pipe.
     """
     suffix = output.suffix.lower()
     if output.is_dir():
@@ -122,9 +124,14 @@ def check_output(output: Path, inputs: Sequence[Path]) -> OutputFormat | None:
         )
     chosen = OUTPUT_SUFFIXES.get(suffix)
     plan([str(inputs[0])], str(output), output_format=chosen or OutputFormat.PNG, keep=inputs)
-    if chosen is None and output.exists() and MARK.encode() not in output.read_bytes()[:1000]:
+    if is_there(output) and chosen is None and MARK.encode() not in _head(output):
         raise UsageError(f"{output} is a page that `cutout compare` did not make", hint="choose another output")
     return chosen
+
+
+def _head(page: Path) -> bytes:
+    with page.open("rb") as file:
+        return file.read(1000)
 
 
 def spread(found: Sequence[Found], limit: int | None) -> list[Found]:

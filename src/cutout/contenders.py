@@ -15,6 +15,7 @@ from cutout import codec
 from cutout.choices import OnCollision
 from cutout.errors import PictureError, UsageError
 from cutout.files import STDIO, plan
+from cutout.job_io import most_bytes, read_file
 from cutout.pipeline import Cutout, Remover, resolve_model
 from cutout.rembg_session import PREFIX
 from cutout.store import require
@@ -164,7 +165,7 @@ def read(path: Path) -> bytes:
         PictureError: It cannot be read.
     """
     try:
-        return path.read_bytes()
+        return read_file(path, most_bytes(codec.DEFAULT_MAX_PIXELS))
     except OSError as error:
         raise PictureError(f"{path} cannot be read: {error.strerror or error}") from error
 

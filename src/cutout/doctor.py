@@ -16,7 +16,7 @@ from cutout.models import DEFAULT_MODEL, MODELS
 from cutout.proof import prove
 from cutout.providers import PROVIDERS, Device, request_device, why_not
 from cutout.runtime import machine
-from cutout.store import data_home, locate, offline, require
+from cutout.store import NOWHERE, data_home, locate, model_home, offline, require
 
 if TYPE_CHECKING:
     from cutout.providers import Machine, Provider
@@ -153,7 +153,7 @@ def _facts(here: Machine) -> dict[str, Any]:
         "processors": {"usable": usable_cpus(), "machine": os.cpu_count(), "container_quota": cgroup_quota()},
         "runtime_packages": dict(here.packages),
         "runtime_providers": list(here.available),
-        "model_folder": str(data_home() / "models"),
+        "model_folder": "none: no home; CUTOUT_HOME names one" if data_home() == NOWHERE else str(model_home()),
         "models": models,
         "offline": offline(),
         "cards": [str(card) for card in cards()],

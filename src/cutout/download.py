@@ -11,7 +11,7 @@ import time
 from typing import TYPE_CHECKING
 
 from cutout.errors import ModelError
-from cutout.store import model_home, offline, require, sha256, verify
+from cutout.store import is_file, model_home, offline, require, sha256, verify
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -108,7 +108,7 @@ def _good_copy(spec: ModelSpec) -> Path | None:
 
 def _is_good(path: Path, spec: ModelSpec) -> bool:
     try:
-        return path.is_file() and verify(path, spec)
+        return is_file(path) and verify(path, spec)
     except ModelError:  # unreadable: to be replaced
         return False
 

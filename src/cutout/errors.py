@@ -5,7 +5,10 @@ from __future__ import annotations
 import sys
 import warnings
 from enum import IntEnum
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 __all__ = [
     "CancelledError",
@@ -79,9 +82,18 @@ class PictureError(CutoutError):
 
 
 class OutputError(CutoutError):
-    """The result cannot be written."""
+    """The result cannot be written.
+
+    Attributes:
+        cause: Why, without the name.
+        disk: The device number of a file system that takes nothing more, whatever the name; None where it does.
+        folder: A folder that takes no files from this user, whatever the name; None where it does.
+    """
 
     kind = "output"
+    cause: str = ""
+    disk: int | None = None
+    folder: Path | None = None
 
 
 class UsageError(CutoutError):

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cutout.atomic import is_part, status_of
+from cutout.atomic import is_part, real_path, status_of
 from cutout.choices import OUTPUT_SUFFIXES, Existing, OnCollision, OutputFormat
 from cutout.errors import UsageError
 from cutout.sniff import CAMERA_RAW_NAMES, HEAD, sniff
@@ -20,7 +20,7 @@ from cutout.sniff import CAMERA_RAW_NAMES, HEAD, sniff
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-__all__ = ["STDIO", "Job", "Plan", "plan"]
+__all__ = ["STDIO", "Job", "Plan", "Unreadable", "plan"]
 
 STDIO = "-"
 """The name of standard input and standard output on the command line."""
@@ -54,6 +54,13 @@ class Job:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Unreadable(Job):
+    """A folder that cannot be read, and what the system says of it."""
+
+    reason: OSError
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Plan:
     """All that a run will do.
 
@@ -66,7 +73,7 @@ class Plan:
 
     jobs: tuple[Job, ...]
     ignored: tuple[Path, ...] = ()
-    unreadable: tuple[Job, ...] = ()
+    unreadable: tuple[Unreadable, ...] = ()
     batch: bool = False
 
 
@@ -115,7 +122,7 @@ def plan(
     chosen = output_format or OutputFormat.PNG
     jobs: list[Job] = []
     ignored: list[Path] = []
-    unreadable: list[Job] = []
+    unreadable: list[Unreadable] = []
     for name in names:
         root = Path(output) if into_folder and output is not None else None
         if _is_folder(name):
@@ -128,7 +135,8 @@ def plan(
             found, other, locked = _walk(Path(name), root, recursive=recursive)
             ignored += other
             unreadable += [
-                Job(source=path, target=root / path.relative_to(name), output_format=chosen) for path in locked
+                Unreadable(source=path, target=root / path.relative_to(name), output_format=chosen, reason=error)
+                for path, error in locked
             ]
         else:
             path = None if name == STDIO else Path(name)
@@ -235,32 +243,37 @@ def _target(source: _Source, root: Path | None, output: str | None, output_forma
     return _beside(source.path, suffix)
 
 
-def _walk(folder: Path, root: Path, *, recursive: bool) -> tuple[list[_Source], list[Path], list[Path]]:
-    """The pictures of a folder, sorted, its other files, and folders in it that cannot be read.
+def _walk(folder: Path, root: Path, *, recursive: bool) -> tuple[list[_Source], list[Path], list[tuple[Path, OSError]]]:
+    """The pictures of a folder, sorted, its other files, and folders in it that cannot be read, with the reason.
 
     The output folder is left out where it lies inside, and hidden folders are (`.git`, `.thumbnails`). Links to folders
-    are not followed, so no walk goes in circles.
+    are not followed, so no walk goes in circles. No tree is too deep: what the system takes no path of is named.
     """
     found: list[_Source] = []
     ignored: list[Path] = []
-    locked: list[Path] = []
-    away = os.path.realpath(root)
-
-    def fail(error: OSError) -> None:
-        path = Path(error.filename)
-        if path == folder:
-            raise UsageError(f"the folder {folder} cannot be read: {error.strerror}") from error
-        locked.append(path)
-
-    for current, folders, files in os.walk(folder, onerror=fail):
-        here = Path(current)
-        folders[:] = sorted(
-            name for name in folders if not name.startswith(".") and os.path.realpath(here / name) != away
-        )
-        if not recursive:
-            folders.clear()
-        ignored += [here / name for name in folders if (here / name).is_symlink()]
-        for name in sorted(files):
+    locked: list[tuple[Path, OSError]] = []
+    away = status_of(root)
+    waiting = [folder]
+    while waiting:
+        here = waiting.pop()
+        try:
+            with os.scandir(here) as entries:
+                listed = sorted(entries, key=lambda entry: entry.name)
+        except OSError as error:
+            if here == folder:
+                raise UsageError(f"the folder {folder} cannot be read: {error.strerror}") from error
+            locked.append((here, error))
+            continue
+        folders = [entry for entry in listed if _holds_files(entry)]
+        below: list[Path] = []
+        for entry in folders if recursive else ():
+            path = here / entry.name
+            if entry.name.startswith(".") or (away is not None and _is_one(status_of(path), away)):
+                continue
+            (ignored if entry.is_symlink() else below).append(path)
+        waiting += reversed(below)
+        names = {entry.name for entry in folders}
+        for name in (entry.name for entry in listed if entry.name not in names):
             path = here / name
             if is_part(name):
                 continue
@@ -269,6 +282,18 @@ def _walk(folder: Path, root: Path, *, recursive: bool) -> tuple[list[_Source], 
             else:
                 ignored.append(path)
     return found, ignored, locked
+
+
+def _holds_files(entry: os.DirEntry[str]) -> bool:
+    """Whether it is a folder, or a link to one."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
+
+
+def _is_one(status: os.stat_result | None, other: os.stat_result) -> bool:
+    return status is not None and (status.st_dev, status.st_ino) == (other.st_dev, other.st_ino)
 
 
 def _wanted(path: Path) -> bool:
@@ -290,13 +315,13 @@ def _wanted(path: Path) -> bool:
     return kind is not None and not (kind == "TIFF" and path.suffix.lower() in CAMERA_RAW_NAMES)
 
 
-def _key(path: Path) -> str:
+def _key(path: Path, known: dict[str, str]) -> str:
     """Equal for two names that some file system takes for one: upper and lower case, composed and decomposed letters.
 
     Whether the output's does is not known beforehand (a memory card or a network share may be mounted there), and
     losing a file is worse than refusing two that differ in nothing else.
     """
-    return unicodedata.normalize("NFC", os.path.realpath(path)).casefold()
+    return unicodedata.normalize("NFC", real_path(path, known)).casefold()
 
 
 def _same(one: Path, other: Path) -> bool:
@@ -305,11 +330,12 @@ def _same(one: Path, other: Path) -> bool:
 
 def _without_collisions(jobs: list[Job], rule: OnCollision) -> list[Job]:
     """Two jobs never share an output: refused, or told apart by a suffix that depends on the source alone."""
+    known: dict[str, str] = {}
     for resolve in (None, _by_extension, _by_hash):
         groups: dict[str, list[int]] = defaultdict(list)
         for number, job in enumerate(jobs):
             if job.target is not None:
-                groups[_key(job.target)].append(number)
+                groups[_key(job.target, known)].append(number)
         colliding = [group for group in groups.values() if len(group) > 1]
         if not colliding:
             return jobs
@@ -343,12 +369,13 @@ def _suffixed(job: Job, suffix: str) -> Job:
 
 def _check_targets(jobs: list[Job], rule: Existing, keep: Sequence[Path]) -> None:
     inputs = [*keep, *(job.source for job in jobs if job.source is not None)]
-    names = {os.path.realpath(path): path for path in inputs}
+    known: dict[str, str] = {}
+    names = {real_path(path, known): path for path in inputs}
     files: dict[tuple[int, int], Path] | None = None
     for job in jobs:
         if job.target is None:
             continue
-        owner = names.get(os.path.realpath(job.target))
+        owner = names.get(real_path(job.target, known))
         status = status_of(job.target)
         if owner is None and status is not None:
             if files is None:  # most runs find no output there and need not ask

@@ -19,6 +19,7 @@ from cutout.cpus import threads_each
 from cutout.deep import merge, shift
 from cutout.device_options import DeviceOptions
 from cutout.errors import ModelError, PictureError, UsageError, remark
+from cutout.job_io import most_bytes, read_file
 from cutout.models import DEFAULT_MODEL, ModelSpec, custom_spec, find_spec
 from cutout.options import RemoveOptions
 from cutout.pixel_limit import allowing
@@ -26,7 +27,7 @@ from cutout.providers import request_device
 from cutout.rembg_session import PREFIX, open_rembg
 from cutout.sight import Sight
 from cutout.stages import Stages
-from cutout.store import read_regular, require
+from cutout.store import expanded, read_regular, require
 from cutout.tensor import input_size
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
 __all__ = ["Cutout", "Remover", "forget_backgrounds", "resolve_model"]
 
 _WHITE = (255, 255, 255, 255)
+_MOST_CONFIG = 1 << 20  # bytes
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -306,7 +308,7 @@ def resolve_model(model: str | Path, config: Mapping[str, Any] | Path | None = N
     """
     text = str(model)
     if isinstance(model, Path) or text.lower().endswith(".onnx") or "/" in text or "\\" in text:
-        return custom_spec(Path(text).expanduser(), _read_config(config))
+        return custom_spec(expanded(text), _read_config(config))
     _refuse_config(config)
     return find_spec(text)
 
@@ -410,7 +412,7 @@ def forget_backgrounds() -> None:
 
 @lru_cache(maxsize=4)
 def _decoded(path: Path, _changed: int) -> Image.Image:
-    picture = codec.decode(path.read_bytes())
+    picture = codec.decode(read_file(path, most_bytes(codec.DEFAULT_MAX_PIXELS)))
     rgb = to_srgb(picture.rgb, picture.metadata.icc)
     return rgb if picture.alpha is None else matte.compose(rgb, picture.alpha, _WHITE)  # nothing lies behind it
 

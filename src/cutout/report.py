@@ -9,7 +9,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from cutout.errors import CutoutError, ExitCode
+from cutout.errors import CutoutError, ExitCode, OutputError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -111,14 +111,23 @@ class Report:
         self.total = total
         self.ignored = ignored
         self.interrupted = False
+        self.stopped: OutputError | None = None
+        """Why no more could be written where files were left undone."""
         self.counts: Counter[Status] = Counter()
         self.failures: list[Outcome] = []
+        self.blocks: list[OutputError] = []
+        """Failures that every other output of the same disk or folder would meet, one for each."""
 
     def add(self, outcome: Outcome) -> None:
         """Count one file; a failure is kept, to be named again at the end."""
         self.counts[outcome.status] += 1
         if outcome.status is Status.FAILED:
             self.failures.append(outcome)
+        error = outcome.error
+        if isinstance(error, OutputError) and (error.disk, error.folder) != (None, None):
+            places = {(known.disk, known.folder) for known in self.blocks}
+            if (error.disk, error.folder) not in places:
+                self.blocks.append(error)
 
     @property
     def finished(self) -> int:
@@ -143,6 +152,7 @@ class Report:
             "ignored": self.ignored,
             "not_started": self.total - self.finished,
             "interrupted": self.interrupted,
+            **({} if self.stopped is None else {"stopped": self.stopped.cause}),
             "model": model,
             "device": device,
             **({} if precision == "full" else {"precision": precision}),
@@ -166,4 +176,7 @@ class Report:
         line = f"{', '.join(parts)} in {seconds:.1f} s"
         if self.interrupted:
             line += f"; interrupted, {self.total - self.finished} left: run the same command again"
+        elif self.stopped is not None:
+            line += f"; stopped, {self.total - self.finished} left undone: {self.stopped.cause}"
+            line += f", {self.stopped.hint}" if self.stopped.hint else ""
         return line

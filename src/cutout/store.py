@@ -21,10 +21,13 @@ if TYPE_CHECKING:
     from cutout.models import ModelSpec
 
 __all__ = [
+    "NOWHERE",
     "Found",
     "State",
     "candidates",
     "data_home",
+    "expanded",
+    "is_file",
     "locate",
     "model_home",
     "offline",
@@ -34,6 +37,10 @@ __all__ = [
     "sha256",
     "verify",
 ]
+
+
+NOWHERE = Path(os.devnull, "cutout")
+"""Where nothing lies and nothing can be kept: all that is kept is kept if that is possible, and only then."""
 
 
 class State(StrEnum):
@@ -56,12 +63,19 @@ class Found:
 
 
 def data_home() -> Path:
-    """Folder of everything this program keeps: `$CUTOUT_HOME`, or the system's place for user data."""
+    """Folder of everything this program keeps: `$CUTOUT_HOME`, or the system's place for user data.
+
+    A user without a home, as in many containers, gets `NOWHERE`.
+    """
     if home := os.environ.get("CUTOUT_HOME"):
-        return _expanded(home)
+        return expanded(home)
     import platformdirs
 
-    return platformdirs.user_data_path("cutout", appauthor=False)
+    try:
+        found = platformdirs.user_data_path("cutout", appauthor=False)
+    except (RuntimeError, OSError):  # newer releases say that there is none
+        return NOWHERE
+    return found if found.is_absolute() else NOWHERE  # older ones leave the ~, which would become a folder here
 
 
 def model_home() -> Path:
@@ -99,17 +113,17 @@ def _rembg_homes() -> Iterator[tuple[Path, bool]]:
     """Folders of rembg's models and whether files may lie in them directly."""
     environ = os.environ
     if home := environ.get("U2NET_HOME"):
-        yield _expanded(home), True
+        yield expanded(home), True
     if home := environ.get("REMBG_HOME"):
-        yield _expanded(home), False
+        yield expanded(home), False
     if data := environ.get("XDG_DATA_HOME"):
-        yield _expanded(data) / ".u2net", True
-        yield _expanded(data) / "rembg", False
-    yield _expanded("~/.u2net"), True
-    yield _expanded("~/.rembg"), False
+        yield expanded(data) / ".u2net", True
+        yield expanded(data) / "rembg", False
+    yield expanded("~/.u2net"), True
+    yield expanded("~/.rembg"), False
 
 
-def _expanded(path: str) -> Path:
+def expanded(path: str) -> Path:
     """The path with its `~` replaced; left as it is for a user who has no home, as in many containers."""
     return Path(os.path.expanduser(path))  # noqa: PTH111 - `Path.expanduser` raises for such a user
 
@@ -167,7 +181,8 @@ def require(spec: ModelSpec) -> Path:
         )
     hint = f"fetch it first: {pull}"
     if offline():
-        hint = f"CUTOUT_OFFLINE is set: unset it and run {pull}, or copy {spec.file} into {model_home()}"
+        place = "a folder, name it with CUTOUT_HOME" if data_home() == NOWHERE else model_home()
+        hint = f"CUTOUT_OFFLINE is set: unset it and run {pull}, or copy {spec.file} into {place}"
     raise ModelError(f"the model {spec.name} is not on this machine", hint=hint)
 
 
@@ -244,6 +259,11 @@ def _size(path: Path) -> int | None:
     except (OSError, ValueError):
         return None
     return found.st_size if stat.S_ISREG(found.st_mode) else None
+
+
+def is_file(path: Path) -> bool:
+    """Whether a file lies there and may be looked at; never raises."""
+    return _size(path) is not None
 
 
 def _stamp_file(path: Path) -> Path:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import errno
 import os
 import shlex
+import signal
 import sys
 import threading
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperGroup
@@ -19,6 +21,10 @@ from cutout.choices import OUTPUT_SUFFIXES
 from cutout.console import Console
 from cutout.errors import CutoutError, ExitCode, OutputError, UsageError
 from cutout.memory import keep_small
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import FrameType
 
 __all__ = ["app", "command", "main"]
 
@@ -142,6 +148,15 @@ def _hush() -> None:
     logging.getLogger("PIL").addHandler(logging.NullHandler())
 
 
+def _is_here() -> bool:
+    """Whether the current folder still exists; what is relative to it leads nowhere otherwise."""
+    try:
+        os.getcwd()  # noqa: PTH109 - as good, and nothing is done with it
+    except FileNotFoundError:
+        return False
+    return True
+
+
 def main() -> None:
     """Run the command line; the one place that turns errors into exit codes."""
     keep_small()
@@ -164,6 +179,8 @@ def main() -> None:
         failure: CutoutError = BugError.of(error)
         if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EIO}:
             failure = OutputError(f"the output cannot be written: {error.strerror}")
+        if isinstance(error, FileNotFoundError) and not _is_here():
+            failure = UsageError("the current folder does not exist any more", hint="cd to one that does")
         console.error(failure)
         code = failure.exit_code
     else:
@@ -171,15 +188,34 @@ def main() -> None:
     sys.exit(code)
 
 
-def command() -> None:
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    """End at once while modules are loaded, where Python would print some exceptions and go on; else unwind."""
+    at = frame
+    while at is not None:
+        if at.f_code.co_filename.startswith("<frozen importlib"):
+            os._exit(int(ExitCode.INTERRUPTED))
+        at = at.f_back
+    signal.default_int_handler(number, frame)
+
+
+def command(leave: Callable[[int, Any], None] | None = None) -> None:
     """`main`, and the end of the process at once.
 
     Taking apart all that was loaded takes 40 ms, more than the encoding of many a picture, and is of no use.
+
+    Args:
+        leave: Handles signals before `main` begins and after it has ended, when no message is worth the trouble.
     """
-    try:
-        main()
-    except SystemExit as end:
-        code = int(end.code or 0)
+    code = int(ExitCode.INTERRUPTED)
+    with contextlib.suppress(KeyboardInterrupt):
+        try:
+            if leave is not None and signal.getsignal(signal.SIGINT) is leave:
+                signal.signal(signal.SIGINT, _interrupt)
+            main()
+        except SystemExit as end:
+            code = int(end.code or 0)
+        if leave is not None and signal.getsignal(signal.SIGINT) is _interrupt:
+            signal.signal(signal.SIGINT, leave)
     if any(not thread.daemon for thread in threading.enumerate() if thread is not threading.main_thread()):
         sys.exit(code)  # which waits for them
     atexit._run_exitfuncs()  # noqa: SLF001 - temporary folders of libraries, coverage

@@ -87,12 +87,12 @@ def verify(
     as_json: _Json = False,
 ) -> None:
     """Read model files and check their hashes."""
-    from cutout.store import candidates, verify
+    from cutout.store import candidates, is_file, verify
 
     specs = [find_spec(name) for name in names] if names else list(MODELS.values())
     bad: list[tuple[ModelSpec, Path]] = []
     for spec in specs:
-        paths = list(dict.fromkeys(path for path in candidates(spec) if path.is_file()))
+        paths = list(dict.fromkeys(path for path in candidates(spec) if is_file(path)))
         if names and not paths:
             raise ModelError(f"the model {spec.name} is not on this machine", hint=f"cutout models pull {spec.name}")
         for path in paths:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import signal
@@ -71,8 +72,13 @@ def _unreadable(todo: Plan) -> list[Outcome]:
     """Folders that could not be walked, as failures like any other."""
     from cutout.report import Outcome, Status
 
-    error = PictureError("the folder cannot be read, nor any picture in it", hint="change its permissions")
-    return [Outcome(job=job, status=Status.FAILED, error=error) for job in todo.unreadable]
+    def error(reason: OSError) -> PictureError:
+        said = f"the folder cannot be read, nor any picture in it: {reason.strerror or reason}"
+        if reason.errno == errno.ENAMETOOLONG:
+            return PictureError(said, hint="start from a folder further down: cd there and name . as the input")
+        return PictureError(said, hint="change its permissions")
+
+    return [Outcome(job=job, status=Status.FAILED, error=error(job.reason)) for job in todo.unreadable]
 
 
 def run_plan(
@@ -138,7 +144,8 @@ def run_plan(
             workers += remover.in_flight  # a device's batches wait for it, and take no processor meanwhile
             together = f", batches of {batch}" if batch > 1 else ""
             console.detail(f"{used_model} on {used_device}{note}, {workers} at a time{together}")
-            for outcome in process_all(waiting, remover, options, encoding, workers=workers, stop=stop):
+            open_jobs = (job for job in waiting if not _closed(job, report))
+            for outcome in process_all(open_jobs, remover, options, encoding, workers=workers, stop=stop):
                 tell(outcome)
             report.interrupted = stop.is_set() and report.finished < report.total
     seconds = time.monotonic() - start
@@ -149,12 +156,25 @@ def run_plan(
     return report
 
 
+def _closed(job: Job, report: Report) -> bool:
+    """Whether a job is left undone, as another one found out that nothing can be written there: a full disk, say."""
+    from cutout.atomic import closed_to
+
+    if job.target is None:
+        return False
+    for failure in report.blocks:
+        if closed_to(failure, job.target):
+            report.stopped = failure
+            return True
+    return False
+
+
 def _close(report: Report, todo: Plan, console: Console, seconds: float, used: str) -> None:
     from cutout.report import Status
 
     if not report.total:
         console.warn("there is no picture among the inputs")
-    elif todo.batch or report.interrupted:
+    elif todo.batch or report.interrupted or report.stopped:
         console.say(report.summary(seconds=seconds) + used)
         if len(report.failures) > 1:
             console.say(

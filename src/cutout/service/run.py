@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import errno
+import os
+import shutil
 import signal
 import socket
+import tempfile
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import uvicorn
@@ -17,6 +23,7 @@ from cutout.service.app import create_app
 from cutout.service.engine import Engine
 from cutout.service.origins import default_hosts, is_loopback
 from cutout.service.protocol import Protocol
+from cutout.store import data_home
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -56,6 +63,8 @@ def serve(
     logs.set_up(log_format)
     if not settings.allowed_hosts:
         settings = replace(settings, allowed_hosts=default_hosts(host, keys=bool(settings.api_keys)))
+    if not settings.broker:
+        settings = _with_a_folder(settings)
     app = create_app(settings)
     config = configure(app, settings, host=host, port=port, trust_proxy=trust_proxy)
     # what is in the way is told before anything that takes its time, and before anybody is told to come
@@ -79,6 +88,24 @@ def serve(
         raise failure
     if not server.started:
         raise CutoutError("the service could not be started", hint="its log tells why")
+
+
+def _with_a_folder(settings: Settings) -> Settings:
+    """The same, with a folder of its own for batches where the user's, which nobody chose, cannot be had."""
+    if settings.folder != (default := data_home() / "service"):
+        return settings
+    with contextlib.suppress(OSError):
+        default.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if os.access(default, os.R_OK | os.W_OK | os.X_OK):
+            return settings
+    folder = Path(tempfile.mkdtemp(prefix="cutout-service-"))  # which nobody else may enter
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    logs.event(
+        "warning",
+        text=f"there is no home to keep batches in: they lie in {folder}, where no other start looks for them;"
+        " --folder or CUTOUT_HOME names a place that stays",
+    )
+    return replace(settings, folder=folder)
 
 
 def configure(
