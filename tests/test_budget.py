@@ -26,10 +26,11 @@ from cutout import batch, codec
 from cutout.budget import Budget, MemoryBusyError, OverBudgetError, budget_of, parse_bytes, usable_memory
 from cutout.choices import OutputFormat, Strip
 from cutout.errors import OutputError, UsageError
-from cutout.estimate import Header, need_of
+from cutout.estimate import need_of
 from cutout.files import plan
 from cutout.limits import FORMATS, check_side
 from cutout.options import RemoveOptions
+from cutout.picture import Header
 from cutout.pipeline import Remover
 from cutout.report import Status
 

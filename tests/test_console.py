@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from cutout.choices import OutputFormat
-from cutout.console import Console, Progress, printable
-from cutout.errors import PictureError
+from cutout.console import Console, Progress
+from cutout.errors import PictureError, printable
 from cutout.files import Job
 from cutout.report import Outcome, Status
 

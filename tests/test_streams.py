@@ -14,7 +14,7 @@ import pytest
 from small import brightness_model, half
 
 from cutout.errors import PictureError
-from cutout.job_io import TooLargeError, most_bytes, read_file
+from cutout.reading import TooManyBytesError, most_bytes, read_file
 
 if TYPE_CHECKING:
     from conftest import Cutout
@@ -241,7 +241,7 @@ class TestReadFile:
     def test_no_more_than_the_limit_is_read(self, here: Path) -> None:
         (here / "a").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(992))
         assert len(read_file(here / "a", 1000)) == 1000
-        with pytest.raises(TooLargeError, match="the file has 0 MB"):
+        with pytest.raises(TooManyBytesError, match="the file has 0 MB"):
             read_file(here / "a", 999)
 
     def test_a_file_that_grows_while_it_is_read_is_bounded_too(
@@ -253,7 +253,7 @@ class TestReadFile:
         path.write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(5_000_000))
         monkeypatch.setattr(Path, "stat", lambda *_, **__: status)
         assert len(read_file(path, 5_000_008)) == 5_000_008
-        with pytest.raises(TooLargeError, match="it goes on after 5 MB"):
+        with pytest.raises(TooManyBytesError, match="it goes on after 5 MB"):
             read_file(path, 5_000_007)
 
     def test_the_programs_own_interface_is_bounded_alike(self, here: Path) -> None:

@@ -36,9 +36,10 @@ from cutout.providers import (
     why_not,
     with_options,
 )
+from cutout.reading import read_regular
 from cutout.runtime import machine, prepare
 from cutout.session import OnnxSession, open_session
-from cutout.store import prepared_home, read_regular
+from cutout.store import prepared_home
 from cutout.tensor import input_size
 
 if TYPE_CHECKING:

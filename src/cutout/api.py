@@ -12,12 +12,13 @@ from cutout import codec
 from cutout.batch import Encoding, process
 from cutout.choices import OutputFormat
 from cutout.errors import PictureError, UsageError, remark
-from cutout.estimate import Header, need_of
+from cutout.estimate import need_of
 from cutout.files import STDIO, plan
-from cutout.job_io import most_bytes, read_file
 from cutout.models import DEFAULT_MODEL
 from cutout.options import RemoveOptions
+from cutout.picture import Header
 from cutout.pipeline import Remover
+from cutout.reading import most_bytes, read_file
 
 if TYPE_CHECKING:
     import numpy as np

@@ -17,10 +17,9 @@ from cutout import deep as sixteen
 from cutout.colors import narrow
 from cutout.encoder import encode, register_heif
 from cutout.errors import CutoutError, OutputError, PictureError
-from cutout.estimate import Header
 from cutout.exif import sizes
 from cutout.metadata import Metadata
-from cutout.picture import ONLY_FIRST, Picture, orientation_of, read
+from cutout.picture import ONLY_FIRST, Header, Picture, orientation_of, read
 from cutout.pixel_limit import allowing
 from cutout.preflight import (
     MOST_BLOCKS,

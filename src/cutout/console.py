@@ -8,6 +8,8 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
+from cutout.errors import printable
+
 if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
@@ -15,16 +17,10 @@ if TYPE_CHECKING:
     from cutout.errors import CutoutError
     from cutout.report import Outcome
 
-__all__ = ["Console", "Progress", "printable"]
+__all__ = ["Console", "Progress"]
 
 _SPARSE_SECONDS = 30.0
 _SPARSE_FILES = 20  # shorter runs need no lines in between
-_CONTROL = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0))} | {0x0A: "\\n", 0x09: "\\t"}
-
-
-def printable(text: str) -> str:
-    """A text that may hold any file name, so that it neither commands the terminal nor breaks the line."""
-    return text.translate(_CONTROL).encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 class Console:

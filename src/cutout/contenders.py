@@ -15,8 +15,8 @@ from cutout import codec
 from cutout.choices import OnCollision
 from cutout.errors import PictureError, UsageError
 from cutout.files import STDIO, plan
-from cutout.job_io import most_bytes, read_file
 from cutout.pipeline import Cutout, Remover, resolve_model
+from cutout.reading import most_bytes, read_file
 from cutout.rembg_session import PREFIX
 from cutout.store import require
 

@@ -21,6 +21,7 @@ __all__ = [
     "OutputError",
     "PictureError",
     "UsageError",
+    "printable",
     "remark",
 ]
 
@@ -130,3 +131,11 @@ def remark(text: str) -> None:
     while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == __package__:
         level, frame = level + 1, frame.f_back
     warnings.warn(text, CutoutWarning, stacklevel=level)
+
+
+_CONTROL = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0))} | {0x0A: "\\n", 0x09: "\\t"}
+
+
+def printable(text: str) -> str:
+    """A text that may hold any file name, so that it neither commands the terminal nor breaks the line."""
+    return text.translate(_CONTROL).encode("utf-8", "backslashreplace").decode("utf-8")

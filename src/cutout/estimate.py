@@ -17,8 +17,9 @@ from cutout.limits import FORMATS, check_side
 
 if TYPE_CHECKING:
     from cutout.options import RemoveOptions
+    from cutout.picture import Header
 
-__all__ = ["Header", "Need", "need_of"]
+__all__ = ["Need", "need_of"]
 
 _BASE = 24 << 20
 """Bytes that any picture takes: strips, masks, what the model sees."""
@@ -78,29 +79,6 @@ _FRAMES = 14.0
 """An animation is painted in a buffer of its decoder, and its encoder keeps the frame before."""
 _WRITTEN = {OutputFormat.PNG: 0.5, OutputFormat.TIFF: 0.6, OutputFormat.WEBP: 0.1, OutputFormat.AVIF: 0.1}
 """Of every frame or page, its bytes in the file, which grows in memory."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Header:
-    """What a file says of its picture before it is decoded.
-
-    Attributes:
-        size: Width and height, as they lie in the file; of a file of many pages those of the largest.
-        turned: It must be turned or mirrored to stand upright, which takes a copy.
-        kind: Pillow's name of the format.
-        mode: Pillow's name of how the pixels are held.
-        deep: It has more than 8 bits a channel that can be given.
-        frames: Frames or pages that are wanted of it.
-        progressive: It is decoded in several passes.
-    """
-
-    size: tuple[int, int]
-    turned: bool = False
-    kind: str = "JPEG"
-    mode: str = "RGB"
-    deep: bool = False
-    frames: int = 1
-    progressive: bool = False
 
 
 @dataclass(frozen=True, slots=True)

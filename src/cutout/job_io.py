@@ -6,7 +6,6 @@ import errno
 import io
 import os
 import select
-import stat
 import sys
 import threading
 from contextlib import contextmanager
@@ -15,20 +14,16 @@ from typing import TYPE_CHECKING, Any
 from cutout.atomic import write_atomic
 from cutout.choices import Existing
 from cutout.errors import OutputError, PictureError
-from cutout.sniff import CAMERA_RAW_NAMES, HEAD, sniff
+from cutout.reading import TooManyBytesError, most_bytes, read_file, read_to_the_end
+from cutout.sniff import CAMERA_RAW_NAMES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from contextlib import AbstractContextManager
-    from pathlib import Path
 
     from cutout.files import Job
 
-__all__ = ["TooLargeError", "activity", "emit", "most_bytes", "read_file", "read_input", "write_output"]
-
-_MOST_BYTES_PER_PIXEL = 8  # four channels of 16 bits, not compressed
-_HEADER = 64 << 20  # metadata, previews
-_CHUNK = 1 << 20
+__all__ = ["activity", "emit", "read_input", "write_output"]
 
 _READ_HINTS: dict[type[OSError], str] = {
     PermissionError: "change its permissions, or run as a user who may read it",
@@ -94,8 +89,8 @@ def read_input(job: Job, max_pixels: int) -> bytes:
         if job.source.is_file():
             return read_file(job.source, most_bytes(max_pixels))
         with activity.waiting(), job.source.open("rb", buffering=0) as file:  # a pipe, such as a shell's <(...)
-            return _read_to_the_end(file, most_bytes(max_pixels))
-    except TooLargeError as error:
+            return read_to_the_end(file, most_bytes(max_pixels))
+    except TooManyBytesError as error:
         raise PictureError(str(error), hint=error.hint) from error
     except OSError as error:
         hint = _READ_HINTS.get(type(error))
@@ -104,70 +99,6 @@ def read_input(job: Job, max_pixels: int) -> bytes:
         if isinstance(error, FileNotFoundError) and job.source is not None and job.source.is_symlink():
             hint = f"it is a link to {job.source.readlink()}, which does not exist"
         raise PictureError(f"the file cannot be read: {error.strerror or error}", hint=hint) from error
-
-
-class TooLargeError(OSError):
-    """There is more to read than a picture can need; the message says how much, `hint` what to do."""
-
-    def __init__(self, message: str, hint: str) -> None:
-        super().__init__(message)
-        self.hint = hint
-
-
-def most_bytes(max_pixels: int) -> int:
-    """What a file of a picture of so many pixels can have: no format needs more a pixel.
-
-    One file of many gigabytes, or a pipe that never ends, must not take the memory of all the others.
-    """
-    return max_pixels * _MOST_BYTES_PER_PIXEL + _HEADER
-
-
-def read_file(path: Path, limit: int) -> bytes:
-    """The bytes of a regular file.
-
-    Args:
-        path: A file; whether it is one is found out before it is opened, since opening a pipe may never return.
-        limit: Bytes; a file that has more is not read.
-
-    Raises:
-        TooLargeError: It has more.
-        OSError: It cannot be read, or is a pipe or a device.
-    """
-    status = path.stat()
-    if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):
-        raise OSError("it is a pipe or a device, not a file")
-    if status.st_size > limit:
-        raise TooLargeError(
-            f"the file has {_amount(status.st_size)}, and no more than {_amount(limit)} are read",
-            "if it is what it should be, raise --max-pixels",
-        )
-    with path.open("rb", buffering=0) as file:
-        return _read_to_the_end(file, limit, expected=status.st_size)
-
-
-def _amount(size: int) -> str:
-    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB"
-
-
-def _read_to_the_end(file: Any, limit: int, *, expected: int = 0) -> bytes:
-    """All that a file, a pipe or a device gives, up to a limit; of what begins like no picture, a part of that.
-
-    Raises:
-        TooLargeError: It goes on after that.
-    """
-    found = io.BytesIO()
-    chunk = file.read(max(expected + 1, _CHUNK))
-    while chunk is None or chunk:
-        if chunk is None:  # whoever started us made it non-blocking
-            select.select([file], [], [])
-        else:
-            found.write(chunk)
-        if found.tell() > limit:
-            raise TooLargeError(f"it goes on after {_amount(limit)}", "if it is what it should be, raise --max-pixels")
-        if found.tell() > max(_HEADER, expected) and sniff(bytes(found.getbuffer()[:HEAD])) is None:
-            raise TooLargeError("this is not a picture of a known format, and it has no end", "name a picture")
-        chunk = file.read(_CHUNK)
-    return found.getvalue()
 
 
 def write_output(job: Job, data: bytes) -> bool:
@@ -223,4 +154,4 @@ def _read_stdin(limit: int) -> bytes:
     stdin: Any = sys.stdin  # None where the caller closed it
     if stdin is None:
         raise PictureError("standard input cannot be read: it is closed")
-    return _read_to_the_end(stdin.buffer, limit)
+    return read_to_the_end(stdin.buffer, limit)

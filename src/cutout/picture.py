@@ -25,13 +25,36 @@ if TYPE_CHECKING:
     _Rest = ParamSpec("_Rest")
     _Deep = Callable[[Image.Image], npt.NDArray[np.uint16] | None]
 
-__all__ = ["ONLY_FIRST", "Picture", "orientation_of", "read"]
+__all__ = ["ONLY_FIRST", "Header", "Picture", "orientation_of", "read"]
 
 ONLY_FIRST = "only the first of "
 """How the note begins that a picture has more frames."""
 _ORIENTATION = 0x0112
 _RESOLUTION = 282
 _ICC = 34675
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Header:
+    """What a file says of its picture before it is decoded.
+
+    Attributes:
+        size: Width and height, as they lie in the file; of a file of many pages those of the largest.
+        turned: It must be turned or mirrored to stand upright, which takes a copy.
+        kind: Pillow's name of the format.
+        mode: Pillow's name of how the pixels are held.
+        deep: It has more than 8 bits a channel that can be given.
+        frames: Frames or pages that are wanted of it.
+        progressive: It is decoded in several passes.
+    """
+
+    size: tuple[int, int]
+    turned: bool = False
+    kind: str = "JPEG"
+    mode: str = "RGB"
+    deep: bool = False
+    frames: int = 1
+    progressive: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

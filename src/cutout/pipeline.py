@@ -19,15 +19,15 @@ from cutout.cpus import threads_each
 from cutout.deep import merge, shift
 from cutout.device_options import DeviceOptions
 from cutout.errors import ModelError, PictureError, UsageError, remark
-from cutout.job_io import most_bytes, read_file
 from cutout.models import DEFAULT_MODEL, ModelSpec, custom_spec, find_spec
 from cutout.options import RemoveOptions
 from cutout.pixel_limit import allowing
 from cutout.providers import request_device
+from cutout.reading import most_bytes, read_file, read_regular
 from cutout.rembg_session import PREFIX, open_rembg
 from cutout.sight import Sight
 from cutout.stages import Stages
-from cutout.store import expanded, read_regular, require
+from cutout.store import expanded, require
 from cutout.tensor import input_size
 
 if TYPE_CHECKING:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import os
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cutout.errors import ModelError
+from cutout.reading import read_regular
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,7 +32,6 @@ __all__ = [
     "model_home",
     "offline",
     "prepared_home",
-    "read_regular",
     "require",
     "sha256",
     "verify",
@@ -221,23 +220,6 @@ def sha256(path: Path) -> str:
     """The file's SHA-256 in hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def read_regular(path: Path, most: int = 1_000_000) -> bytes:
-    """The bytes of a small file; a pipe or a device, which might be waited for without end, is refused.
-
-    Raises:
-        OSError: It cannot be read, or is no regular file.
-        ValueError: It has more than `most` bytes.
-    """
-    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
-    with os.fdopen(descriptor, "rb") as file:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise OSError(errno.EINVAL, "it is no regular file", str(path))
-        content = file.read(most + 1)
-    if len(content) > most:
-        raise ValueError(f"it has more than {most} bytes")
-    return content
 
 
 def _quick_state(path: Path, spec: ModelSpec) -> State:

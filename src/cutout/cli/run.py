@@ -13,8 +13,8 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from cutout.choices import Existing, Precision
-from cutout.console import Console, Progress, printable
-from cutout.errors import ExitCode, OutputError, PictureError
+from cutout.console import Console, Progress
+from cutout.errors import ExitCode, OutputError, PictureError, printable
 
 if TYPE_CHECKING:
     from cutout.batch import Encoding

@@ -6,9 +6,8 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from cutout.cli.options import pairs
-from cutout.console import printable
 from cutout.cpus import usable_cpus
-from cutout.errors import UsageError
+from cutout.errors import UsageError, printable
 from cutout.models import DEFAULT_MODEL
 from cutout.options import RemoveOptions
 

@@ -8,7 +8,7 @@ import sys
 import time
 from typing import Any
 
-from cutout.console import printable
+from cutout.errors import printable
 
 __all__ = ["event", "set_up"]
 
