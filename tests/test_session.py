@@ -402,7 +402,7 @@ def test_pipes_are_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(config)
     with pytest.raises(ModelError, match=r"mine\.onnx is no regular file"):
         opened(model)
-    with pytest.raises(ModelError, match=r"mine\.json cannot be read: .*no regular file"):
+    with pytest.raises(ModelError, match=r"mine\.json cannot be read: it is a pipe or a device"):
         opened(network(tmp_path / "good.onnx"), model_config=config)
 
 

@@ -206,7 +206,7 @@ class TestInput:
             (("a.png", "-b", "pipe.png"), "background 'pipe.png' is neither a colour nor a picture file"),
             (("a.png", "--model-config", "pipe.png"), "pipe.png cannot be read: it is a pipe or a device"),
             (("a.png", "-o", "pipe.png"), "pipe.png cannot be written: it is a device or a pipe"),
-            (("a.png", "-m", "./pipe.onnx"), "the model file pipe.onnx does not exist"),
+            (("a.png", "-m", "./pipe.onnx"), "the model file pipe.onnx is no regular file"),
         ],
     )
     def test_a_pipe_where_a_file_belongs_is_refused(self, cutout: Cutout, args: tuple[str, ...], words: str) -> None:

@@ -182,9 +182,13 @@ def header(data: bytes, *, max_pixels: int = DEFAULT_MAX_PIXELS, max_frames: int
             kind=image.format or "",
             mode="RGBA" if image.mode == "RGB" and image.has_transparency_data else image.mode,
             deep=sixteen.is_deep(image) or sixteen.has_key(image),
-            frames=len(frames.numbers),
+            frames=min(len(frames.numbers), max(1, len(data) // _SMALLEST_FRAME)),
             progressive="progressive" in image.info,
         )
+
+
+_SMALLEST_FRAME = 20
+"""Bytes that no frame of any format goes below."""
 
 
 @contextlib.contextmanager
