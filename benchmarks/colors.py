@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter, ImageOps
 
-from cutout.foreground import clean
+from cutout.imaging.decontaminate import clean
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -155,10 +155,10 @@ def spent(call: Callable[[], object], times: int = 7) -> float:
 
 def speed() -> None:
     """What it costs at 12 megapixels with the embedded model's own masks, against the whole way of a picture."""
-    from cutout import codec
-    from cutout.choices import OutputFormat
+    from cutout.enums import OutputFormat
+    from cutout.formats import decode
     from cutout.options import RemoveOptions
-    from cutout.pipeline import Remover
+    from cutout.pipeline.remover import Remover
 
     remover = Remover(device="cpu")
     print("\n| 12-MP picture | processor ms, whole | of this `clean` | share | PNG bytes, clean / keep |")
@@ -167,12 +167,12 @@ def speed() -> None:
         with Image.open(path) as small:
             scale = (12e6 / (small.width * small.height)) ** 0.5
             size = round(small.width * scale), round(small.height * scale)
-            picture = codec.from_image(small.resize(size, Image.Resampling.LANCZOS))
-        jpeg = codec.encode(picture.rgb, None, OutputFormat.JPEG, picture.metadata)
+            picture = decode.from_image(small.resize(size, Image.Resampling.LANCZOS))
+        jpeg = decode.encode(picture.rgb, None, OutputFormat.JPEG, picture.metadata)
 
         def way(colors: str, data: bytes = jpeg) -> int:
-            made = remover.cut(codec.decode(data), RemoveOptions.from_mapping({"edge_colors": colors}), consume=True)
-            return len(codec.encode(made.rgb, made.alpha, OutputFormat.PNG, made.metadata))
+            made = remover.cut(decode.decode(data), RemoveOptions.from_mapping({"edge_colors": colors}), consume=True)
+            return len(decode.encode(made.rgb, made.alpha, OutputFormat.PNG, made.metadata))
 
         alpha = remover.cut(picture, RemoveOptions(mask=True)).alpha
         assert alpha is not None

@@ -27,16 +27,16 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from cutout.bench import synthetic_picture
-from cutout.choices import Fit
-from cutout.gpu_memory import cards
-from cutout.graph_batch import free_batch
-from cutout.graph_half import to_half
-from cutout.models import MODELS
-from cutout.providers import Device, DeviceRequest, parse_device, provider_entry
-from cutout.runtime import prepare
-from cutout.store import require
-from cutout.tensor import input_size, to_input, to_mask
+from cutout.engines.devices.gpu import cards
+from cutout.engines.devices.providers import Device, DeviceRequest, parse_device, provider_entry
+from cutout.engines.graphs.batch import free_batch
+from cutout.engines.graphs.half import to_half
+from cutout.engines.runtime import prepare
+from cutout.enums import Fit
+from cutout.evaluate.benchmark import synthetic_picture
+from cutout.models.files import require
+from cutout.models.registry import MODELS
+from cutout.models.tensors import input_size, to_input, to_mask
 
 ROOT = Path(__file__).parent.parent
 HEAVY = {"Conv", "ConvTranspose", "FusedConv", "MatMul", "Gemm", "Resize", "BatchNormalization", "NhwcFusedConv"}
@@ -249,7 +249,7 @@ def whole_runs(bench: Bench, folder: Path, name: str, count: int) -> None:
 
 def rmbg_shaped() -> bytes:
     """Weights cannot be had here: a graph of its size of input and about its work, of convolutions, made in code."""
-    from cutout.onnx_bytes import field
+    from cutout.engines.graphs.onnx_bytes import field
 
     generator = np.random.default_rng(0)
     nodes, weights, source, channels = b"", b"", b"pixel_values", 3

@@ -23,10 +23,10 @@ import numpy as np
 from PIL import Image, ImageFilter
 from run import CUTOUT, ROOT, Cost, picture_sets, rembg_at, spend
 
-from cutout import matting
-from cutout.codec import decode
+from cutout.formats.decode import decode
+from cutout.imaging import matting
 from cutout.options import RemoveOptions
-from cutout.pipeline import Remover
+from cutout.pipeline.remover import Remover
 
 if TYPE_CHECKING:
     import numpy.typing as npt

@@ -3,7 +3,7 @@
 usage: python benchmarks/memory.py [--megapixels N ...] [--only WORD] [--limit GB]
 
 Each case runs in a process of its own: a small picture first, so that libraries and the model are loaded, then the
-large one. Shown is by how much the largest resident size grew, and what `cutout.estimate` says beforehand, whose
+large one. Shown is by how much the largest resident size grew, and what `cutout.pipeline.estimate` says beforehand, whose
 constants were fitted to this table. Linux only. No process takes more than the limit.
 """
 
@@ -20,16 +20,16 @@ from typing import Any
 
 from PIL import Image
 
-from cutout import codec
-from cutout.batch import Encoding, transform
-from cutout.choices import BitDepth, OutputFormat
-from cutout.deep import encode_png16, widen
-from cutout.encoder import register_heif
-from cutout.estimate import need_of
+from cutout.enums import BitDepth, OutputFormat
+from cutout.formats import decode
+from cutout.formats.encode import register_heif
+from cutout.formats.sixteen_bit import encode_png16, widen
+from cutout.jobs.worker import Encoding, transform
 from cutout.memory import keep_small
 from cutout.options import RemoveOptions
-from cutout.pipeline import Remover
-from cutout.stages import Stages
+from cutout.pipeline.estimate import need_of
+from cutout.pipeline.remover import Remover
+from cutout.timing import Stages
 
 ROOT = Path(__file__).parent.parent
 SMALL = (600, 400)
@@ -127,7 +127,7 @@ def measure(name: str, path: Path) -> dict[str, int]:
     remover = Remover(device="cpu", memory_limit="1TB")
     transform(path.with_suffix(".small").read_bytes(), written, remover, options, encoding, Stages())
     before, data = highest(), path.read_bytes()
-    header = codec.header(data)
+    header = decode.header(data)
     transform(data, written, remover, options, encoding, Stages())
     grown = highest() - before
     if not written.has_alpha and options.background is None:

@@ -24,9 +24,9 @@ import numpy.typing as npt
 from PIL import Image
 from scipy import ndimage
 
-from cutout.codec import decode
+from cutout.formats.decode import decode
 from cutout.options import RemoveOptions
-from cutout.pipeline import Remover
+from cutout.pipeline.remover import Remover
 
 Plane = npt.NDArray[np.floating]
 METRICS = ("MAE", "IoU", "GRAD", "BMAE")

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parent.parent
 CUTOUT = Path(sys.executable).with_name("cutout")
-MODEL = ROOT / "src" / "cutout" / "weights" / "u2netp.onnx"
+MODEL = ROOT / "src" / "cutout" / "models" / "weights" / "u2netp.onnx"
 
 
 @dataclass(frozen=True)
@@ -155,12 +155,12 @@ def bare(threads: int, side_by_side: int, runs: int) -> float:
 
 def steady(folder: Path, workers: int, rounds: int) -> float:
     """Pictures per second of the whole pipeline, model open and caches warm."""
-    from cutout.batch import Encoding, process_all
-    from cutout.choices import Existing
-    from cutout.files import plan
+    from cutout.enums import Existing
+    from cutout.jobs.plan import plan
+    from cutout.jobs.worker import Encoding, process_all
     from cutout.memory import keep_for_the_next, keep_small
     from cutout.options import RemoveOptions
-    from cutout.pipeline import Remover
+    from cutout.pipeline.remover import Remover
 
     keep_small()  # as the command does
     keep_for_the_next()

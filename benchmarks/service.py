@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parent.parent
 CUTOUT = Path(sys.executable).with_name("cutout")
-MODEL = ROOT / "src" / "cutout" / "weights" / "u2netp.onnx"
+MODEL = ROOT / "src" / "cutout" / "models" / "weights" / "u2netp.onnx"
 PATHS = {"cutout": "/remove-background", "rembg": "/api/remove"}
 _EDGE = "cutout-benchmark-boundary"
 

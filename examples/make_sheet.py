@@ -11,7 +11,7 @@ from pathlib import Path
 from PIL import Image
 
 from cutout import Remover, remove
-from cutout.sheet import View, shown
+from cutout.evaluate.contact_sheet import View, shown
 
 ROOT = Path(__file__).parent.parent
 WIDTH = 300

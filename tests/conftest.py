@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from cutout.pipeline import Remover
+from cutout.pipeline.remover import Remover
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES = ROOT / "examples"

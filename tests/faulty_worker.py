@@ -9,11 +9,11 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cutout.service.cluster import work
+from cutout.service.store.redis import work
 
 if TYPE_CHECKING:
-    from cutout.service.cluster import RedisJobs
-    from cutout.service.tasks import Work
+    from cutout.service.store.base import Work
+    from cutout.service.store.redis import RedisJobs
 
 
 def main(broker: str, redelivery: str, begun: str) -> None:

@@ -17,8 +17,8 @@ import uvicorn
 from small import brightness_model
 
 from cutout.service.app import create_app
-from cutout.service.engine import Done, Engine, Wish
-from cutout.service.run import configure
+from cutout.service.http.server import configure
+from cutout.service.models import Done, Engine, Wish
 from cutout.service.settings import Settings
 
 if TYPE_CHECKING:

@@ -6,10 +6,10 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
-from cutout.service.problems import Problem
+from cutout.service.http.problems import Problem
 
 if TYPE_CHECKING:
-    from cutout.service.tasks import Jobs
+    from cutout.service.store.base import Jobs
 
 
 def at_once(store: Jobs) -> list[bool]:

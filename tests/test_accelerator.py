@@ -15,22 +15,22 @@ import pytest
 from onnx import TensorProto, helper
 from small import brightness_model, half
 
-from cutout.accelerator import BatchedSession
-from cutout.choices import Fit
-from cutout.codec import Picture, decode
 from cutout.device_options import DeviceOptions, parse_batch
-from cutout.device_run import BoundRun
+from cutout.engines.batching import BatchedSession
+from cutout.engines.device_run import BoundRun
+from cutout.engines.devices.gpu import Card
+from cutout.engines.graphs.batch import free_batch
+from cutout.engines.graphs.cpu import UnknownGraphError
+from cutout.engines.graphs.half import to_half
+from cutout.enums import Fit
 from cutout.errors import CutoutError, DeviceError, UsageError
-from cutout.gpu_memory import Card
-from cutout.graph import UnknownGraphError
-from cutout.graph_batch import free_batch
-from cutout.graph_half import to_half
-from cutout.models import MODELS
+from cutout.formats.decode import Picture, decode
+from cutout.models.files import require
+from cutout.models.registry import MODELS
+from cutout.models.tensors import to_input, to_mask
 from cutout.options import RemoveOptions
-from cutout.pipeline import Remover
-from cutout.stages import Stages
-from cutout.store import require
-from cutout.tensor import to_input, to_mask
+from cutout.pipeline.remover import Remover
+from cutout.timing import Stages
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -154,11 +154,11 @@ def test_half_precision_that_cannot_be_had_is_said_with_its_reason(
     def fails(*_: object) -> bytes:
         raise ValueError("no such cast")
 
-    monkeypatch.setattr("cutout.accelerator.to_half", fails)
+    monkeypatch.setattr("cutout.engines.batching.to_half", fails)
     (line,) = opened(batch=2)
     assert line == "--half was left out on cuda, which computes in full precision: no such cast"
-    monkeypatch.setattr("cutout.accelerator.to_half", lambda model, _: model)
-    monkeypatch.setattr("cutout.accelerator._HALF_SHARE", -1.0)
+    monkeypatch.setattr("cutout.engines.batching.to_half", lambda model, _: model)
+    monkeypatch.setattr("cutout.engines.batching._HALF_SHARE", -1.0)
     (line,) = opened(batch=2)
     assert line.endswith("its masks differ too much from those in full precision")
 
@@ -308,11 +308,11 @@ def card(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Card13]:
 
         monkeypatch.setitem(sys.modules, "onnxruntime", runtime)
         monkeypatch.setattr(metadata, "version", version)
-        monkeypatch.setattr("cutout.device_run.BoundRun.__init__", plain)
-        monkeypatch.setattr("cutout.accelerator.cards", lambda: list(smi))
-        monkeypatch.setattr("cutout.gpu_memory.cards", lambda: list(smi))
-        monkeypatch.setattr("cutout.accelerator.wait_for_memory", lambda index, *_: smi[index] if smi else None)
-        monkeypatch.setattr("cutout.accelerator.shutil.which", lambda _name: "nvidia-smi" if smi else None)
+        monkeypatch.setattr("cutout.engines.device_run.BoundRun.__init__", plain)
+        monkeypatch.setattr("cutout.engines.batching.cards", lambda: list(smi))
+        monkeypatch.setattr("cutout.engines.devices.gpu.cards", lambda: list(smi))
+        monkeypatch.setattr("cutout.engines.batching.wait_for_memory", lambda index, *_: smi[index] if smi else None)
+        monkeypatch.setattr("cutout.engines.batching.shutil.which", lambda _name: "nvidia-smi" if smi else None)
         return runtime
 
     return make

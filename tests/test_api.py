@@ -16,8 +16,8 @@ from small import brightness_model
 
 import cutout
 from cutout import CutoutError, CutoutWarning, ModelError, PictureError, RemoveOptions, Remover, UsageError, remove
-from cutout.codec import from_image
 from cutout.device_options import DeviceOptions
+from cutout.formats.decode import from_image
 
 if TYPE_CHECKING:
     from conftest import Cutout

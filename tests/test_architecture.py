@@ -262,9 +262,9 @@ def test_imports_point_downward_only(module: str) -> None:
 
 
 def test_the_walk_sees_imports_inside_functions_and_for_type_checking() -> None:
-    assert "cutout.report.Report" in imported("cli.run"), "under TYPE_CHECKING"
-    assert "cutout.pipeline.Remover" in imported("cli.run"), "inside a function"
-    assert ours("cutout.codec.decode") == "codec"
+    assert "cutout.jobs.report.Report" in imported("cli.run"), "under TYPE_CHECKING"
+    assert "cutout.pipeline.remover.Remover" in imported("cli.run"), "inside a function"
+    assert ours("cutout.formats.decode.decode") == "codec"
     assert ours("cutout.cli.options.option") == "cli.options"
     assert ours("cutout.remove") == ""
 

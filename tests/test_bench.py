@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 from PIL import Image
 
-from cutout.bench import jobs_to_try, synthetic_picture
-from cutout.stages import STAGES
+from cutout.evaluate.benchmark import jobs_to_try, synthetic_picture
+from cutout.timing import STAGES
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -22,17 +22,18 @@ from served import quick, served, until
 from small import brightness_model, half
 
 import cutout as package
-from cutout import batch, codec
-from cutout.budget import Budget, MemoryBusyError, OverBudgetError, budget_of, parse_bytes, usable_memory
-from cutout.choices import OutputFormat, Strip
+from cutout.enums import OutputFormat, Strip
 from cutout.errors import OutputError, UsageError
-from cutout.estimate import need_of
-from cutout.files import plan
-from cutout.limits import FORMATS, check_side
+from cutout.formats import decode
+from cutout.formats.limits import FORMATS, check_side
+from cutout.formats.picture import Header
+from cutout.jobs import worker
+from cutout.jobs.plan import plan
+from cutout.jobs.report import Status
 from cutout.options import RemoveOptions
-from cutout.picture import Header
-from cutout.pipeline import Remover
-from cutout.report import Status
+from cutout.pipeline.budget import Budget, MemoryBusyError, OverBudgetError, budget_of, parse_bytes, usable_memory
+from cutout.pipeline.estimate import need_of
+from cutout.pipeline.remover import Remover
 
 if TYPE_CHECKING:
     from conftest import Cutout
@@ -199,10 +200,10 @@ class Counted(Budget):
 
 def outcomes(folder: Path, opened: Remover, **encoding: Any) -> dict[str, Any]:
     todo = plan([str(folder)], str(folder.parent / f"out {time.monotonic_ns()}"))
-    told = batch.Encoding(**encoding)
+    told = worker.Encoding(**encoding)
     return {
         outcome.job.source_name.rpartition("/")[2]: outcome
-        for outcome in batch.process_all(todo.jobs, opened, opened.options, told, workers=4)
+        for outcome in worker.process_all(todo.jobs, opened, opened.options, told, workers=4)
     }
 
 
@@ -210,7 +211,7 @@ def test_large_pictures_run_alone_and_results_are_the_same(tmp_path: Path) -> No
     for number in range(6):
         half(tmp_path / f"in/{number}.png", (600, 400 + number))
     data = (tmp_path / "in/5.png").read_bytes()
-    need = need_of(codec.header(data), RemoveOptions(), OutputFormat.PNG, data=len(data)).memory
+    need = need_of(decode.header(data), RemoveOptions(), OutputFormat.PNG, data=len(data)).memory
     tight, wide = Counted(need * 3 // 2), Counted(need * 100)
     results = []
     for budget in (tight, wide):
@@ -273,8 +274,8 @@ def test_pages_count_by_the_largest(tmp_path: Path) -> None:
     pages = [Image.new("L", size) for size in ((20, 30), (300, 200), (10, 10))]
     pages[0].save(tmp_path / "pages.tif", save_all=True, append_images=pages[1:])
     data = (tmp_path / "pages.tif").read_bytes()
-    assert codec.header(data).size == (20, 30)
-    assert codec.header(data, max_frames=2).size == (300, 200)
+    assert decode.header(data).size == (20, 30)
+    assert decode.header(data, max_frames=2).size == (300, 200)
 
 
 def test_the_frames_of_an_animation_count(tmp_path: Path) -> None:
@@ -282,18 +283,18 @@ def test_the_frames_of_an_animation_count(tmp_path: Path) -> None:
     frames = [Image.new("RGB", (200, 100), (number, 0, 0)) for number in range(0, 100, 5)]
     frames[0].save(tmp_path / "a.png", save_all=True, append_images=frames[1:])
     data = (tmp_path / "a.png").read_bytes()
-    assert codec.header(data).frames == 1
-    moving = codec.header(data, max_frames=1000)
+    assert decode.header(data).frames == 1
+    moving = decode.header(data, max_frames=1000)
     assert moving.frames == 20
-    needs = [need_of(header, RemoveOptions(), OutputFormat.PNG).memory for header in (codec.header(data), moving)]
+    needs = [need_of(header, RemoveOptions(), OutputFormat.PNG).memory for header in (decode.header(data), moving)]
     assert needs[1] > needs[0] + 20 * 200 * 100 // 4
     assert need_of(moving, RemoveOptions(), OutputFormat.JPEG) == need_of(
-        codec.header(data), RemoveOptions(), OutputFormat.JPEG
+        decode.header(data), RemoveOptions(), OutputFormat.JPEG
     )
     place = data.index(b"acTL")
     lie = b"acTL" + struct.pack(">II", 2**31 - 1, 0)
     lying = data[:place] + lie + struct.pack(">I", zlib.crc32(lie)) + data[place + 16 :]
-    assert codec.header(lying, max_frames=10**9).frames < len(lying)
+    assert decode.header(lying, max_frames=10**9).frames < len(lying)
 
 
 def test_a_header_is_read_without_decoding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -306,7 +307,7 @@ def test_a_header_is_read_without_decoding(tmp_path: Path, monkeypatch: pytest.M
 
     monkeypatch.setattr("PIL.ImageFile.ImageFile.load", loaded)
     for suffix, kind in kinds.items():
-        found = codec.header((tmp_path / f"a.{suffix}").read_bytes())
+        found = decode.header((tmp_path / f"a.{suffix}").read_bytes())
         assert (found.size, found.kind) == ((40, 30), kind)
 
 
@@ -340,7 +341,7 @@ def test_a_long_picture_is_refused_before_the_model_runs(
     monkeypatch.setattr(opened, "cut", ran)
     half(tmp_path / "in/long.png", (side + 1, 8))
     todo = plan([str(tmp_path / "in/long.png")], str(tmp_path / f"long.{output_format}"))
-    outcome = batch.process(todo.jobs[0], opened, opened.options, batch.Encoding())
+    outcome = worker.process(todo.jobs[0], opened, opened.options, worker.Encoding())
     assert isinstance(outcome.error, OutputError)
     assert f"holds at most {side} pixels a side" in outcome.error.message
     assert not (tmp_path / f"long.{output_format}").exists()
@@ -350,7 +351,7 @@ def test_a_crop_that_stays_too_long_is_refused_before_it_is_encoded(tmp_path: Pa
     opened = remover(tmp_path)
     Image.new("RGB", (33_000, 8), "white").save(tmp_path / "long.png")
     todo = plan([str(tmp_path / "long.png")], str(tmp_path / "long.avif"))
-    outcome = batch.process(todo.jobs[0], opened, RemoveOptions(crop=True), batch.Encoding(strip=Strip.ALL))
+    outcome = worker.process(todo.jobs[0], opened, RemoveOptions(crop=True), worker.Encoding(strip=Strip.ALL))
     assert outcome.error is not None
     assert "AVIF holds at most 32768 pixels a side" in outcome.error.message
 

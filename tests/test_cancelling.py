@@ -12,22 +12,23 @@ from PIL import Image
 from served import quick, served, until
 from small import ORANGE, brightness_model
 
-from cutout import cleanup, closedform, codec, foreground, framing
-from cutout.batch import Encoding, transform
 from cutout.cancellation import Cancellation
-from cutout.choices import OutputFormat
-from cutout.codec import Picture
+from cutout.enums import OutputFormat
 from cutout.errors import CancelledError
+from cutout.formats import decode
+from cutout.formats.decode import Picture
+from cutout.imaging import cleanup, closed_form, decontaminate, layout
+from cutout.jobs.worker import Encoding, transform
 from cutout.options import RemoveOptions
-from cutout.pipeline import Remover
-from cutout.service.jobs import SqliteJobs
-from cutout.stages import Stages
+from cutout.pipeline.remover import Remover
+from cutout.service.store.sqlite import SqliteJobs
+from cutout.timing import Stages
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from cutout.service.engine import Engine
+    from cutout.service.models import Engine
 
 PATH = "/remove-background"
 MANY = {"tiles": "8"}
@@ -116,7 +117,7 @@ def test_no_look_follows_the_one_during_which_it_was_cancelled(
 
 @pytest.mark.parametrize(
     ("module", "step"),
-    [(cleanup, "clean"), (foreground, "clean"), (framing, "finish")],
+    [(cleanup, "clean"), (decontaminate, "clean"), (layout, "finish")],
     ids=["clean-up", "colours", "framing"],
 )
 def test_what_was_cancelled_is_not_encoded(
@@ -134,7 +135,7 @@ def test_what_was_cancelled_is_not_encoded(
 
     original = getattr(module, step)
     monkeypatch.setattr(module, step, cancelling)
-    monkeypatch.setattr("cutout.codec.encode", no_more)
+    monkeypatch.setattr("cutout.formats.decode.encode", no_more)
     with pytest.raises(CancelledError):
         transform(
             stripes(),
@@ -150,8 +151,8 @@ def test_what_was_cancelled_is_not_encoded(
     ("module", "step", "options"),
     [
         (cleanup, "keep_largest", RemoveOptions(largest=True, feather=3)),
-        (closedform.Band, "solve", RemoveOptions(matting=True)),
-        (closedform.Band, "models", RemoveOptions(matting=True)),
+        (closed_form.Band, "solve", RemoveOptions(matting=True)),
+        (closed_form.Band, "models", RemoveOptions(matting=True)),
     ],
     ids=["clean-up", "matting", "matting of a large picture"],
 )
@@ -182,7 +183,7 @@ def test_what_is_wanted_is_as_it_was(model: Path) -> None:
         for stages in (Stages(), Stages(Cancellation(600).check))
     ]
     assert made[0] == made[1]
-    assert codec.decode(made[0]).rgb.size == (512, 512)
+    assert decode.decode(made[0]).rgb.size == (512, 512)
 
 
 # --- the service ---

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageChops, ImageDraw, ImageFilter
 
-from cutout import cleanup
+from cutout.imaging import cleanup
+from cutout.imaging.components import find_regions
 from cutout.options import RemoveOptions
-from cutout.regions import find_regions
 
 if TYPE_CHECKING:
     import numpy.typing as npt

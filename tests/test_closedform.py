@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from cutout.closedform import Band
+from cutout.imaging.closed_form import Band
 
 if TYPE_CHECKING:
     import numpy.typing as npt

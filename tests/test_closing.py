@@ -16,14 +16,14 @@ from PIL import Image
 from served import quick, served
 from small import brightness_model, half
 
-from cutout import pipeline
-from cutout.accelerator import open_model
 from cutout.cli import main
-from cutout.codec import Picture
 from cutout.device_options import DeviceOptions
+from cutout.engines.batching import open_model
 from cutout.errors import ClosedError, CutoutError
-from cutout.pipeline import Remover
-from cutout.service.run import _Server, serve
+from cutout.formats.decode import Picture
+from cutout.pipeline import remover as pipeline
+from cutout.pipeline.remover import Remover
+from cutout.service.http.server import _Server, serve
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 from PIL import ExifTags, Image, ImageCms, ImageFile
 from PIL import __version__ as pillow_version
 
-from cutout import codec
-from cutout.codec import Picture, decode, from_array, from_image
 from cutout.errors import PictureError
+from cutout.formats import decode as codec
+from cutout.formats.decode import Picture, decode, from_array, from_image
 
 if TYPE_CHECKING:
     from pathlib import Path

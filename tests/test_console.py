@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from cutout.choices import OutputFormat
-from cutout.console import Console, Progress
+from cutout.cli.console import Console, Progress
+from cutout.enums import OutputFormat
 from cutout.errors import PictureError, printable
-from cutout.files import Job
-from cutout.report import Outcome, Status
+from cutout.jobs.plan import Job
+from cutout.jobs.report import Outcome, Status
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -16,15 +16,15 @@ import pytest
 from PIL import Image
 from small import brightness_model
 
-from cutout.batch import Encoding, process
-from cutout.choices import BitDepth, EdgeColors, OutputFormat
-from cutout.codec import decode, encode
-from cutout.deep import merge, resize, turn
+from cutout.enums import BitDepth, EdgeColors, OutputFormat
 from cutout.errors import OutputError
-from cutout.files import Job
+from cutout.formats.decode import decode, encode
+from cutout.formats.picture import Picture, read
+from cutout.formats.sixteen_bit import merge, resize, turn
+from cutout.jobs.plan import Job
+from cutout.jobs.worker import Encoding, process
 from cutout.options import RemoveOptions
-from cutout.picture import Picture, read
-from cutout.pipeline import Remover
+from cutout.pipeline.remover import Remover
 
 if TYPE_CHECKING:
     import numpy.typing as npt

@@ -10,7 +10,7 @@ import pytest
 from small import brightness_model, half
 
 from cutout.atomic import write_atomic
-from cutout.files import plan
+from cutout.jobs.plan import plan
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

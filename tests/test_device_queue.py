@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cutout.device_queue import DeviceQueue
-from cutout.device_run import StaticRun, agrees, fastest_size, probe
+from cutout.engines.device_queue import DeviceQueue
+from cutout.engines.device_run import StaticRun, agrees, fastest_size, probe
 from cutout.errors import ClosedError
 
 # What real runtimes say when a device has no memory left.

@@ -14,11 +14,11 @@ import pytest
 from small import brightness_model
 
 from cutout.cli import main
-from cutout.diagnosis import FAULTS, Place, is_out_of_memory, recognise
+from cutout.engines.devices.environment import look
+from cutout.engines.devices.providers import PROVIDERS
+from cutout.engines.known_errors.recognise import FAULTS, Place, is_out_of_memory, recognise
 from cutout.errors import DeviceError
-from cutout.pipeline import Remover
-from cutout.providers import PROVIDERS
-from cutout.surroundings import look
+from cutout.pipeline.remover import Remover
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -138,7 +138,7 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., No
 
         monkeypatch.setitem(sys.modules, "onnxruntime", Runtime())
         monkeypatch.setattr(metadata, "version", version)
-        monkeypatch.setattr("cutout.runtime.look", lambda _runtime: place)
+        monkeypatch.setattr("cutout.engines.runtime.look", lambda _runtime: place)
 
     return make
 

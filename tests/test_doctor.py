@@ -12,12 +12,12 @@ import onnx
 import onnxruntime
 import pytest
 
-from cutout.doctor import examine
-from cutout.models import MODELS
-from cutout.png import _library
-from cutout.providers import CPU, PROVIDERS
-from cutout.runtime_log import what_it_says
-from cutout.tiny_model import SHAPE, expected, tiny_model
+from cutout.cli.examine import examine
+from cutout.engines.devices.providers import CPU, PROVIDERS
+from cutout.engines.devices.runtime_log import what_it_says
+from cutout.engines.graphs.tiny import SHAPE, expected, tiny_model
+from cutout.formats.png import _library
+from cutout.models.registry import MODELS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -148,7 +148,7 @@ def test_a_device_is_judged_by_what_it_does_not_by_what_is_listed(monkeypatch: p
 def test_a_broken_embedded_model_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     broken = tmp_path / "u2netp.onnx"
     broken.write_bytes(b"half a model")
-    monkeypatch.setattr("cutout.store.candidates", lambda _spec: iter([broken]))
+    monkeypatch.setattr("cutout.models.files.candidates", lambda _spec: iter([broken]))
     found = examine()
     assert not found.healthy
     (advice,) = found.advice
@@ -157,7 +157,7 @@ def test_a_broken_embedded_model_is_told(monkeypatch: pytest.MonkeyPatch, tmp_pa
 
 
 def test_a_device_that_computes_nonsense_does_not_work(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cutout.proof.expected", lambda _channels: 0.75)
+    monkeypatch.setattr("cutout.engines.devices.selftest.expected", lambda _channels: 0.75)
     (cpu,) = [check for check in examine().checks if check.device == "cpu"]
     assert (cpu.works, cpu.reason) == (False, "it computes a wrong result")
 

@@ -20,10 +20,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 
-from cutout import download, store
-from cutout.download import pull
 from cutout.errors import ExitCode, ModelError
-from cutout.models import MODELS, ModelSpec
+from cutout.models import download
+from cutout.models import files as store
+from cutout.models.download import pull
+from cutout.models.registry import MODELS, ModelSpec
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -689,7 +690,7 @@ class Child(NamedTuple):
 _CHILD = """
 import json, sys
 from dataclasses import replace
-from cutout import models
+from cutout.models import registry as models
 models.MODELS["tiny"] = replace(models.MODELS["silueta"], **json.loads(sys.argv.pop(1)))
 from cutout.cli import main
 main()

@@ -31,21 +31,21 @@ import pytest
 from PIL import Image
 from small import brightness_model, half
 
-from cutout.batch import Encoding, process, run
-from cutout.choices import Existing, OutputFormat
+from cutout.cli.console import Console
 from cutout.cli.run import Interrupt
-from cutout.console import Console
+from cutout.enums import Existing, OutputFormat
 from cutout.errors import OutputError
-from cutout.files import Job, plan
+from cutout.jobs.plan import Job, plan
+from cutout.jobs.report import BugError, Outcome, Report, Status
+from cutout.jobs.worker import Encoding, process, run
 from cutout.options import RemoveOptions
-from cutout.report import BugError, Outcome, Report, Status
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from conftest import Cutout
 
-    from cutout.pipeline import Remover
+    from cutout.pipeline.remover import Remover
 
 GOOD, BROKEN, IGNORED = 188, 12, 4
 
@@ -780,7 +780,7 @@ runpy.run_module('cutout', run_name='__main__')
 """
 
     @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-    @pytest.mark.parametrize("module", ["cutout.cli", "typer", "cutout.cli.remove", "cutout.files", "numpy", "PIL"])
+    @pytest.mark.parametrize("module", ["cutout.cli", "typer", "cutout.cli.remove", "cutout.jobs.plan", "numpy", "PIL"])
     def test_while_modules_are_loaded(
         self, tmp_path: Path, model: Path, number: signal.Signals, module: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -16,9 +16,9 @@ from small import limited
 
 from cutout import atomic
 from cutout.atomic import check_writable, is_there, sweep, write_atomic
-from cutout.choices import Existing, OnCollision, OutputFormat
+from cutout.enums import Existing, OnCollision, OutputFormat
 from cutout.errors import OutputError, UsageError
-from cutout.files import Plan, plan
+from cutout.jobs.plan import Plan, plan
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -570,7 +570,7 @@ def locked(here: Path) -> Iterator[Path]:
 PLAN = """
 import sys
 from cutout.errors import UsageError
-from cutout.files import plan
+from cutout.jobs.plan import plan
 try:
     found = plan(sys.argv[1:2], *sys.argv[2:])
     print([job.source_name for job in found.jobs], [job.source_name for job in found.unreadable])

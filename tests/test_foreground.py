@@ -9,10 +9,10 @@ import pytest
 from PIL import Image, ImageChops, ImageFilter
 from small import brightness_model
 
-from cutout.choices import EdgeColors
-from cutout.codec import Picture, decode
+from cutout.enums import EdgeColors
 from cutout.errors import UsageError
-from cutout.foreground import clean
+from cutout.formats.decode import Picture, decode
+from cutout.imaging.decontaminate import clean
 from cutout.options import RemoveOptions
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     from conftest import Cutout
 
-    from cutout.pipeline import Remover
+    from cutout.pipeline.remover import Remover
 
 KEEP = RemoveOptions(edge_colors=EdgeColors.KEEP)
 

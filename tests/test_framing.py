@@ -11,9 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageChops, ImageDraw, ImageFilter
 
-from cutout import backdrop, framing, matte, specs
-from cutout.choices import BackgroundFit
+from cutout import values
+from cutout.enums import BackgroundFit
 from cutout.errors import UsageError
+from cutout.imaging import background as backdrop
+from cutout.imaging import composite, layout
 from cutout.options import RemoveOptions
 
 if TYPE_CHECKING:
@@ -37,7 +39,7 @@ def scene(size: tuple[int, int] = (240, 160), box: tuple[int, int, int, int] = S
 
 
 def finish(rgb: Image.Image, alpha: Image.Image, **wanted: Any) -> tuple[Any, Any]:
-    return framing.finish(rgb, alpha, RemoveOptions(**wanted))
+    return layout.finish(rgb, alpha, RemoveOptions(**wanted))
 
 
 def box_of(alpha: Image.Image | None, level: int = 128) -> tuple[int, int, int, int] | None:
@@ -52,23 +54,23 @@ def test_the_subjects_box_passes_haze_and_specks_by() -> None:
     haze = ImageChops.lighter(alpha, Image.new("L", alpha.size, 9))
     for x, y in ((3, 3), (1590, 500), (20, 990)):
         haze.paste(255, (x, y, x + 8, y + 8))
-    assert framing.subject_box(haze) == (300, 200, 900, 700)
+    assert layout.subject_box(haze) == (300, 200, 900, 700)
 
 
 def test_a_ghost_that_is_nowhere_solid_is_not_the_subject_unless_all_is() -> None:
     _, alpha = scene((1600, 1000), (300, 200, 900, 700))
     alpha.paste(100, (1200, 100, 1300, 900))
-    assert framing.subject_box(alpha) == (300, 200, 900, 700)
+    assert layout.subject_box(alpha) == (300, 200, 900, 700)
     faint = alpha.point([value // 3 for value in range(256)])
-    assert framing.subject_box(faint) == (300, 100, 1300, 900)
+    assert layout.subject_box(faint) == (300, 100, 1300, 900)
     faint.paste(255, (5, 5, 9, 9))
-    assert framing.subject_box(faint) == (300, 100, 1300, 900), "a solid speck is a speck"
+    assert layout.subject_box(faint) == (300, 100, 1300, 900), "a solid speck is a speck"
 
 
 def test_what_is_small_but_no_speck_belongs_to_the_subject() -> None:
     _, alpha = scene((1600, 1000), (300, 200, 900, 700))
     alpha.paste(255, (1500, 900, 1530, 930))
-    assert framing.subject_box(alpha) == (300, 200, 1530, 930)
+    assert layout.subject_box(alpha) == (300, 200, 1530, 930)
 
 
 @settings(max_examples=100, deadline=None)
@@ -77,11 +79,11 @@ def test_the_box_of_one_object_is_exact(edges: list[int], value: int) -> None:
     (left, right), (top, bottom) = sorted(edges[:2]), sorted(edges[2:])
     alpha = Image.new("L", (1500, 1500))
     alpha.paste(value, (left, top, right + 1, bottom + 1))
-    assert framing.subject_box(alpha) == (left, top, right + 1, bottom + 1)
+    assert layout.subject_box(alpha) == (left, top, right + 1, bottom + 1)
 
 
 def test_nothing_has_no_box() -> None:
-    assert framing.subject_box(Image.new("L", (9, 9), 5)) is None
+    assert layout.subject_box(Image.new("L", (9, 9), 5)) is None
 
 
 # --- cropping ---
@@ -251,7 +253,7 @@ def test_over_a_colour_a_transparent_shadow_and_one_painted_in_are_the_same() ->
     for shadow in ("default", "5%,5%,10%,80%,#204060"):
         painted, nothing = finish(rgb, alpha, shadow=shadow, background="#ffeecc")
         assert nothing is None
-        laid = matte.compose(*finish(rgb, alpha, shadow=shadow), (0xFF, 0xEE, 0xCC, 255))
+        laid = composite.compose(*finish(rgb, alpha, shadow=shadow), (0xFF, 0xEE, 0xCC, 255))
         assert np.abs(array(painted).astype(int) - array(laid)).max() <= 2
 
 
@@ -279,7 +281,7 @@ def test_a_crop_and_a_fitted_canvas_leave_room_for_the_shadow(shadow: str) -> No
 def test_a_wide_blur_is_that_of_full_size() -> None:
     _, alpha = scene((500, 400), (150, 150, 300, 260))
     for sigma in (3, 8, 30):
-        found = array(matte.gaussian(alpha, sigma)).astype(int)
+        found = array(composite.gaussian(alpha, sigma)).astype(int)
         assert np.abs(found - array(alpha.filter(ImageFilter.GaussianBlur(sigma)))).max() <= 4
 
 
@@ -330,7 +332,7 @@ def test_each_fit_of_a_background_picture() -> None:
 def test_a_gradient_goes_from_one_colour_to_the_other(
     angle: float, first: tuple[int, int], last: tuple[int, int]
 ) -> None:
-    ends = specs.parse_gradient(f"gradient: rgb(200, 0, 0), #000064, {angle}deg")
+    ends = values.parse_gradient(f"gradient: rgb(200, 0, 0), #000064, {angle}deg")
     assert ends is not None
     found = backdrop.gradient(ends, (100, 40))
     pixels = array(found).astype(int)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from cutout.gpu_memory import Card, cards, parse_cards, visible, wait_for_memory
+from cutout.engines.devices.gpu import Card, cards, parse_cards, visible, wait_for_memory
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -10,9 +10,9 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from cutout.graph import UnknownGraphError, rewrite
+from cutout.engines.graphs.cpu import UnknownGraphError, rewrite
 
-MODEL = Path(__file__).parent.parent / "src" / "cutout" / "weights" / "u2netp.onnx"
+MODEL = Path(__file__).parent.parent / "src" / "cutout" / "models" / "weights" / "u2netp.onnx"
 
 
 def session(model: str | bytes, folded: Path | None = None) -> onnxruntime.InferenceSession:

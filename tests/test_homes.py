@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 from small import half, limited
 
-from cutout import store
+from cutout.models import files
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -125,7 +125,7 @@ def test_whatever_the_system_says_of_a_missing_home_it_is_nowhere(
 
     monkeypatch.delenv("CUTOUT_HOME")
     monkeypatch.setattr(platformdirs, "user_data_path", user_data_path)
-    assert store.data_home() == store.NOWHERE
-    assert not store.is_file(store.model_home() / "u2net.onnx")
+    assert files.data_home() == files.NOWHERE
+    assert not files.is_file(files.model_home() / "u2net.onnx")
     with pytest.raises(OSError, match="Not a directory"):
-        store.model_home().mkdir(parents=True)
+        files.model_home().mkdir(parents=True)

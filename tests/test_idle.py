@@ -13,14 +13,14 @@ from onnx import TensorProto, helper, save
 from PIL import Image
 from small import brightness_model, half
 
-from cutout.batch import Encoding, transform
-from cutout.choices import BitDepth, EdgeColors, Fit, OutputFormat, PngLevel, Strip
 from cutout.cli.idle import IDLE, Asked, idle
 from cutout.device_options import DeviceOptions
+from cutout.enums import BitDepth, EdgeColors, Fit, OutputFormat, PngLevel, Strip
 from cutout.errors import UsageError
+from cutout.jobs.worker import Encoding, transform
 from cutout.options import RemoveOptions
-from cutout.pipeline import Remover
-from cutout.stages import Stages
+from cutout.pipeline.remover import Remover
+from cutout.timing import Stages
 
 if TYPE_CHECKING:
     from conftest import Cutout
@@ -253,7 +253,7 @@ def test_the_command_refuses_or_says_it(
 
 def test_options_of_accelerators_say_that_rembg_has_no_ear_for_them(monkeypatch: pytest.MonkeyPatch) -> None:
     opened: list[str] = []
-    monkeypatch.setattr("cutout.pipeline.open_rembg", lambda name, *_, **__: opened.append(name))
+    monkeypatch.setattr("cutout.pipeline.remover.open_rembg", lambda name, *_, **__: opened.append(name))
     said: list[str] = []
     given = DeviceOptions(batch=8, provider_options={"a": "b"})
     Remover("rembg:u2netp", device_options=given, warn=said.append)

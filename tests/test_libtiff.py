@@ -12,9 +12,9 @@ import pytest
 from PIL import Image
 from small import brightness_model
 
-from cutout import libtiff
-from cutout.codec import decode, film, from_image
 from cutout.errors import PictureError
+from cutout.formats.checks import libtiff
+from cutout.formats.decode import decode, film, from_image
 
 if TYPE_CHECKING:
     from pathlib import Path

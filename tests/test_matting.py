@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFilter
 
-from cutout.codec import Picture
-from cutout.matting import UnsolvableError, refine, trimap
+from cutout.formats.decode import Picture
+from cutout.imaging.matting import UnsolvableError, refine, trimap
 from cutout.options import RemoveOptions
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from cutout.pipeline import Remover
+    from cutout.pipeline.remover import Remover
 
 
 MATTING = RemoveOptions(matting=True)
@@ -236,7 +236,7 @@ def test_an_empty_trimap_falls_back_to_the_plain_mask_with_a_warning(
 
 
 def test_matting_refines_a_real_cut_out(examples: Path, remover: Remover) -> None:
-    from cutout.codec import decode
+    from cutout.formats.decode import decode
 
     picture = decode((examples / "chelsea.jpg").read_bytes(), max_size=160)
     plain, refined = remover.cut(picture), remover.cut(picture, MATTING)

@@ -15,13 +15,14 @@ import pytest
 from PIL import Image, ImageCms, ImageColor
 from small import brightness_model, half
 
-from cutout import colors, exif, xmp
-from cutout.choices import OutputFormat, Strip
-from cutout.codec import Metadata, decode, encode
+from cutout.enums import OutputFormat, Strip
 from cutout.errors import OutputError, PictureError
-from cutout.exif import Entry, Exif
+from cutout.formats import color as colors
+from cutout.formats.decode import Metadata, decode, encode
+from cutout.formats.metadata import exif, xmp
+from cutout.formats.metadata.exif import Entry, Exif
 from cutout.options import RemoveOptions
-from cutout.pipeline import Remover
+from cutout.pipeline.remover import Remover
 
 if TYPE_CHECKING:
     from conftest import Cutout
@@ -129,7 +130,7 @@ def test_a_raw_profile_of_a_png_is_read() -> None:
     lines = "\n".join(block.hex()[start : start + 72] for start in range(0, 2 * len(block), 72))
     image = Image.new("RGB", (4, 4))
     image.info["Raw profile type exif"] = f"\nexif\n{len(block):8}\n{lines}\n"
-    from cutout.codec import from_image
+    from cutout.formats.decode import from_image
 
     kept = from_image(image).metadata.exif
     assert kept is not None

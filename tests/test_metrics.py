@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from masks import CASES, pair
 from scipy import ndimage
 
-from cutout import metrics
-from cutout.metrics import METRICS, mean_scores, score
-from cutout.regions import largest_region
+from cutout.evaluate import metrics
+from cutout.evaluate.metrics import METRICS, mean_scores, score
+from cutout.imaging.components import largest_region
 
 if TYPE_CHECKING:
     import numpy.typing as npt

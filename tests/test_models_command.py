@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from cutout import store
-from cutout.models import MODELS
+from cutout.models import files
+from cutout.models.registry import MODELS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from conftest import Cutout
 
-EMBEDDED = Path(store.__file__).parent / "weights" / "u2netp.onnx"
+EMBEDDED = Path(files.__file__).parent / "weights" / "u2netp.onnx"
 SILUETA = MODELS["silueta"]
 
 

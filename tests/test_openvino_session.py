@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from cutout import codec, openvino_session
-from cutout.choices import Precision
+from cutout.engines import openvino
+from cutout.enums import Precision
 from cutout.errors import ClosedError, DeviceError, ExitCode, UsageError
-from cutout.models import MODELS
+from cutout.formats import decode
+from cutout.models.files import prepared_home, require
+from cutout.models.registry import MODELS
 from cutout.options import RemoveOptions
-from cutout.pipeline import Remover
-from cutout.store import prepared_home, require
+from cutout.pipeline.remover import Remover
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -34,7 +35,7 @@ def _why_not() -> str:
     """Why reduced precision cannot run here; empty where it can."""
     if find_spec("openvino") is None:
         return "openvino is not installed (the reduced extra)"
-    capabilities = openvino_session._runtime().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    capabilities = openvino._runtime().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     return "" if "BF16" in capabilities else "this processor has no bfloat16"
 
 
@@ -50,7 +51,7 @@ def reduced(tmp_path_factory: pytest.TempPathFactory) -> Remover:
 
 
 def mask(remover: Remover, path: Path) -> NDArray[np.float32]:
-    image = remover.cut(codec.decode(path.read_bytes()), RemoveOptions(mask=True)).image
+    image = remover.cut(decode.decode(path.read_bytes()), RemoveOptions(mask=True)).image
     return np.asarray(image, np.float32)
 
 
@@ -69,10 +70,10 @@ def test_the_layers_that_bear_no_bfloat16_are_what_makes_the_difference(
     remover: Remover, examples: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without them the masks are off: the list in the registry is not for show."""
-    monkeypatch.setattr(openvino_session, "_check_precisions", lambda *_: None)
+    monkeypatch.setattr(openvino, "_check_precisions", lambda *_: None)
     spec = replace(MODELS["u2netp"], reduced=replace(_reduced_of("u2netp"), exact=()))
     careless = Remover(device="cpu")
-    careless.session = openvino_session.open_reduced(require(spec), spec, threads=1, jobs=1)
+    careless.session = openvino.open_reduced(require(spec), spec, threads=1, jobs=1)
     picture = examples / "chelsea.jpg"
     assert np.abs(mask(careless, picture) - mask(remover, picture)).mean() > 1
 
@@ -85,7 +86,7 @@ def _reduced_of(name: str) -> Any:
 
 @runs_here
 def test_a_runtime_that_ignores_the_marks_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(openvino_session, "_mark", lambda _layer: None)
+    monkeypatch.setattr(openvino, "_mark", lambda _layer: None)
     with pytest.raises(DeviceError, match="does not mix float32 and bfloat16 as told") as caught:
         Remover(precision="reduced")
     assert "Conv_765" in caught.value.message
@@ -121,7 +122,7 @@ def test_a_picture_has_one_mask_whatever_runs_beside_it(reduced: Remover, exampl
 @runs_here
 def test_a_picture_has_one_mask_whatever_the_number_of_threads(reduced: Remover, examples: Path) -> None:
     several = Remover(precision="reduced")
-    several.session = openvino_session.open_reduced(require(MODELS["u2netp"]), MODELS["u2netp"], threads=3, jobs=1)
+    several.session = openvino.open_reduced(require(MODELS["u2netp"]), MODELS["u2netp"], threads=3, jobs=1)
     picture = examples / "chelsea.jpg"
     assert np.array_equal(mask(several, picture), mask(reduced, picture))
 
@@ -191,7 +192,7 @@ def test_a_processor_without_bfloat16_is_refused(monkeypatch: pytest.MonkeyPatch
 
     runtime = Runtime()
     runtime.Core = Core
-    monkeypatch.setattr(openvino_session, "_runtime", lambda: runtime)
+    monkeypatch.setattr(openvino, "_runtime", lambda: runtime)
     with pytest.raises(DeviceError, match="has no bfloat16"):
         Remover(precision="reduced")
 

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cutout import specs
-from cutout.choices import OUTPUT_SUFFIXES, Fit, OutputFormat
+from cutout import values as specs
+from cutout.enums import OUTPUT_SUFFIXES, Fit, OutputFormat
 from cutout.errors import ExitCode, ModelError, UsageError
-from cutout.models import ALIASES, DEFAULT_MODEL, MODELS, Activation, custom_spec, find_spec
+from cutout.models.registry import ALIASES, DEFAULT_MODEL, MODELS, Activation, custom_spec, find_spec
 from cutout.options import RemoveOptions
-from cutout.specs import parse_color
+from cutout.values import parse_color
 
 # --- RemoveOptions ---
 

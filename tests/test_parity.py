@@ -16,11 +16,11 @@ import pytest
 import rembg
 from PIL import ExifTags, Image
 
-from cutout.codec import decode
-from cutout.models import MODELS
+from cutout.formats.decode import decode
+from cutout.models.files import require
+from cutout.models.registry import MODELS
 from cutout.options import RemoveOptions
-from cutout.pipeline import Remover
-from cutout.store import require
+from cutout.pipeline.remover import Remover
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cutout.choices import EdgeColors
-from cutout.codec import Metadata, Picture, decode
+from cutout.enums import EdgeColors
 from cutout.errors import ExitCode, ModelError, PictureError, UsageError
-from cutout.models import MODELS
+from cutout.formats.decode import Metadata, Picture, decode
+from cutout.models.registry import MODELS
 from cutout.options import RemoveOptions
-from cutout.pipeline import Remover, forget_backgrounds, resolve_model
-from cutout.stages import STAGES, Stages
+from cutout.pipeline.remover import Remover, forget_backgrounds, resolve_model
+from cutout.timing import STAGES, Stages
 
 if TYPE_CHECKING:
     from pathlib import Path

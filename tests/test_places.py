@@ -11,19 +11,19 @@ import pytest
 from PIL import Image
 from small import brightness_model
 
-from cutout import exif, xmp
-from cutout.batch import Encoding, transform
-from cutout.choices import OutputFormat, Strip
-from cutout.codec import decode
-from cutout.encoder import register_heif
-from cutout.exif import Entry, Exif
-from cutout.metadata import Metadata
+from cutout.enums import OutputFormat, Strip
+from cutout.formats.decode import decode
+from cutout.formats.encode import register_heif
+from cutout.formats.metadata import exif, xmp
+from cutout.formats.metadata.exif import Entry, Exif
+from cutout.formats.metadata.metadata import Metadata
+from cutout.formats.metadata.places import is_place, without_places
+from cutout.formats.picture import ONLY_FIRST
+from cutout.formats.png_chunks import insert
+from cutout.jobs.worker import Encoding, transform
 from cutout.options import RemoveOptions
-from cutout.picture import ONLY_FIRST
-from cutout.pipeline import Remover
-from cutout.places import is_place, without_places
-from cutout.pngchunks import insert
-from cutout.stages import Stages
+from cutout.pipeline.remover import Remover
+from cutout.timing import Stages
 
 PLACE = "Xanadu"
 """Every place of these pictures bears this name; so does their second page."""
@@ -156,7 +156,7 @@ def a_png() -> bytes:
 def a_tiff(pages: int = 1) -> bytes:
     import numpy as np
 
-    from cutout.tiff import Tiff
+    from cutout.formats.tiff import Tiff
 
     made = Tiff()
     pixels, metadata = np.asarray(picture()), Metadata(exif=exif.build(BLOCK), xmp=PACKET)

@@ -15,10 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageCms
 
-from cutout import png
-from cutout.choices import OutputFormat, PngLevel
-from cutout.codec import Metadata, encode
-from cutout.png import encode_png
+from cutout.enums import OutputFormat, PngLevel
+from cutout.formats import png
+from cutout.formats.decode import Metadata, encode
+from cutout.formats.png import encode_png
 
 if TYPE_CHECKING:
     from pathlib import Path

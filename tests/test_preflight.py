@@ -22,23 +22,25 @@ from served import quick as service
 from served import served
 from small import ORANGE, brightness_model, half
 
-from cutout import codec, exif, preflight, structure, xmp
-from cutout import picture as picture_module
-from cutout.batch import Encoding, transform
-from cutout.choices import OutputFormat
-from cutout.codec import TooLargeError, decode, film
-from cutout.deep import encode_png16
+from cutout.enums import OutputFormat
 from cutout.errors import PictureError
+from cutout.formats import decode as codec
+from cutout.formats import picture as picture_module
+from cutout.formats.checks import preflight, structure
+from cutout.formats.checks.pixel_limit import allowing
+from cutout.formats.decode import TooLargeError, decode, film
+from cutout.formats.metadata import exif, xmp
+from cutout.formats.png_chunks import Animation
+from cutout.formats.sixteen_bit import encode_png16
+from cutout.jobs.worker import Encoding, transform
 from cutout.options import RemoveOptions
-from cutout.pipeline import Remover
-from cutout.pixel_limit import allowing
-from cutout.pngchunks import Animation
-from cutout.stages import Stages
+from cutout.pipeline.remover import Remover
+from cutout.timing import Stages
 
 if TYPE_CHECKING:
     from conftest import Cutout
 
-    from cutout.picture import Picture
+    from cutout.formats.picture import Picture
 
 GIGABYTE = 1 << 30
 
@@ -59,7 +61,7 @@ def poor(data: bytes, tmp_path: Path, call: str = "decode(data)") -> list[Any]:
     (tmp_path / "data").write_bytes(data)
     code = (
         "import json, resource, sys, pathlib\n"
-        "from cutout.codec import decode, film\n"
+        "from cutout.formats.decode import decode, film\n"
         "data = pathlib.Path(sys.argv[1]).read_bytes()\n"
         f"resource.setrlimit(resource.RLIMIT_CPU, (60, 60))\n"
         f"resource.setrlimit(resource.RLIMIT_AS, ({GIGABYTE}, {GIGABYTE}))\n"

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from cutout import prepared
-from cutout.models import MODELS
-from cutout.store import prepared_home
+from cutout.engines import prepared
+from cutout.models.files import prepared_home
+from cutout.models.registry import MODELS
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from cutout.errors import DeviceError, ExitCode, UsageError
-from cutout.providers import (
+from cutout.engines.devices.providers import (
     CPU,
     PROVIDERS,
     Device,
@@ -21,6 +20,7 @@ from cutout.providers import (
     why_not,
     with_options,
 )
+from cutout.errors import DeviceError, ExitCode, UsageError
 
 if TYPE_CHECKING:
     from pathlib import Path

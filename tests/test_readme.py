@@ -77,7 +77,7 @@ def test_the_exit_codes_in_the_readme_are_the_real_ones() -> None:
 
 
 def test_the_models_in_the_readme_are_those_of_the_registry() -> None:
-    from cutout.models import MODELS
+    from cutout.models.registry import MODELS
 
     section = README.partition("## Models")[2].partition("## Devices")[0]
     rows = [line.split("|")[1] for line in section.splitlines() if line.startswith("| `")]

@@ -10,13 +10,14 @@ import pytest
 from PIL import Image, ImageDraw, ImageFilter
 from small import ORANGE
 
-from cutout import matte, passes, refine
-from cutout.choices import Fit
-from cutout.codec import Picture, decode
+from cutout.enums import Fit
 from cutout.errors import UsageError
-from cutout.models import MODELS
+from cutout.formats.decode import Picture, decode
+from cutout.imaging import composite, guided_filter
+from cutout.models.registry import MODELS
 from cutout.options import RemoveOptions
-from cutout.stages import Stages
+from cutout.pipeline import inference
+from cutout.timing import Stages
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     from conftest import Cutout
 
-    from cutout.pipeline import Remover
+    from cutout.pipeline.remover import Remover
 
 REFINED = RemoveOptions(refine=True, mask=True)
 PLAIN = RemoveOptions(mask=True)
@@ -101,7 +102,7 @@ def test_the_same_picture_gives_the_same_bytes(examples: Path, remover: Remover)
 def test_without_either_option_the_network_looks_once_and_the_mask_is_its_own(examples: Path, remover: Remover) -> None:
     rgb = decode((examples / "coffee.jpg").read_bytes()).rgb
     expected = remover.session.predict(rgb, fit=None, rescale=None, stages=Stages())
-    mask, resolution = passes.predict(remover.session, rgb, RemoveOptions(), Stages())
+    mask, resolution = inference.predict(remover.session, rgb, RemoveOptions(), Stages())
     assert resolution == (320, 320)
     assert mask.tobytes() == expected.tobytes()
 
@@ -124,7 +125,10 @@ def test_the_command_refines(cutout: Cutout, examples: Path, tmp_path: Path) -> 
 def test_a_coarse_mask_moves_onto_the_edge() -> None:
     rgb, truth = disc(640)
     mask = coarse(truth)
-    plain, refined = error(matte.upscale(mask, rgb.size), truth), error(refine.refine(rgb, mask, mask.size), truth)
+    plain, refined = (
+        error(composite.upscale(mask, rgb.size), truth),
+        error(guided_filter.refine(rgb, mask, mask.size), truth),
+    )
     assert refined < 0.45 * plain
 
 
@@ -133,21 +137,22 @@ def test_where_colours_tell_nothing_the_contour_stays() -> None:
     mask = coarse(truth)
     flat = Image.new("RGB", (640, 640), (90, 90, 90))
     plain, refined = (
-        np.asarray(found) > 127 for found in (matte.upscale(mask, flat.size), refine.refine(flat, mask, mask.size))
+        np.asarray(found) > 127
+        for found in (composite.upscale(mask, flat.size), guided_filter.refine(flat, mask, mask.size))
     )
     assert (plain != refined).mean() < 0.005
 
 
 def test_far_from_the_contour_nothing_changes() -> None:
     rgb, truth = disc(640)
-    refined = np.asarray(refine.refine(rgb, coarse(truth), (80, 80)))
+    refined = np.asarray(guided_filter.refine(rgb, coarse(truth), (80, 80)))
     assert (refined[:100] == 0).all()
     assert (refined[260:380, 260:380] == 255).all()
 
 
 @pytest.mark.parametrize("value", [0, 255])
 def test_a_mask_without_a_contour_stays_as_it_is(value: int) -> None:
-    alpha = refine.refine(disc(300)[0], Image.new("L", (80, 80), value), (80, 80))
+    alpha = guided_filter.refine(disc(300)[0], Image.new("L", (80, 80), value), (80, 80))
     assert alpha.getextrema() == (value, value)
 
 
@@ -155,24 +160,24 @@ def test_a_mask_without_a_contour_stays_as_it_is(value: int) -> None:
 def test_any_size_is_refined(size: tuple[int, int]) -> None:
     mask = Image.new("L", (80, 80))
     mask.paste(255, (0, 0, 40, 80))
-    assert refine.refine(Image.new("RGB", size), mask, mask.size).size == size
+    assert guided_filter.refine(Image.new("RGB", size), mask, mask.size).size == size
 
 
 def test_blocks_leave_no_seam(monkeypatch: pytest.MonkeyPatch) -> None:
     rgb, truth = disc(1100)
     mask = coarse(truth)
-    blocks = np.asarray(refine.refine(rgb, mask, mask.size), np.int16)
-    monkeypatch.setattr(refine, "_BLOCK", 4096)
-    whole = np.asarray(refine.refine(rgb, mask, mask.size), np.int16)
+    blocks = np.asarray(guided_filter.refine(rgb, mask, mask.size), np.int16)
+    monkeypatch.setattr(guided_filter, "_BLOCK", 4096)
+    whole = np.asarray(guided_filter.refine(rgb, mask, mask.size), np.int16)
     assert np.abs(blocks - whole).max() <= 1
 
 
 def test_leaving_out_what_lies_far_from_the_contour_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     rgb, truth = disc(800)
     small = Image.fromarray((truth * 255).astype(np.uint8)).resize((80, 80), Image.Resampling.BOX)
-    part = np.asarray(refine.refine(rgb, small, (80, 80)), np.int16)
-    monkeypatch.setattr(refine, "_extent", lambda near, _margin: (0, 0, near.shape[1], near.shape[0]))
-    assert np.abs(part - np.asarray(refine.refine(rgb, small, (80, 80)), np.int16)).max() <= 1
+    part = np.asarray(guided_filter.refine(rgb, small, (80, 80)), np.int16)
+    monkeypatch.setattr(guided_filter, "_extent", lambda near, _margin: (0, 0, near.shape[1], near.shape[0]))
+    assert np.abs(part - np.asarray(guided_filter.refine(rgb, small, (80, 80)), np.int16)).max() <= 1
 
 
 def test_a_large_picture_needs_little_memory_beside_its_own() -> None:
@@ -180,7 +185,7 @@ def test_a_large_picture_needs_little_memory_beside_its_own() -> None:
     mask = Image.new("L", (320, 320))
     mask.paste(255, (80, 80, 240, 240))
     tracemalloc.start()
-    refine.refine(rgb, mask, mask.size)
+    guided_filter.refine(rgb, mask, mask.size)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 100e6, "numpy's share; a dozen float32 planes of the whole picture would be 576 MB"
@@ -188,19 +193,19 @@ def test_a_large_picture_needs_little_memory_beside_its_own() -> None:
 
 def test_steepening_keeps_both_ends_and_the_middle() -> None:
     values = np.array([0, 0.25, 0.5, 0.75, 1], np.float32)
-    assert refine.steepen(values, 2).tolist() == pytest.approx([0, 0.1, 0.5, 0.9, 1])
+    assert guided_filter.steepen(values, 2).tolist() == pytest.approx([0, 0.1, 0.5, 0.9, 1])
 
 
 def test_an_average_of_logits_follows_the_certain_mask_and_keeps_certainty() -> None:
     sure, wavering = np.array([[0, 1, 0.02]], np.float32), np.array([[0, 1, 0.6]], np.float32)
-    mean = refine.average([sure, wavering], [0.5, 0.5])
+    mean = guided_filter.average([sure, wavering], [0.5, 0.5])
     assert mean[0, :2].tolist() == pytest.approx([0, 1], abs=1e-6)
     assert mean[0, 2] < 0.2 < (0.02 + 0.6) / 2
 
 
 def test_the_box_mean_is_that_of_its_window() -> None:
     plane = np.random.default_rng(0).random((9, 13), np.float32)
-    found = refine.box_mean(plane, 2)
+    found = guided_filter.box_mean(plane, 2)
     assert found[4, 6] == pytest.approx(plane[2:7, 4:9].mean(), abs=1e-6)
     assert found[0, 12] == pytest.approx(plane[:3, 10:].mean(), abs=1e-6)
 
@@ -210,7 +215,7 @@ def test_the_coefficients_are_those_of_a_least_squares_fit() -> None:
     rng = np.random.default_rng(3)
     rgb = Image.fromarray(rng.integers(0, 256, (12, 12, 3), np.uint8))
     values = rng.random((12, 12), np.float32)
-    found = [float(plane[5, 5]) for plane in refine.linear_coefficients(rgb, values, 20)]
+    found = [float(plane[5, 5]) for plane in guided_filter.linear_coefficients(rgb, values, 20)]
     colors = np.asarray(rgb).reshape(-1, 3) / 255
     centred = colors - colors.mean(0)
     slopes = np.linalg.solve(centred.T @ centred / 144 + np.eye(3) * 1e-4, centred.T @ values.ravel() / 144)
@@ -224,7 +229,7 @@ def test_the_picture_is_looked_at_in_both_fits_and_the_subject_closely() -> None
     rgb = Image.new("RGB", (1000, 800))
     rgb.paste(ORANGE, (450, 350, 550, 450))
     session: Any = Painter(by_red)
-    mask, resolution = passes.predict(session, rgb, RemoveOptions(refine=True), Stages())
+    mask, resolution = inference.predict(session, rgb, RemoveOptions(refine=True), Stages())
     assert resolution == (64, 64)
     whole, again, subject = session.seen[1:]
     assert whole == again == (1000, 800)
@@ -239,29 +244,29 @@ def test_the_picture_is_looked_at_in_both_fits_and_the_subject_closely() -> None
 def test_what_would_show_the_same_again_is_not_looked_at(size: tuple[int, int], looks: int) -> None:
     """A subject that fills the picture, a picture that is as square as the input, and one that is not."""
     session: Any = Painter(by_red)
-    passes.predict(session, Image.new("RGB", size, ORANGE), RemoveOptions(refine=True), Stages())
+    inference.predict(session, Image.new("RGB", size, ORANGE), RemoveOptions(refine=True), Stages())
     assert session.seen[1:] == [size] * looks
 
 
 def test_padding_that_was_asked_for_is_complemented_by_stretching() -> None:
     session: Any = Painter(by_red)
-    passes.predict(session, Image.new("RGB", (400, 300), ORANGE), RemoveOptions(refine=True, fit=Fit.PAD), Stages())
+    inference.predict(session, Image.new("RGB", (400, 300), ORANGE), RemoveOptions(refine=True, fit=Fit.PAD), Stages())
     assert session.fits == [Fit.PAD, Fit.STRETCH]
 
 
 def test_a_model_that_takes_any_aspect_sees_the_picture_once() -> None:
     session: Any = Painter(by_red)
     session.spec = MODELS["modnet"]
-    passes.predict(session, Image.new("RGB", (400, 300), ORANGE), RemoveOptions(refine=True), Stages())
+    inference.predict(session, Image.new("RGB", (400, 300), ORANGE), RemoveOptions(refine=True), Stages())
     assert len(session.fits) == 1
 
 
 def test_an_empty_mask_and_a_class_model_are_looked_at_once() -> None:
     empty: Any = Painter(by_red)
-    passes.predict(empty, Image.new("RGB", (300, 300)), RemoveOptions(refine=True, tiles=3), Stages())
+    inference.predict(empty, Image.new("RGB", (300, 300)), RemoveOptions(refine=True, tiles=3), Stages())
     clothes: Any = Painter(by_red)
     clothes.spec = MODELS["u2net_cloth_seg"]
-    passes.predict(clothes, disc(300)[0], RemoveOptions(refine=True, tiles=3), Stages())
+    inference.predict(clothes, disc(300)[0], RemoveOptions(refine=True, tiles=3), Stages())
     assert len(empty.seen) == len(clothes.seen) == 2
 
 
@@ -269,7 +274,7 @@ def test_only_tiles_on_the_contour_are_looked_at() -> None:
     rgb = Image.new("RGB", (1600, 1600))
     rgb.paste(ORANGE, (200, 200, 500, 500))
     session: Any = Painter(by_red)
-    passes.predict(session, rgb, RemoveOptions(tiles=4), Stages())
+    inference.predict(session, rgb, RemoveOptions(tiles=4), Stages())
     assert len(session.seen[2:]) == 4
 
 
@@ -292,12 +297,12 @@ def test_no_more_tiles_are_looked_at_than_the_picture_has_parts_of_the_models_si
     for left in range(0, size[0], 20):
         rgb.paste(ORANGE, (left, 0, left + 10, size[1]))
     session: Any = Painter(by_itself)
-    mask, _ = passes.predict(session, rgb, RemoveOptions(tiles=8), Stages())
+    mask, _ = inference.predict(session, rgb, RemoveOptions(tiles=8), Stages())
     whole, *tiles = session.seen[1:]
     assert whole == size
     assert len(tiles) <= (0 if grid == (1, 1) else grid[0] * grid[1])
     assert all(tile[0] >= min(size[0], 280) and tile[1] >= min(size[1], 280) for tile in tiles)
-    assert passes.tile_grid(size, 8, (320, 320)) == grid
+    assert inference.tile_grid(size, 8, (320, 320)) == grid
     if grid == (1, 1):
         assert mask.tobytes() == by_itself(rgb).tobytes(), "the mask is the network's own"
 
@@ -308,15 +313,15 @@ def by_itself(rgb: Image.Image) -> Image.Image:
 
 def test_one_tile_is_none() -> None:
     session: Any = Painter(by_red)
-    passes.predict(session, disc(900)[0], RemoveOptions(tiles=1), Stages())
+    inference.predict(session, disc(900)[0], RemoveOptions(tiles=1), Stages())
     assert len(session.seen[1:]) == 1
 
 
 def test_tiles_cover_the_picture_and_their_windows_add_up_to_one() -> None:
     size = (1000, 700)
-    boxes = passes.tile_boxes(size, (3, 3))
+    boxes = inference.tile_boxes(size, (3, 3))
     assert len(boxes) == 9
-    total = sum(passes.window(box, size, size, 1 / 3) for box in boxes)
+    total = sum(inference.window(box, size, size, 1 / 3) for box in boxes)
     assert np.allclose(total, 1, atol=0.02)
 
 
@@ -332,7 +337,7 @@ def test_a_tile_that_errs_leaves_no_step() -> None:
         return found if number == 0 or number % 2 else found.point(lambda value: value // 3)
 
     session: Any = Painter(err)
-    mask, _ = passes.predict(session, rgb, RemoveOptions(tiles=4), Stages())
+    mask, _ = inference.predict(session, rgb, RemoveOptions(tiles=4), Stages())
     values = np.asarray(mask, np.int16)
     assert np.ptp(values) == 255
     assert np.abs(np.diff(values, axis=1)).max() <= 8, "along the contour"

@@ -15,12 +15,12 @@ import rembg.sessions
 from PIL import Image
 from rembg.sessions.base import BaseSession
 
-from cutout.codec import Picture, decode
 from cutout.errors import ClosedError, CutoutError, DeviceError, ExitCode, ModelError, UsageError
-from cutout.models import MODELS
+from cutout.formats.decode import Picture, decode
+from cutout.models.files import require
+from cutout.models.registry import MODELS
 from cutout.options import RemoveOptions
-from cutout.pipeline import Remover
-from cutout.store import require
+from cutout.pipeline.remover import Remover
 
 if TYPE_CHECKING:
     from pathlib import Path

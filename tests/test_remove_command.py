@@ -628,7 +628,7 @@ class TestExitCodes:
         from conftest import Run
 
         code = (
-            "import sys, cutout.codec as codec; from cutout.cli import main\n"
+            "import sys, cutout.formats.decode as codec; from cutout.cli import main\n"
             "real = codec.header\n"
             "def header(data, **settings):\n"
             "    if len(data) == 5: raise ZeroDivisionError('nobody thought of this')\n"
@@ -655,7 +655,7 @@ class TestExitCodes:
 
     def test_70_for_a_bug_outside_of_any_picture(self) -> None:
         code = (
-            "import sys, cutout.files as files; from cutout.cli import main\n"
+            "import sys, cutout.jobs.plan as files; from cutout.cli import main\n"
             "def plan(*_, **__): raise ZeroDivisionError('nobody thought of this')\n"
             "files.plan = plan; sys.argv = ['cutout', 'remove', 'a.png', *sys.argv[1:]]; main()"
         )
@@ -684,7 +684,7 @@ class TestExitCodes:
 
     def test_130_for_an_interrupt_before_the_work(self) -> None:
         code = (
-            "import sys, cutout.files as files; from cutout.cli import main\n"
+            "import sys, cutout.jobs.plan as files; from cutout.cli import main\n"
             "def plan(*_, **__): raise KeyboardInterrupt\n"
             "files.plan = plan; sys.argv = ['cutout', 'remove', 'a.png']; main()"
         )

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cutout.resize import shrink
+from cutout.imaging.resample import shrink
 
 
 def picture(width: int, height: int, *, noise: int = 60) -> Image.Image:

@@ -16,19 +16,19 @@ from PIL import Image
 from served import Held, Process, quick, served, until
 from small import ORANGE, half
 
-from cutout.batch import Encoding, transform
-from cutout.choices import OutputFormat
+from cutout.enums import OutputFormat
 from cutout.errors import CutoutError, PictureError, UsageError
+from cutout.jobs.worker import Encoding, transform
 from cutout.options import RemoveOptions
-from cutout.service.engine import Engine
+from cutout.service.models import Engine
 from cutout.service.settings import Settings, read_keys
-from cutout.stages import Stages
+from cutout.timing import Stages
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from cutout.pipeline import Remover
+    from cutout.pipeline.remover import Remover
 
 PATH = "/remove-background"
 
@@ -424,7 +424,7 @@ def test_faults_inside_are_answers_too(
 
     settings, engine = quick(tmp_path)
     with served(settings, engine) as client:
-        monkeypatch.setattr("cutout.service.engine.transform", broken)
+        monkeypatch.setattr("cutout.service.models.transform", broken)
         answer = post(client, picture)
         assert (answer.status_code, answer.json()["error"]["kind"]) == (status, kind)
         assert "secret" not in answer.text

@@ -14,10 +14,11 @@ from stores import at_once
 
 from cutout.atomic import write_atomic
 from cutout.errors import CutoutError, OutputError
-from cutout.service import jobs, runner
-from cutout.service.jobs import SqliteJobs
-from cutout.service.problems import Problem
-from cutout.service.tasks import MOST_ATTEMPTS
+from cutout.service import runner
+from cutout.service.http.problems import Problem
+from cutout.service.store import sqlite
+from cutout.service.store.base import MOST_ATTEMPTS
+from cutout.service.store.sqlite import SqliteJobs
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -179,7 +180,7 @@ def test_a_batch_waits_until_a_full_disk_has_room_again(
     with served(settings, engine) as client:
         task = start(client, [("a", picture), ("b", picture)])
         until(lambda: engine.begun)
-        monkeypatch.setattr(jobs, "write_atomic", full)
+        monkeypatch.setattr(sqlite, "write_atomic", full)
         engine.go.set()
         until(lambda: len(engine.begun) >= 3)
         monkeypatch.undo()
@@ -194,7 +195,7 @@ def test_a_disk_that_stays_full_is_reported(tmp_path: Path, picture: bytes, monk
     with served(settings, engine) as client:
         task = start(client, [("a", picture)])
         until(lambda: engine.begun)
-        monkeypatch.setattr(jobs, "write_atomic", full)
+        monkeypatch.setattr(sqlite, "write_atomic", full)
         engine.go.set()
         assert finished(client, task)["files"][0]["error"]["kind"] == "storage"
         refused = client.post(PATH, files={"files": ("a", picture)})
@@ -249,7 +250,7 @@ def test_what_is_deleted_while_its_result_is_written_leaves_nothing(
         task = store.add("client", {}, [("a.png", lambda: b"data")], most=9)
         work = store.claim()
         assert work is not None
-        monkeypatch.setattr(jobs, "write_atomic", fault)
+        monkeypatch.setattr(sqlite, "write_atomic", fault)
         store.finish(work, b"result", "png")
         monkeypatch.undo()
         assert store.task(task) is None

@@ -23,9 +23,9 @@ from served import quick, served, until
 from small import brightness_model, half
 from stores import at_once
 
-from cutout.service.cluster import RedisJobs
-from cutout.service.problems import Problem
-from cutout.service.tasks import MOST_ATTEMPTS
+from cutout.service.http.problems import Problem
+from cutout.service.store.base import MOST_ATTEMPTS
+from cutout.service.store.redis import RedisJobs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

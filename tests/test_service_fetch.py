@@ -22,8 +22,8 @@ import pytest
 from served import quick, served, until
 from small import brightness_model, half
 
-from cutout.service.fetch import fetch
-from cutout.service.problems import Problem
+from cutout.service.http.fetch import fetch
+from cutout.service.http.problems import Problem
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -148,7 +148,7 @@ _SERVE = """
 import sys, time
 from pathlib import Path
 from cutout.service import fetch
-from cutout.service.run import serve
+from cutout.service.http.server import serve
 from cutout.service.settings import Settings
 
 known = fetch._resolve
@@ -243,7 +243,7 @@ def test_a_bomb_is_not_unpacked_to_be_measured(monkeypatch: pytest.MonkeyPatch) 
             given.append(len(found := self.inner.decompress(data, most)))
             return found
 
-    monkeypatch.setattr("cutout.service.fetch._unpacker", Watched)
+    monkeypatch.setattr("cutout.service.http.fetch._unpacker", Watched)
     with (
         web(lambda connection, _: connection.sendall(_OK + b"Content-Encoding: gzip\r\n\r\n" + bomb)) as port,
         pytest.raises(Problem, match="larger than"),
@@ -307,7 +307,7 @@ def test_host_and_certificate_are_those_of_the_name_though_an_address_is_connect
     names: list[str | None] = []
     server.sni_callback = lambda _socket, name, _context: names.append(name)
     trusting = ssl.create_default_context(cafile=str(path))
-    monkeypatch.setattr("cutout.service.fetch._certificates", lambda: trusting)
+    monkeypatch.setattr("cutout.service.http.fetch._certificates", lambda: trusting)
     hosts: list[bytes] = []
 
     def answer(connection: socket.socket, head: bytes) -> None:
@@ -341,7 +341,7 @@ def test_further_addresses_of_a_name_are_tried() -> None:
 
 def test_names_that_are_looked_up_for_ever_take_a_bounded_number_of_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is beyond is told to come again; once names are answered there is room."""
-    monkeypatch.setattr("cutout.service.fetch._LOOKUPS", threading.BoundedSemaphore(2))
+    monkeypatch.setattr("cutout.service.http.fetch._LOOKUPS", threading.BoundedSemaphore(2))
     go = threading.Event()
 
     def resolve(_host: str, _port: int) -> list[str]:

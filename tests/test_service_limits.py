@@ -15,8 +15,8 @@ from served import Held, quick, served, until
 from small import half
 
 from cutout.service.app import create_app
+from cutout.service.http.server import configure
 from cutout.service.queue import WorkQueue
-from cutout.service.run import configure
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -100,7 +100,7 @@ def test_headers_a_little_too_long_are_431_and_long_ones_pass(fast: httpx.Client
 
 def test_connections_without_a_whole_request_are_closed(fast: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also those that have had an answer before; one that only waits for its next request is not."""
-    monkeypatch.setattr("cutout.service.protocol.HEAD_SECONDS", 0.3)
+    monkeypatch.setattr("cutout.service.http.protocol.HEAD_SECONDS", 0.3)
     whole = b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"
     with connected(fast) as silent, connected(fast) as half_way, connected(fast) as again, connected(fast) as idle:
         half_way.sendall(whole[:-2])
@@ -117,7 +117,7 @@ def test_a_slow_answer_outlives_the_time_for_headers(
     tmp_path: Path, picture: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also where the next request has begun on the same connection."""
-    monkeypatch.setattr("cutout.service.protocol.HEAD_SECONDS", 0.2)
+    monkeypatch.setattr("cutout.service.http.protocol.HEAD_SECONDS", 0.2)
     settings, _ = quick(tmp_path, workers=1)
     engine = Held(settings)
     with served(settings, engine) as client, connected(client) as connection:

@@ -19,12 +19,12 @@ from served import Held, Process, quick, served, until
 from small import brightness_model, half
 
 from cutout.errors import CutoutError, UsageError
-from cutout.service.answers import disposition, label
-from cutout.service.jobs import SqliteJobs
+from cutout.service.http.answers import disposition, label
+from cutout.service.http.problems import Problem
 from cutout.service.losses import losses
-from cutout.service.problems import Problem
 from cutout.service.queue import WorkQueue
 from cutout.service.settings import Settings
+from cutout.service.store.sqlite import SqliteJobs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -555,7 +555,7 @@ def test_what_another_service_has_ends_the_start_with_one_line(cutout: Any, tmp_
 
 
 def test_a_port_that_is_taken_between_is_told_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    from cutout.service import run
+    from cutout.service.http import server as run
 
     ours = run._bound("127.0.0.1", 0)
     port = ours.getsockname()[1]

@@ -10,7 +10,7 @@ import pytest
 from served import Held, quick, served
 from small import half
 
-from cutout.service.origins import default_hosts, is_known_host
+from cutout.service.http.origins import default_hosts, is_known_host
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -149,7 +149,7 @@ def test_the_command_takes_names(cutout: Any, monkeypatch: pytest.MonkeyPatch) -
     from cutout.cli import app
 
     given: list[Any] = []
-    monkeypatch.setattr("cutout.service.run.serve", lambda settings, **_: given.append(settings.allowed_hosts))
+    monkeypatch.setattr("cutout.service.http.server.serve", lambda settings, **_: given.append(settings.allowed_hosts))
     options = ["serve", "--allowed-host", "Cutout.example.", "--allowed-host", "*.shop.example"]
     CliRunner().invoke(app, options, catch_exceptions=False)
     CliRunner().invoke(app, ["serve"], env={"CUTOUT_ALLOWED_HOST": "a.example *"}, catch_exceptions=False)

@@ -15,7 +15,7 @@ import pytest
 from served import Held, quick, served, until
 from small import half
 
-from cutout.service.engine import Engine
+from cutout.service.models import Engine
 from cutout.service.settings import Settings
 
 if TYPE_CHECKING:

@@ -15,9 +15,9 @@ from PIL import Image
 from served import quick, served
 from small import ORANGE, brightness_model, half
 
-from cutout.service.engine import Engine
-from cutout.service.fetch import fetch, is_public
-from cutout.service.problems import Problem
+from cutout.service.http.fetch import fetch, is_public
+from cutout.service.http.problems import Problem
+from cutout.service.models import Engine
 from cutout.service.settings import Settings
 
 if TYPE_CHECKING:
@@ -299,8 +299,8 @@ def test_a_redirect_is_judged_like_the_first_address(web: str, monkeypatch: pyte
         judged.append(address)
         return address == "127.0.0.1"
 
-    monkeypatch.setattr("cutout.service.fetch.is_public", judge)
-    monkeypatch.setattr("cutout.service.fetch._PORTS", {"http": int(web.rpartition(":")[2]), "https": 443})
+    monkeypatch.setattr("cutout.service.http.fetch.is_public", judge)
+    monkeypatch.setattr("cutout.service.http.fetch._PORTS", {"http": int(web.rpartition(":")[2]), "https": 443})
     with pytest.raises(Problem, match="not on the public internet"):
         asyncio.run(fetch(f"{web}/away", max_bytes=1000, resolve=lambda host, _port: [host]))
     assert judged == ["127.0.0.1", "169.254.169.254"]

@@ -18,19 +18,19 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
-from cutout.choices import Fit
-from cutout.codec import Picture, decode
-from cutout.diagnosis import Place
+from cutout.engines.devices.providers import DeviceRequest, parse_device, request_device
+from cutout.engines.devices.selftest import prove
+from cutout.engines.known_errors.recognise import Place
+from cutout.engines.onnxruntime import open_session
+from cutout.engines.runtime import machine, prepare, quiet
+from cutout.enums import Fit
 from cutout.errors import CutoutError, DeviceError, ExitCode, ModelError, UsageError
-from cutout.models import MODELS
+from cutout.formats.decode import Picture, decode
+from cutout.models.files import require
+from cutout.models.registry import MODELS
 from cutout.options import RemoveOptions
-from cutout.pipeline import Remover
-from cutout.proof import prove
-from cutout.providers import DeviceRequest, parse_device, request_device
-from cutout.runtime import machine, prepare, quiet
-from cutout.session import open_session
-from cutout.stages import Stages
-from cutout.store import require
+from cutout.pipeline.remover import Remover
+from cutout.timing import Stages
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -516,7 +516,7 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
 
         monkeypatch.setitem(sys.modules, "onnxruntime", runtime)
         monkeypatch.setattr(metadata, "version", version)
-        monkeypatch.setattr("cutout.runtime.what_it_says", lambda _entry: "")
+        monkeypatch.setattr("cutout.engines.runtime.what_it_says", lambda _entry: "")
         return runtime
 
     return make
@@ -585,8 +585,8 @@ def questions(monkeypatch: pytest.MonkeyPatch) -> Questions:
             asked.append(entry[0])
             return "CUDA failure 12345: something new"
 
-        monkeypatch.setattr("cutout.runtime.what_it_says", answer)
-        monkeypatch.setattr("cutout.reasons._memory", {})
+        monkeypatch.setattr("cutout.engines.runtime.what_it_says", answer)
+        monkeypatch.setattr("cutout.engines.devices.reasons._memory", {})
         return asked
 
     return make
@@ -594,7 +594,7 @@ def questions(monkeypatch: pytest.MonkeyPatch) -> Questions:
 
 def next_start(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a new process has forgotten."""
-    monkeypatch.setattr("cutout.reasons._memory", {})
+    monkeypatch.setattr("cutout.engines.devices.reasons._memory", {})
 
 
 def test_why_a_card_is_passed_over_is_found_out_once_a_day(
@@ -612,7 +612,7 @@ def test_why_a_card_is_passed_over_is_found_out_once_a_day(
     assert all("something new" in line for line in warnings), "the reason is told at every start"
     next_start(monkeypatch)
     tomorrow = time.time() + 24 * 3600
-    monkeypatch.setattr("cutout.reasons._now", lambda: tomorrow)
+    monkeypatch.setattr("cutout.engines.devices.reasons._now", lambda: tomorrow)
     run_on(None)
     assert asked == [CUDA] * 2
 
@@ -629,11 +629,11 @@ def test_another_runtime_driver_or_start_of_the_machine_is_asked_again(
             install(CUDA, packages=("onnxruntime-rocm",)).ignores = {CUDA}
             asked = questions(*asked)
         case "driver":
-            monkeypatch.setattr("cutout.runtime.look", lambda _runtime: Place(driver="600.1"))
+            monkeypatch.setattr("cutout.engines.runtime.look", lambda _runtime: Place(driver="600.1"))
         case "LD_LIBRARY_PATH":
             monkeypatch.setenv("LD_LIBRARY_PATH", "/opt/cuda/lib64")
         case "boot":
-            monkeypatch.setattr("cutout.runtime._boot", lambda: "another")
+            monkeypatch.setattr("cutout.engines.runtime._boot", lambda: "another")
     next_start(monkeypatch)
     run_on(None)
     assert asked == [CUDA] * 2

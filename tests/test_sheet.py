@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cutout.gallery import MARK, gallery
-from cutout.sheet import Entry, Side, View, checkerboard, edge_window, enlarged, fitted, shown, stacked
+from cutout.evaluate.contact_sheet import Entry, Side, View, checkerboard, edge_window, enlarged, fitted, shown, stacked
+from cutout.evaluate.html import MARK, gallery
 
 RED, GREEN = (200, 0, 0), (0, 150, 0)
 

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from cutout import store
 from cutout.errors import ExitCode, ModelError
-from cutout.models import MODELS, ModelSpec, custom_spec, find_spec
-from cutout.store import State, locate, require, verify
+from cutout.models import files as store
+from cutout.models.files import State, locate, require, verify
+from cutout.models.registry import MODELS, ModelSpec, custom_spec, find_spec
 
 BODY = b"not really a network " * 50
 WRONG = bytes(len(BODY))

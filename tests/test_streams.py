@@ -14,7 +14,7 @@ import pytest
 from small import brightness_model, half
 
 from cutout.errors import PictureError
-from cutout.reading import TooManyBytesError, most_bytes, read_file
+from cutout.formats.reading import TooManyBytesError, most_bytes, read_file
 
 if TYPE_CHECKING:
     from conftest import Cutout
@@ -257,9 +257,10 @@ class TestReadFile:
             read_file(path, 5_000_007)
 
     def test_the_programs_own_interface_is_bounded_alike(self, here: Path) -> None:
-        from cutout import codec, remove
+        from cutout import remove
+        from cutout.formats import decode
 
         with (here / "huge.png").open("wb") as file:
-            file.truncate(most_bytes(codec.DEFAULT_MAX_PIXELS) + 1)
+            file.truncate(most_bytes(decode.DEFAULT_MAX_PIXELS) + 1)
         with pytest.raises(PictureError, match=r"the file has 2\.1 GB"):
             remove(here / "huge.png", force_return_bytes=True)

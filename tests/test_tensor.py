@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from cutout.choices import Fit
+from cutout.enums import Fit
 from cutout.errors import ModelError
-from cutout.models import MODELS, Activation, ModelSpec
-from cutout.tensor import Placement, input_size, to_input, to_mask
+from cutout.models.registry import MODELS, Activation, ModelSpec
+from cutout.models.tensors import Placement, input_size, to_input, to_mask
 
 if TYPE_CHECKING:
     from pathlib import Path

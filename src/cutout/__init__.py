@@ -17,7 +17,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from cutout.api import remove
-    from cutout.choices import EdgeColors, Fit, OutputFormat
+    from cutout.enums import EdgeColors, Fit, OutputFormat
     from cutout.errors import (
         CutoutError,
         CutoutWarning,
@@ -28,9 +28,9 @@ if TYPE_CHECKING:
         PictureError,
         UsageError,
     )
-    from cutout.models import MODELS, ModelSpec
+    from cutout.models.registry import MODELS, ModelSpec
     from cutout.options import RemoveOptions
-    from cutout.pipeline import Cutout, Remover
+    from cutout.pipeline.remover import Cutout, Remover
 
 __all__ = [
     "MODELS",
@@ -54,21 +54,21 @@ __all__ = [
 ]
 
 _HOMES = {
-    "MODELS": "models",
-    "Cutout": "pipeline",
+    "MODELS": "models.registry",
+    "Cutout": "pipeline.remover",
     "CutoutError": "errors",
     "CutoutWarning": "errors",
     "DeviceError": "errors",
-    "EdgeColors": "choices",
+    "EdgeColors": "enums",
     "ExitCode": "errors",
-    "Fit": "choices",
+    "Fit": "enums",
     "ModelError": "errors",
-    "ModelSpec": "models",
+    "ModelSpec": "models.registry",
     "OutputError": "errors",
-    "OutputFormat": "choices",
+    "OutputFormat": "enums",
     "PictureError": "errors",
     "RemoveOptions": "options",
-    "Remover": "pipeline",
+    "Remover": "pipeline.remover",
     "UsageError": "errors",
     "remove": "api",
 }

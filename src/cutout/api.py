@@ -8,24 +8,24 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
-from cutout import codec
-from cutout.batch import Encoding, process
-from cutout.choices import OutputFormat
+from cutout.enums import OutputFormat
 from cutout.errors import PictureError, UsageError, remark
-from cutout.estimate import need_of
-from cutout.files import STDIO, plan
-from cutout.models import DEFAULT_MODEL
+from cutout.formats import decode
+from cutout.formats.picture import Header
+from cutout.formats.reading import most_bytes, read_file
+from cutout.jobs.plan import STDIO, plan
+from cutout.jobs.worker import Encoding, process
+from cutout.models.registry import DEFAULT_MODEL
 from cutout.options import RemoveOptions
-from cutout.picture import Header
-from cutout.pipeline import Remover
-from cutout.reading import most_bytes, read_file
+from cutout.pipeline.estimate import need_of
+from cutout.pipeline.remover import Remover
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
     from PIL import Image
 
-    from cutout.files import Job
+    from cutout.jobs.plan import Job
 
 __all__ = ["remove"]
 
@@ -98,14 +98,14 @@ def remove(
     as_bytes = force_return_bytes or isinstance(data, bytes | bytearray | memoryview)
     with remover.budget.hold(_need(data, wanted)):
         if isinstance(data, bytes | bytearray | memoryview):
-            picture = codec.decode(bytes(data), max_size=wanted.max_size, deep=True)
+            picture = decode.decode(bytes(data), max_size=wanted.max_size, deep=True)
         elif isinstance(data, Image.Image):
-            picture = codec.from_image(data, max_size=wanted.max_size)
+            picture = decode.from_image(data, max_size=wanted.max_size)
         else:
-            picture = codec.from_array(data, max_size=wanted.max_size)
+            picture = decode.from_array(data, max_size=wanted.max_size)
         cutout = remover.cut(picture, wanted)
         if as_bytes:
-            return codec.encode(cutout.rgb, cutout.alpha, OutputFormat.PNG, cutout.metadata, deep=cutout.deep)
+            return decode.encode(cutout.rgb, cutout.alpha, OutputFormat.PNG, cutout.metadata, deep=cutout.deep)
         image = cutout.image
     if isinstance(data, Image.Image):
         icc = None if image.mode == "L" else cutout.metadata.icc  # it describes colours
@@ -130,7 +130,7 @@ def _need(data: Any, options: RemoveOptions) -> int:
     from PIL import Image
 
     if isinstance(data, bytes | bytearray | memoryview):
-        found, length = codec.header(bytes(data)), len(data)
+        found, length = decode.header(bytes(data)), len(data)
     elif isinstance(data, Image.Image):
         found, length = Header(size=data.size, mode="RGBA"), 0
     elif isinstance(data, np.ndarray):
@@ -193,7 +193,7 @@ def _job(path: Path, output: str | os.PathLike[str] | None) -> Job:
 
 def _read(path: Path) -> bytes:
     try:
-        return read_file(path, most_bytes(codec.DEFAULT_MAX_PIXELS))
+        return read_file(path, most_bytes(decode.DEFAULT_MAX_PIXELS))
     except OSError as error:
         raise PictureError(f"{path} cannot be read: {error.strerror or error}") from error
 

@@ -8,10 +8,10 @@ from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from cutout import specs
-from cutout.choices import BackgroundFit, EdgeColors, Fit
+from cutout import values as specs
+from cutout.enums import BackgroundFit, EdgeColors, Fit
 from cutout.errors import UsageError
-from cutout.specs import Color, Gradient, Length, parse_color
+from cutout.values import Color, Gradient, Length, parse_color
 
 __all__ = [
     "RemoveOptions",

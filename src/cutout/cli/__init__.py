@@ -17,8 +17,8 @@ import typer
 from typer.core import TyperGroup
 
 from cutout import __version__
-from cutout.choices import OUTPUT_SUFFIXES
-from cutout.console import Console
+from cutout.cli.console import Console
+from cutout.enums import OUTPUT_SUFFIXES
 from cutout.errors import CutoutError, ExitCode, OutputError, UsageError
 from cutout.memory import keep_small
 
@@ -174,7 +174,7 @@ def main() -> None:
         console.say("interrupted")
         code = ExitCode.INTERRUPTED
     except Exception as error:  # noqa: BLE001 - the last resort: a bug is told as one
-        from cutout.report import BugError
+        from cutout.jobs.report import BugError
 
         failure: CutoutError = BugError.of(error)
         if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EIO}:

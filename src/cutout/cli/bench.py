@@ -7,11 +7,11 @@ from typing import Annotated
 
 import typer
 
-from cutout.choices import OutputFormat, Precision
+from cutout.cli.console import Console
 from cutout.cli.options import option
-from cutout.console import Console
+from cutout.enums import OutputFormat, Precision
 from cutout.errors import UsageError
-from cutout.models import DEFAULT_MODEL
+from cutout.models.registry import DEFAULT_MODEL
 from cutout.options import RemoveOptions
 
 __all__ = ["bench"]
@@ -42,7 +42,7 @@ def bench(
     quiet: Annotated[bool, option("--quiet", "-q", text="No progress on standard error.")] = False,
 ) -> None:
     """Measure this machine: pictures per second and stage times, and the best number of pictures side by side."""
-    from cutout.bench import jobs_to_try, measure
+    from cutout.evaluate.benchmark import jobs_to_try, measure
 
     console = Console(quiet=quiet)
     results = measure(

@@ -8,22 +8,22 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cutout.choices import Fit  # noqa: TC001 - Typer reads the annotations
+from cutout.cli.console import Console, Progress
 from cutout.cli.options import option
+from cutout.cli.predictors import emit_json, open_sides, options_of, workers_for
 from cutout.cli.run import Interrupt
-from cutout.cli.sides import emit_json, open_sides, options_of, workers_for
-from cutout.console import Console, Progress
+from cutout.enums import Fit  # noqa: TC001 - Typer reads the annotations
 from cutout.errors import ExitCode, UsageError
-from cutout.specs import parse_color
+from cutout.values import parse_color
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from cutout.choices import OutputFormat
-    from cutout.comparison import Gathered
-    from cutout.contenders import Contender, Found
-    from cutout.pipeline import Cutout
-    from cutout.sheet import Color, Entry
+    from cutout.enums import OutputFormat
+    from cutout.evaluate.comparison import Gathered
+    from cutout.evaluate.contact_sheet import Color, Entry
+    from cutout.evaluate.predictors import Contender, Found
+    from cutout.pipeline.remover import Cutout
 
 __all__ = ["compare"]
 
@@ -93,9 +93,9 @@ def compare(
     Several models, or folders of results, stand below each other.
     """
     from cutout.atomic import check_writable, write_atomic
-    from cutout.comparison import check_output, spread
-    from cutout.contenders import pictures
-    from cutout.sheet import VIEWS
+    from cutout.evaluate.comparison import check_output, spread
+    from cutout.evaluate.contact_sheet import VIEWS
+    from cutout.evaluate.predictors import pictures
 
     console = Console(quiet=quiet, verbose=verbose)
     found = pictures(inputs)
@@ -151,8 +151,8 @@ def _color(text: str) -> Color:
 def _gather(
     found: Sequence[Found], sides: Sequence[Contender], console: Console, *, size: int, detail: bool, workers: int
 ) -> list[Gathered]:
-    from cutout.batch import run
-    from cutout.comparison import Gathered
+    from cutout.evaluate.comparison import Gathered
+    from cutout.jobs.worker import run
 
     gathered = [Gathered(one, size=size, detail=detail) for one in found]
     with Interrupt(console) as stop, Progress(console, len(found) * len(sides)) as progress:
@@ -186,10 +186,10 @@ def _check_paper(pixels: int, *, page: bool) -> None:
 
 def _drawn(entries: Sequence[Entry], output_format: OutputFormat | None, color: Color) -> bytes:
     if output_format is None:
-        from cutout.gallery import gallery
+        from cutout.evaluate.html import gallery
 
         return gallery(entries, color).encode("utf-8", "replace")
-    from cutout import codec
-    from cutout.sheet import stacked
+    from cutout.evaluate.contact_sheet import stacked
+    from cutout.formats import decode
 
-    return codec.encode(stacked(entries, color), None, output_format)
+    return decode.encode(stacked(entries, color), None, output_format)

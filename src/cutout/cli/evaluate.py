@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cutout.choices import Fit  # noqa: TC001 - Typer reads the annotations
+from cutout.cli.console import Console, Progress
 from cutout.cli.options import option
+from cutout.cli.predictors import emit_json, emit_line, open_sides, options_of, workers_for
 from cutout.cli.run import Interrupt
-from cutout.cli.sides import emit_json, emit_line, open_sides, options_of, workers_for
-from cutout.console import Console, Progress
+from cutout.enums import Fit  # noqa: TC001 - Typer reads the annotations
 from cutout.errors import ExitCode
 
 if TYPE_CHECKING:
-    from cutout.evaluation import Verdict
-    from cutout.metrics import Scores
+    from cutout.evaluate.dataset import Verdict
+    from cutout.evaluate.metrics import Scores
 
 __all__ = ["evaluate"]
 
@@ -79,8 +79,8 @@ def evaluate(
 
     MAE, F, S-measure, IoU and boundary IoU of segmentation; SAD, MSE, gradient and connectivity error of matting.
     """
-    from cutout.batch import run
-    from cutout.evaluation import SIDE, judge, pairs
+    from cutout.evaluate.dataset import SIDE, judge, pairs
+    from cutout.jobs.worker import run
 
     console = Console(quiet=quiet, verbose=verbose)
     options = options_of(
@@ -118,7 +118,7 @@ def evaluate(
 
 
 def _tell(table: dict[str, list[Verdict]], *, worst: int, as_json: bool, side: int | None) -> None:
-    from cutout.metrics import mean_scores
+    from cutout.evaluate.metrics import mean_scores
 
     means = {by: mean_scores(scored) for by, verdicts in table.items() if (scored := _scores(verdicts))}
     if as_json:
@@ -150,7 +150,7 @@ def _scores(verdicts: list[Verdict]) -> list[Scores]:
 
 def _lines(table: dict[str, list[Verdict]], means: dict[str, dict[str, float]]) -> list[str]:
     """The table: a row for each side, the best of several marked by a star."""
-    from cutout.metrics import METRICS
+    from cutout.evaluate.metrics import METRICS
 
     wide = max(len("by"), *map(len, table))
     lines = ["  ".join([f"{'by':{wide}}", "pictures", *(f"{metric.title:>8}" for metric in METRICS)])]
@@ -183,7 +183,7 @@ def _rounded(values: dict[str, float]) -> dict[str, float]:
 
 
 def _exit_code(table: dict[str, list[Verdict]]) -> ExitCode:
-    from cutout.report import BugError
+    from cutout.jobs.report import BugError
 
     errors = [verdict.error for verdicts in table.values() for verdict in verdicts if verdict.error is not None]
     if any(isinstance(error, BugError) for error in errors):

@@ -10,14 +10,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from cutout.choices import OutputFormat
+from cutout.enums import OutputFormat
 from cutout.errors import UsageError
-from cutout.specs import parse_scale
+from cutout.values import parse_scale
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from cutout.batch import Encoding
+    from cutout.jobs.worker import Encoding
     from cutout.options import RemoveOptions
 
 __all__ = ["IDLE", "Asked", "Idle", "idle"]

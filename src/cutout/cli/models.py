@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cutout.cli.console import Console
 from cutout.cli.options import option
-from cutout.console import Console
 from cutout.errors import ModelError
-from cutout.models import MODELS, find_spec
+from cutout.models.registry import MODELS, find_spec
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from cutout.models import ModelSpec
+    from cutout.models.registry import ModelSpec
 
 __all__ = ["app", "pull_one"]
 
@@ -29,7 +29,7 @@ _Json = Annotated[bool, option("--json", text="One JSON line per model.")]
 @app.command("list")
 def list_models(as_json: _Json = False) -> None:
     """Show every model: licence, size, where it is on disk."""
-    from cutout.store import State, locate
+    from cutout.models.files import State, locate
 
     rows = [(spec, locate(spec)) for spec in MODELS.values()]
     if as_json:
@@ -70,7 +70,7 @@ def pull(
 
 def pull_one(spec: ModelSpec, console: Console, *, force: bool) -> Path:
     """Download one model and say where it is; a licence that forbids commercial use is said first."""
-    from cutout.download import pull as download
+    from cutout.models.download import pull as download
 
     if spec.non_commercial:
         console.warn(f"{spec.name} is licensed {spec.licence}: commercial use is not allowed without a contract")
@@ -87,7 +87,7 @@ def verify(
     as_json: _Json = False,
 ) -> None:
     """Read model files and check their hashes."""
-    from cutout.store import candidates, is_file, verify
+    from cutout.models.files import candidates, is_file, verify
 
     specs = [find_spec(name) for name in names] if names else list(MODELS.values())
     bad: list[tuple[ModelSpec, Path]] = []
@@ -111,7 +111,7 @@ def verify(
 
 def _mend(spec: ModelSpec, path: Path) -> str:
     """What replaces a corrupt file: a download goes to our own folder only."""
-    from cutout.store import model_home
+    from cutout.models.files import model_home
 
     pull = f"cutout models pull {spec.name}"
     return f"fetch a good one: {pull}" if path == model_home() / spec.file else f"delete that file, then {pull}"
@@ -120,7 +120,7 @@ def _mend(spec: ModelSpec, path: Path) -> str:
 @app.command("path", no_args_is_help=True)
 def path(name: Annotated[str, typer.Argument(help="Model name.", metavar="MODEL")]) -> None:
     """Print where a model lies on this machine."""
-    from cutout.store import require
+    from cutout.models.files import require
 
     typer.echo(str(require(find_spec(name))))
 
@@ -131,8 +131,8 @@ def cache(
     as_json: Annotated[bool, option("--json", text="One JSON line.")] = False,
 ) -> None:
     """Show the files that were made from models to start faster, or remove them."""
-    from cutout import prepared
-    from cutout.store import prepared_home
+    from cutout.engines import prepared
+    from cutout.models.files import prepared_home
 
     files = prepared.contents()
     size = sum(file.lstat().st_size for file in files)

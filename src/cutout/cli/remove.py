@@ -9,8 +9,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cutout.budget import budget_of
-from cutout.choices import (
+from cutout.cli import appearance, devices
+from cutout.cli.console import Console
+from cutout.cli.idle import Asked, idle
+from cutout.cli.options import jobs_option, memory_option, option, pairs
+from cutout.cli.run import Interrupt, is_terminal, print_plan, run_plan
+from cutout.cpus import threads_each, usable_cpus
+from cutout.device_options import DeviceOptions, parse_batch
+from cutout.enums import (
     BackgroundFit,
     BitDepth,
     EdgeColors,
@@ -22,24 +28,18 @@ from cutout.choices import (
     Precision,
     Strip,
 )
-from cutout.cli import devices, looks
-from cutout.cli.idle import Asked, idle
-from cutout.cli.options import jobs_option, memory_option, option, pairs
-from cutout.cli.run import Interrupt, is_terminal, print_plan, run_plan
-from cutout.console import Console
-from cutout.cpus import threads_each, usable_cpus
-from cutout.device_options import DeviceOptions, parse_batch
 from cutout.errors import ExitCode, UsageError
-from cutout.models import DEFAULT_MODEL
+from cutout.models.registry import DEFAULT_MODEL
 from cutout.options import RemoveOptions
+from cutout.pipeline.budget import budget_of
 
 if TYPE_CHECKING:
-    from cutout.batch import Encoding
-    from cutout.files import Plan
+    from cutout.jobs.plan import Plan
+    from cutout.jobs.worker import Encoding
 
 __all__ = ["remove"]
 
-_FILES, _MODEL, _LOOK, _RUN = "Files", "Model and device", looks.LOOK, "Run"
+_FILES, _MODEL, _LOOK, _RUN = "Files", "Model and device", appearance.LOOK, "Run"
 
 
 def remove(
@@ -157,9 +157,9 @@ def remove(
     ] = Precision.FULL,
     pull: Annotated[bool, option("--pull", text="Download the model first if it is missing.", panel=_MODEL)] = False,
     mask: Annotated[bool, option("--mask", text="Write the alpha alone, as a grey picture.", panel=_LOOK)] = False,
-    background: looks.Background = None,
-    background_fit: looks.BackgroundFit = BackgroundFit.COVER,
-    shadow: looks.Shadow = None,
+    background: appearance.Background = None,
+    background_fit: appearance.BackgroundFit = BackgroundFit.COVER,
+    shadow: appearance.Shadow = None,
     max_size: Annotated[
         int | None,
         option(
@@ -185,26 +185,26 @@ def remove(
             "--rescale/--no-rescale", text="Stretch the mask to the full range. (default: the model's own)", panel=_LOOK
         ),
     ] = None,
-    threshold: looks.Threshold = None,
-    min_area: looks.MinArea = None,
-    largest: looks.Largest = False,
-    fill_holes: looks.FillHoles = None,
-    erode: looks.Erode = 0,
-    dilate: looks.Dilate = 0,
-    feather: looks.Feather = 0,
-    invert: looks.Invert = False,
-    crop: looks.Crop = False,
-    margin: looks.Margin = None,
-    canvas: looks.Canvas = None,
-    scale: looks.Scale = "fit",
-    position: looks.Position = "center",
-    refine: looks.Refine = False,
-    tiles: looks.Tiles = 0,
-    matting: looks.Matting = False,
-    matting_foreground: looks.MattingForeground = 240,
-    matting_background: looks.MattingBackground = 10,
-    matting_erode: looks.MattingErode = 10,
-    edge_colors: looks.EdgeColors = EdgeColors.CLEAN,
+    threshold: appearance.Threshold = None,
+    min_area: appearance.MinArea = None,
+    largest: appearance.Largest = False,
+    fill_holes: appearance.FillHoles = None,
+    erode: appearance.Erode = 0,
+    dilate: appearance.Dilate = 0,
+    feather: appearance.Feather = 0,
+    invert: appearance.Invert = False,
+    crop: appearance.Crop = False,
+    margin: appearance.Margin = None,
+    canvas: appearance.Canvas = None,
+    scale: appearance.Scale = "fit",
+    position: appearance.Position = "center",
+    refine: appearance.Refine = False,
+    tiles: appearance.Tiles = 0,
+    matting: appearance.Matting = False,
+    matting_foreground: appearance.MattingForeground = 240,
+    matting_background: appearance.MattingBackground = 10,
+    matting_erode: appearance.MattingErode = 10,
+    edge_colors: appearance.EdgeColors = EdgeColors.CLEAN,
     jobs: Annotated[int, jobs_option(_RUN)] = 0,
     memory_limit: Annotated[str | None, memory_option(_RUN)] = None,
     max_pixels: Annotated[
@@ -226,8 +226,8 @@ def remove(
     One file becomes one file; folders are walked and mirrored below OUTPUT. Outputs that exist are skipped in a batch,
     so a stopped run goes on when it is run again.
     """
-    from cutout.batch import Encoding
-    from cutout.files import plan
+    from cutout.jobs.plan import plan
+    from cutout.jobs.worker import Encoding
 
     console = Console(quiet=quiet, verbose=verbose)
     options = RemoveOptions(
@@ -325,8 +325,8 @@ def _given(context: typer.Context) -> frozenset[str]:
 def _asked(
     options: RemoveOptions, encoding: Encoding, todo: Plan, inputs: list[str], model: str, config: Path | None
 ) -> Asked:
-    from cutout.pipeline import resolve_model
-    from cutout.rembg_session import PREFIX
+    from cutout.engines.rembg import PREFIX
+    from cutout.pipeline.remover import resolve_model
 
     spec = None if model.startswith(PREFIX) else resolve_model(model, config)
     return Asked(
@@ -367,15 +367,15 @@ def _check_formats(todo: Plan, bit_depth: BitDepth) -> None:
     if bit_depth is BitDepth.SIXTEEN and not all(output_format.has_16_bits for output_format in formats):
         raise UsageError("--bit-depth 16 goes with png and tiff alone", hint="say --format png")
     if OutputFormat.HEIC in formats:
-        from cutout.encoder import register_heif
+        from cutout.formats.encode import register_heif
 
         register_heif("--format heic")
 
 
 def _pull(model: str, console: Console) -> None:
     from cutout.cli.models import pull_one
-    from cutout.pipeline import resolve_model
-    from cutout.rembg_session import PREFIX
+    from cutout.engines.rembg import PREFIX
+    from cutout.pipeline.remover import resolve_model
 
     if not model.startswith(PREFIX) and (spec := resolve_model(model)).path is None:
         pull_one(spec, console, force=False)

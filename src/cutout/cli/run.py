@@ -12,15 +12,15 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
-from cutout.choices import Existing, Precision
-from cutout.console import Console, Progress
+from cutout.cli.console import Console, Progress
+from cutout.enums import Existing, Precision
 from cutout.errors import ExitCode, OutputError, PictureError, printable
 
 if TYPE_CHECKING:
-    from cutout.batch import Encoding
-    from cutout.files import Job, Plan
+    from cutout.jobs.plan import Job, Plan
+    from cutout.jobs.report import Outcome, Report
+    from cutout.jobs.worker import Encoding
     from cutout.options import RemoveOptions
-    from cutout.report import Outcome, Report
 
 __all__ = ["Interrupt", "is_terminal", "print_plan", "run_plan"]
 
@@ -32,8 +32,8 @@ def is_terminal(stream: Any) -> bool:
 
 def print_plan(todo: Plan, console: Console, *, as_json: bool) -> None:
     """What would become what, on standard output."""
-    from cutout.job_io import emit
-    from cutout.report import Outcome, Status
+    from cutout.jobs.report import Outcome, Status
+    from cutout.jobs.storage import emit
 
     terminal = is_terminal(sys.stdout)
     for outcome in _unreadable(todo):
@@ -62,7 +62,7 @@ def _is_there(job: Job) -> bool:
 
 def _emit(line: dict[str, Any]) -> None:
     """One JSON line, as UTF-8 whatever the terminal speaks; bytes of a name that are no text become U+FFFD."""
-    from cutout.job_io import emit
+    from cutout.jobs.storage import emit
 
     text = json.dumps(line, ensure_ascii=False).encode("utf-8", "surrogateescape").decode("utf-8", "replace")
     emit(text.encode() + b"\n")
@@ -70,7 +70,7 @@ def _emit(line: dict[str, Any]) -> None:
 
 def _unreadable(todo: Plan) -> list[Outcome]:
     """Folders that could not be walked, as failures like any other."""
-    from cutout.report import Outcome, Status
+    from cutout.jobs.report import Outcome, Status
 
     def error(reason: OSError) -> PictureError:
         said = f"the folder cannot be read, nor any picture in it: {reason.strerror or reason}"
@@ -105,8 +105,8 @@ def run_plan(
         stop: Ends the run early when it is set.
     """
     from cutout.atomic import sweep
-    from cutout.batch import process_all
-    from cutout.report import Outcome, Report, Status
+    from cutout.jobs.report import Outcome, Report, Status
+    from cutout.jobs.worker import process_all
 
     start = time.monotonic()
     report = Report(total=len(todo.jobs) + len(todo.unreadable), ignored=len(todo.ignored))
@@ -134,7 +134,7 @@ def run_plan(
                 waiting.append(job)
         if waiting:  # a run with nothing left to do opens no model
             from cutout.memory import keep_for_the_next
-            from cutout.pipeline import Remover
+            from cutout.pipeline.remover import Remover
 
             keep_for_the_next()
             remover = opened.enter_context(Remover(options=options, jobs=workers, **settings))
@@ -170,7 +170,7 @@ def _closed(job: Job, report: Report) -> bool:
 
 
 def _close(report: Report, todo: Plan, console: Console, seconds: float, used: str) -> None:
-    from cutout.report import Status
+    from cutout.jobs.report import Status
 
     if not report.total:
         console.warn("there is no picture among the inputs")
@@ -207,7 +207,7 @@ class Interrupt:
             signal.signal(number, handler)
 
     def _handle(self, _number: int, _frame: object) -> None:
-        from cutout.job_io import activity
+        from cutout.jobs.storage import activity
 
         # a signal may arrive in the middle of a write to the same stream, which refuses a second one
         if self._stop.is_set() or activity.only_waits:  # what waits for input may wait for ever

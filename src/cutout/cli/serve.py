@@ -8,7 +8,7 @@ from typing import Annotated
 
 from cutout.cli.options import jobs_option, memory_option, option
 from cutout.errors import UsageError
-from cutout.models import DEFAULT_MODEL
+from cutout.models.registry import DEFAULT_MODEL
 
 __all__ = ["LogFormat", "serve"]
 
@@ -103,8 +103,8 @@ def serve(
 
     with needs("serve,cluster" if broker else "serve"):
         if broker:
-            import cutout.service.cluster  # noqa: F401 - that it is missing is told now
-        from cutout.service.run import serve as run
+            import cutout.service.store.redis  # noqa: F401 - that it is missing is told now
+        from cutout.service.http.server import serve as run
         from cutout.service.settings import Settings, read_keys
     keys = (*(api_key or ()), *(read_keys(api_key_file) if api_key_file else ()))
     settings = Settings(

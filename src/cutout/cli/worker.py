@@ -9,7 +9,7 @@ import typer
 from cutout.cli.extras import needs
 from cutout.cli.options import jobs_option, memory_option, option
 from cutout.cli.serve import LogFormat
-from cutout.models import DEFAULT_MODEL
+from cutout.models.registry import DEFAULT_MODEL
 
 __all__ = ["worker"]
 
@@ -37,10 +37,10 @@ def worker(
 
     with needs("serve,cluster"):
         from cutout.service import logs
-        from cutout.service.cluster import work
-        from cutout.service.engine import Engine
+        from cutout.service.models import Engine
         from cutout.service.runner import do
         from cutout.service.settings import Settings
+        from cutout.service.store.redis import work
     settings = Settings(
         models=tuple(model or [DEFAULT_MODEL]),
         device=device,

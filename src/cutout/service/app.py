@@ -12,18 +12,19 @@ from starlette.exceptions import HTTPException
 
 from cutout import __version__
 from cutout.errors import CutoutError
-from cutout.service import batches, form, logs, page, removebg
-from cutout.service.answers import disposition, picture_headers
-from cutout.service.describe import PICTURE, errors, form_body, secured
-from cutout.service.engine import Engine, media_type
-from cutout.service.guard import OPEN, Guard, refusal
-from cutout.service.intake import GoneError, Intake, texts
-from cutout.service.jobs import Jobs, SqliteJobs
+from cutout.service import form, logs
+from cutout.service.http.answers import disposition, picture_headers
+from cutout.service.http.middleware import OPEN, Guard, refusal
+from cutout.service.http.problems import Problem, problem_of
 from cutout.service.metrics import CONTENT_TYPE, Metrics
-from cutout.service.problems import Problem, problem_of
+from cutout.service.models import Engine, media_type
+from cutout.service.openapi import PICTURE, errors, form_body, secured
 from cutout.service.queue import WorkQueue
+from cutout.service.requests import GoneError, Intake, texts
+from cutout.service.routes import batches, pages, removebg
 from cutout.service.runner import Periodic, Runner
 from cutout.service.settings import Settings
+from cutout.service.store.sqlite import Jobs, SqliteJobs
 
 __all__ = ["create_app"]
 
@@ -86,7 +87,7 @@ class State:
 
     def _jobs(self) -> Jobs:
         if self.settings.broker is not None:
-            from cutout.service.cluster import RedisJobs
+            from cutout.service.store.redis import RedisJobs
 
             jobs = RedisJobs(self.settings.broker, expiry=self.settings.expiry, redelivery=self.settings.redelivery)
             self._mend = jobs.mend
@@ -151,7 +152,7 @@ def create_app(settings: Settings, engine: Engine | None = None) -> FastAPI:
     _add_watching(app, state)
     app.include_router(batches.router(state, settings))
     app.include_router(removebg.router(state))
-    app.include_router(page.router())
+    app.include_router(pages.router())
     app.add_middleware(Guard, settings=settings, metrics=metrics)
     plain = app.openapi
     app.openapi = lambda: secured(plain(), OPEN, required=bool(settings.api_keys))  # type: ignore[method-assign]

@@ -11,12 +11,12 @@ from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cutout.batch import Encoding
-from cutout.choices import OutputFormat
+from cutout.enums import OutputFormat
 from cutout.errors import UsageError
+from cutout.jobs.worker import Encoding
 from cutout.options import RemoveOptions
-from cutout.service.engine import Engine, Wish
-from cutout.specs import parse_color
+from cutout.service.models import Engine, Wish
+from cutout.values import parse_color
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

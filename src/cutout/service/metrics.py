@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from prometheus_client.metrics_core import Metric
 
-    from cutout.service.engine import Done
+    from cutout.service.models import Done
     from cutout.service.queue import WorkQueue
 
 __all__ = ["CONTENT_TYPE", "Metrics"]

@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING, Any
 
 from cutout.errors import CancelledError, CutoutError
 from cutout.service import form, logs
-from cutout.service.problems import problem_of
+from cutout.service.http.problems import problem_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from cutout.service.engine import Engine
-    from cutout.service.jobs import SqliteJobs
     from cutout.service.metrics import Metrics
+    from cutout.service.models import Engine
     from cutout.service.queue import WorkQueue
-    from cutout.service.tasks import Jobs, Work
+    from cutout.service.store.base import Jobs, Work
+    from cutout.service.store.sqlite import SqliteJobs
 
 __all__ = ["Periodic", "Runner", "do"]
 

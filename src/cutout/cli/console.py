@@ -1,0 +1,157 @@
+"""What people see, on standard error: progress, warnings, errors. Standard output is left to data."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+from cutout.errors import printable
+
+if TYPE_CHECKING:
+    from types import TracebackType
+    from typing import Self
+
+    from cutout.errors import CutoutError
+    from cutout.jobs.report import Outcome
+
+__all__ = ["Console", "Progress"]
+
+_SPARSE_SECONDS = 30.0
+_SPARSE_FILES = 20  # shorter runs need no lines in between
+
+
+class Console:
+    """Writes to standard error.
+
+    Args:
+        quiet: Errors only.
+        verbose: Also stage times.
+    """
+
+    def __init__(self, *, quiet: bool = False, verbose: bool = False) -> None:
+        self.quiet = quiet
+        self.verbose = verbose
+        self._stream: Any = sys.stderr  # None where the caller closed it
+        self.terminal = self._stream is not None and self._stream.isatty() and os.environ.get("TERM") != "dumb"
+        self.color = self.terminal and not os.environ.get("NO_COLOR")
+        self.live: Any = None  # rich's console while a bar is drawn, so that lines go above it
+
+    def say(self, text: str) -> None:
+        """A line worth telling."""
+        if not self.quiet:
+            self._write(printable(text))
+
+    def detail(self, text: str) -> None:
+        """A line for `--verbose`."""
+        if self.verbose and not self.quiet:
+            self._write(printable(text))
+
+    def warn(self, text: str) -> None:
+        """Something a user should know, though the work goes on."""
+        if not self.quiet:
+            self._write(f"{self._paint('warning:', '33')} {printable(text)}")
+
+    def error(self, error: CutoutError, *, subject: str = "") -> None:
+        """What failed, and what to do next; shown even when quiet."""
+        where = f"{subject}: " if subject else ""
+        self._write(f"{self._paint('error:', '31;1')} {printable(where + error.message)}")
+        if error.hint:
+            self._write(f"  {self._paint('try:', '36')} {printable(error.hint)}")
+        if self.verbose and error.__cause__ is not None:
+            import traceback
+
+            for line in "".join(traceback.format_exception(error.__cause__)).splitlines():
+                self._write(printable(line))
+
+    def outcome(self, outcome: Outcome) -> None:
+        """A file's failure, warnings and, when verbose, stage times."""
+        if outcome.error is not None:
+            self.error(outcome.error, subject=outcome.job.source_name)
+        for warning in outcome.warnings:
+            self.warn(f"{outcome.job.source_name}: {warning}")
+        if outcome.ms:
+            times = "  ".join(f"{stage} {ms:.1f}" for stage, ms in outcome.ms.items())
+            self.detail(f"{outcome.job.source_name} → {outcome.job.target_name}  [ms] {times}")
+
+    def leave(self) -> None:
+        """Give the terminal back as it was, for an end that unwinds nothing."""
+        if self.live is not None:
+            self.live.show_cursor()
+
+    def _paint(self, text: str, code: str) -> str:
+        return f"\x1b[{code}m{text}\x1b[0m" if self.color else text
+
+    def _write(self, text: str) -> None:
+        if self.live is not None:
+            from rich.text import Text
+
+            self.live.print(Text.from_ansi(text), soft_wrap=True)
+            return
+        if self._stream is None:
+            return
+        encoding = self._stream.encoding or "utf-8"
+        text = text.encode(encoding, "backslashreplace").decode(encoding)  # a terminal without the arrow
+        with contextlib.suppress(OSError):  # nobody listens: the exit code still tells
+            self._stream.write(text + "\n")
+            self._stream.flush()
+
+
+class Progress:
+    """A bar on a terminal, sparse lines elsewhere: at every tenth of the way, or every half a minute."""
+
+    def __init__(self, console: Console, total: int) -> None:
+        self._console = console
+        self._total = total
+        self._done = self._skipped = 0
+        self._start = self._told = time.monotonic()
+        self._bar: Any = None
+        self._task: Any = None
+
+    def __enter__(self) -> Self:
+        if self._console.terminal and not self._console.quiet and self._total > 1:
+            self._bar = _bar(color=self._console.color)
+            self._task = self._bar.add_task("", total=self._total, rate="")
+            self._bar.start()
+            self._console.live = self._bar.console
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._console.live = None
+        if self._bar is not None:
+            self._bar.stop()
+
+    def step(self, *, skipped: bool = False) -> None:
+        """One file is finished; a skipped one took no time and says nothing of the speed."""
+        self._done += 1
+        self._skipped += skipped
+        now = time.monotonic()
+        rate = (self._done - self._skipped) / max(now - self._start, 1e-9)
+        if self._bar is not None:
+            self._bar.update(self._task, advance=1, rate=f"{rate:.1f} pictures/s")
+        elif self._tenth() or now - self._told > _SPARSE_SECONDS:
+            self._told = now
+            left = f"  {rate:.1f} pictures/s  {(self._total - self._done) / rate:.0f} s left" if rate else ""
+            self._console.say(f"{self._done}/{self._total}{left}")
+
+    def _tenth(self) -> bool:
+        """Whether this file passed a tenth of a long way."""
+        return self._total >= _SPARSE_FILES and self._done * 10 // self._total != (self._done - 1) * 10 // self._total
+
+
+def _bar(*, color: bool) -> Any:
+    from rich import progress
+    from rich.console import Console as RichConsole
+
+    return progress.Progress(
+        progress.BarColumn(),
+        progress.MofNCompleteColumn(),
+        progress.TextColumn("{task.fields[rate]}"),
+        progress.TimeRemainingColumn(),
+        console=RichConsole(stderr=True, no_color=not color, highlight=False),
+        transient=True,
+    )

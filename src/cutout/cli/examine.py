@@ -1,0 +1,161 @@
+"""What this machine offers, and what stands in the way: facts for `cutout doctor`."""
+
+from __future__ import annotations
+
+import os
+import platform
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from cutout import __version__
+from cutout.cpus import cgroup_quota, usable_cpus
+from cutout.engines.devices.gpu import cards
+from cutout.engines.devices.providers import PROVIDERS, Device, request_device, why_not
+from cutout.engines.devices.selftest import prove
+from cutout.engines.runtime import machine
+from cutout.enums import PngLevel
+from cutout.errors import CutoutError
+from cutout.formats import png
+from cutout.models.files import NOWHERE, data_home, locate, model_home, offline, require
+from cutout.models.registry import DEFAULT_MODEL, MODELS
+
+if TYPE_CHECKING:
+    from cutout.engines.devices.providers import Machine, Provider
+
+__all__ = ["Diagnosis", "ProviderCheck", "examine"]
+
+_FAST_MACHINES = frozenset({"x86_64", "amd64", "aarch64", "arm64"})
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ProviderCheck:
+    """Whether one provider really runs.
+
+    Attributes:
+        device: The word for `--device`.
+        works: A tiny network ran on it, the runtime says that it ran there, and the result is right.
+        first_ms: Milliseconds of opening it and of its first run.
+        ms: Milliseconds of a further run.
+        reason: Why it does not work.
+        hint: What to do.
+    """
+
+    device: str
+    works: bool
+    first_ms: float | None = None
+    ms: float | None = None
+    reason: str = ""
+    hint: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Diagnosis:
+    """All that `cutout doctor` shows."""
+
+    facts: dict[str, Any]
+    checks: tuple[ProviderCheck, ...]
+    advice: tuple[str, ...]
+
+    @property
+    def healthy(self) -> bool:
+        """Pictures can be worked on, and nothing is installed that cannot be used."""
+        return any(check.works for check in self.checks) and not self.advice
+
+    def as_json(self) -> dict[str, Any]:
+        """For `--json`."""
+        return {
+            **self.facts,
+            "providers": [
+                {
+                    "device": check.device,
+                    "works": check.works,
+                    "first_ms": check.first_ms,
+                    "ms": check.ms,
+                    "reason": check.reason,
+                    "hint": check.hint,
+                }
+                for check in self.checks
+            ],
+            "advice": list(self.advice),
+            "healthy": self.healthy,
+        }
+
+
+def examine() -> Diagnosis:
+    """Look at the runtime, try a tiny network on every provider it offers, and say what to do."""
+    here = machine()
+    checks = tuple(_check(provider) for provider in PROVIDERS if _worth_showing(provider, here))
+    advice = [f"{check.device}: {check.reason} — {check.hint}" for check in checks if not check.works]
+    if here.clash:
+        advice = [" — ".join(why_not(PROVIDERS[0], here))]
+    backends = _png_backends()
+    advice += _model_advice() + _png_advice(backends)
+    try:
+        asked = [str(device) for device in request_device(None, os.environ).devices] or ["auto"]
+    except CutoutError as error:
+        asked = []
+        advice.append(f"{error.message} — {error.hint}" if error.hint else error.message)
+    return Diagnosis(
+        facts={**_facts(here), "png": backends, "device_asked": asked}, checks=checks, advice=tuple(advice)
+    )
+
+
+def _worth_showing(provider: Provider, here: Machine) -> bool:
+    # TensorRT's library is in every GPU build, but its own wheels are asked for by name only
+    return provider.device == "cpu" or (provider.name in here.available and provider.device != "tensorrt")
+
+
+def _check(provider: Provider) -> ProviderCheck:
+    try:
+        proof = prove(Device(provider))
+    except CutoutError as error:
+        reason = error.message.removeprefix(f"device {provider.device} cannot be used: ")
+        return ProviderCheck(device=provider.device, works=False, reason=reason, hint=error.hint or "")
+    return ProviderCheck(
+        device=provider.device,
+        works=proof.works,
+        first_ms=proof.first_ms,
+        ms=proof.ms,
+        reason=proof.reason,
+        hint=proof.hint,
+    )
+
+
+def _model_advice() -> list[str]:
+    """What is wrong with the model that ships with the package, if anything."""
+    spec = MODELS[DEFAULT_MODEL]
+    try:
+        require(spec)
+    except CutoutError as error:
+        return [f"{spec.name}: {error.message} — {error.hint}" if error.hint else f"{spec.name}: {error.message}"]
+    return []
+
+
+def _png_backends() -> dict[str, str]:
+    """The library that writes PNGs, by level of `--png-level`."""
+    return {str(level): png.backend(level) for level in PngLevel}
+
+
+def _png_advice(backends: dict[str, str]) -> list[str]:
+    """Where the fast libraries are missing, PNGs take several times as long."""
+    slow = [level for level, library in backends.items() if library.partition(" ")[0] == "zlib"]
+    if not slow or platform.machine().lower() not in _FAST_MACHINES:  # there are no wheels for others
+        return []
+    told = f"png: {', '.join(slow)} is written by the slow zlib, as zlib-ng and isal cannot be loaded"
+    return [f"{told} — pip install --force-reinstall zlib-ng isal"]
+
+
+def _facts(here: Machine) -> dict[str, Any]:
+    models = {spec.name: str(found.path) for spec in MODELS.values() if (found := locate(spec)).path is not None}
+    return {
+        "cutout": __version__,
+        "python": platform.python_version(),
+        "system": platform.platform(terse=True),
+        "processors": {"usable": usable_cpus(), "machine": os.cpu_count(), "container_quota": cgroup_quota()},
+        "runtime_packages": dict(here.packages),
+        "runtime_providers": list(here.available),
+        "model_folder": "none: no home; CUTOUT_HOME names one" if data_home() == NOWHERE else str(model_home()),
+        "models": models,
+        "offline": offline(),
+        "cards": [str(card) for card in cards()],
+    }

@@ -1,0 +1,1 @@
+"""ONNX graphs changed before they are opened; bytes in, bytes out."""

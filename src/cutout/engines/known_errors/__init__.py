@@ -1,0 +1,1 @@
+"""What runtimes say when they fail, and what mends it."""

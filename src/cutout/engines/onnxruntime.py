@@ -1,0 +1,271 @@
+"""A model opened by ONNX Runtime."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, Any, Protocol
+
+from cutout.engines import prepared
+from cutout.engines.devices.providers import CPU, provider_entry, unusable
+from cutout.engines.graphs import cpu
+from cutout.engines.runtime import prepare, sparing_runs
+from cutout.errors import ClosedError, CutoutError, ModelError, OutputError, UsageError
+from cutout.models.registry import LARGEST_SIDE, Activation
+from cutout.models.tensors import input_size, to_input, to_mask
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from PIL import Image
+
+    from cutout.engines.devices.providers import DeviceRequest
+    from cutout.engines.runtime import Prepared
+    from cutout.enums import Fit
+    from cutout.models.registry import ModelSpec
+    from cutout.timing import Stages
+
+__all__ = ["OnnxSession", "Session", "closed", "open_session"]
+
+_TYPES = {"tensor(float)": "float32", "tensor(float16)": "float16"}
+_MASKS = frozenset(
+    f"tensor({kind})" for kind in ("float", "float16", "double", "uint8", "int8", "int32", "int64", "bool")
+)
+"""What an output may hold; sequences, maps and texts are no masks."""
+_FILE_FAULTS = frozenset({"InvalidGraph", "InvalidProtobuf", "NoModel", "NoSuchFile"})
+"""The runtime's exceptions that no other device would help against."""
+_LARGE = 4_000_000
+"""Pixels from which a picture itself needs so much memory that the runtime's is given back in between."""
+
+
+class Session(Protocol):
+    """A model that is ready to look at pictures; safe to use from many threads."""
+
+    spec: ModelSpec
+    device: str
+    """What really runs, such as `cpu` or `cuda:0`."""
+
+    def predict(self, rgb: Image.Image, *, fit: Fit | None, rescale: bool | None, stages: Stages) -> Image.Image:
+        """The mask (mode L, any resolution) of a picture (mode RGB); None takes the model's own defaults."""
+        ...
+
+    def close(self) -> None:
+        """Let go of the model and its memory; any number of times, from any thread.
+
+        Inferences that run are finished; later ones raise `ClosedError`.
+        """
+        ...
+
+
+class OnnxSession:
+    """A model opened by ONNX Runtime.
+
+    Attributes:
+        spec: Its description.
+        device: The device that the runtime reports after opening.
+        providers: All providers that the runtime reports, in order.
+    """
+
+    def __init__(self, inner: Any, spec: ModelSpec, device: str, wanted_class: str, sparing: Any = None) -> None:
+        self._inner = inner
+        self.spec = spec
+        self.device = device
+        self.providers: tuple[str, ...] = tuple(inner.get_providers())
+        self._class = wanted_class
+        source = inner.get_inputs()[0]
+        self._input = source.name
+        self._dtype = _TYPES[source.type]
+        self._output = [inner.get_outputs()[spec.output].name]
+        self._sparing = sparing
+
+    def predict(self, rgb: Image.Image, *, fit: Fit | None, rescale: bool | None, stages: Stages) -> Image.Image:
+        """See `Session.predict`; the mask comes at the model's own resolution."""
+        spec = self.spec
+        with stages.time("preprocess"):
+            size = input_size(spec, rgb.size)
+            batch, place = to_input(rgb, spec, size, spec.fit if fit is None else fit)
+        with stages.time("inference"):
+            output = self.run(batch, sparing=rgb.width * rgb.height >= _LARGE)
+        with stages.time("postprocess"):
+            rescale = spec.rescale if rescale is None else rescale
+            return to_mask(output, spec, place, rescale=rescale, wanted=self._class)
+
+    @property
+    def wiring(self) -> tuple[Any, str, str, str]:
+        """The runtime's session, its input, the wanted output and the input's dtype, for whoever runs it himself."""
+        return self._inner, self._input, self._output[0], self._dtype
+
+    def run(self, batch: Any, *, sparing: bool = False) -> Any:
+        """One inference: float32 (1, 3, H, W) in, the chosen output alone out.
+
+        Args:
+            batch: What `tensor.to_input` gave.
+            sparing: Give the runtime's memory back afterwards, where something else will need it.
+
+        Raises:
+            ClosedError: The session was closed.
+            CutoutError: The runtime failed on this picture, for want of memory or otherwise.
+        """
+        inner = self._inner  # as long as this runs it lives, whoever closes the session meanwhile
+        if inner is None:
+            raise closed(self.spec)
+        source = {self._input: batch.astype(self._dtype, copy=False)}
+        try:
+            return inner.run(self._output, source, self._sparing if sparing else None)[0]
+        except Exception as error:  # the runtime's exceptions share no base
+            raise CutoutError(f"{self.spec.name} failed on {self.device}: {_first_line(error)}") from error
+
+    def close(self) -> None:
+        """See `Session.close`."""
+        self._inner = None
+
+
+def closed(spec: ModelSpec) -> ClosedError:
+    """The error of a model that is used after it was closed."""
+    return ClosedError(f"the model {spec.name} was closed", hint="open it again")
+
+
+def open_session(
+    path: Path,
+    spec: ModelSpec,
+    request: DeviceRequest,
+    *,
+    threads: int,
+    model_options: dict[str, Any] | None = None,
+    warn: Callable[[str], None] = lambda _text: None,
+) -> OnnxSession:
+    """Open a model on the best device that the request allows and that really loads.
+
+    Args:
+        path: The verified file.
+        spec: Its description.
+        request: Which device was asked for.
+        threads: Threads of one inference on the CPU.
+        model_options: `class` for class models.
+        warn: Called with one line when `auto` falls back from an accelerator that is installed but does not load.
+
+    Raises:
+        DeviceError: No runtime, or a strict request that cannot be met.
+        ModelError: The file is no model, or does not fit its description.
+        UsageError: An unknown model option.
+    """
+    wanted_class = _wanted_class(spec, dict(model_options or {}))
+    here = prepare(request)
+    faster = _prepared(path, spec, here)
+    try:
+        inner, said = _open(faster or path, here, here.settings(threads))
+    except ModelError:
+        if faster is None:
+            raise
+        with contextlib.suppress(OSError):  # whatever happened to the copy, the model itself may be good
+            faster.unlink()
+        inner, said = _open(path, here, here.settings(threads))
+    used = here.settle(inner.get_providers(), said, warn)
+    spec = _check_signature(inner, spec, path)
+    return OnnxSession(inner, spec, str(used), wanted_class, sparing_runs(here) if used.provider is CPU else None)
+
+
+def _open(path: Path, here: Prepared, settings: Any) -> tuple[Any, str]:
+    """The runtime's session on the first device that takes it, and what the runtime said of those that did not."""
+    said = ""
+    left = here.devices
+    while True:
+        try:
+            return here.runtime.InferenceSession(
+                str(path),
+                sess_options=settings,
+                providers=[provider_entry(device, here.request) for device in left],
+                enable_fallback=0,  # a fallback is ours to choose and to tell
+            ), said
+        except Exception as error:  # the runtime's exceptions share no base
+            said = said or str(error).strip() or type(error).__name__
+            if left[0].provider is CPU or type(error).__name__ in _FILE_FAULTS:
+                raise ModelError(
+                    f"the model file {path} cannot be opened: {_first_line(error)}",
+                    hint="it is no ONNX model, or needs a newer onnxruntime",
+                ) from error
+            left = left[1:]
+            if not left:
+                raise unusable(here.devices[0], here.request, here.machine, said) from error
+
+
+def _prepared(path: Path, spec: ModelSpec, here: Prepared) -> Path | None:
+    """A copy of the graph that is faster on a CPU, made once per model and runtime and kept; None where there is none.
+
+    An empty file says that there is nothing to gain. Two runs that make it at once each move a whole file into place.
+    """
+    if not spec.sha256 or here.devices[0].provider is not CPU:
+        return None
+    stem = f"{spec.sha256[:16]}-{here.runtime.__version__}-{cpu.REVISION}"
+    try:
+        if (found := prepared.kept(stem, ".onnx")) is None:
+            with prepared.making(stem) as folded:
+                edited, counts = cpu.rewrite(_folded(path, folded, here))
+            found = prepared.keep(stem, ".onnx", edited if counts else b"")
+        return found if found.stat().st_size else None
+    except (OSError, OutputError, cpu.UnknownGraphError):
+        # best effort: without a place to keep it, or with a graph that is not understood, the file serves as it is
+        return None
+
+
+def _folded(path: Path, target: Path, here: Prepared) -> bytes:
+    """The graph with its constants folded by the runtime."""
+    settings = here.settings(1)
+    settings.graph_optimization_level = here.runtime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    settings.optimized_model_filepath = str(target)
+    try:
+        here.runtime.InferenceSession(str(path), sess_options=settings, providers=[CPU.name])
+    except Exception as error:  # the runtime's exceptions share no base; opening the model itself will tell
+        raise cpu.UnknownGraphError(_first_line(error)) from error
+    return target.read_bytes()
+
+
+def _check_signature(inner: Any, spec: ModelSpec, path: Path) -> ModelSpec:
+    """The file's inputs and outputs must fit its description; a user's own file may tell its size itself.
+
+    Raises:
+        ModelError: They do not.
+    """
+    inputs, outputs = inner.get_inputs(), inner.get_outputs()
+    what = f"the model file {path} does not fit {spec.name}"
+    if len(inputs) != 1 or len((source := inputs[0]).shape) != 4 or source.type not in _TYPES:
+        raise ModelError(f"{what}: it wants {[(entry.name, entry.shape, entry.type) for entry in inputs]}")
+    if not -len(outputs) <= spec.output < len(outputs):
+        raise ModelError(f"{what}: it has {len(outputs)} outputs, number {spec.output} is not among them")
+    batch, channels, height, width = source.shape
+    if isinstance(batch, int) and batch != 1:
+        raise ModelError(f"{what}: it wants {batch} pictures at once")
+    if isinstance(channels, int) and channels != 3:
+        raise ModelError(f"{what}: it wants pictures of {channels} channels")
+    for side in (height, width):
+        if isinstance(side, int) and not 1 <= side <= LARGEST_SIDE:
+            raise ModelError(f"{what}: it wants pictures of {width}×{height} pixels; sides lie in 1–{LARGEST_SIDE}")
+    wanted = outputs[spec.output]
+    if wanted.type not in _MASKS or len(wanted.shape) not in {2, 3, 4}:
+        raise ModelError(
+            f"{what}: its output {wanted.name} is {wanted.type} of shape {wanted.shape}, which is no mask",
+            hint="output in --model-config chooses another one",
+        )
+    fixed = (height, width) if isinstance(height, int) and isinstance(width, int) else None
+    if fixed is None or fixed == spec.size:
+        return spec
+    if spec.path is None:
+        raise ModelError(f"{what}: it wants {fixed[0]}×{fixed[1]} pixels")
+    from dataclasses import replace
+
+    return replace(spec, size=fixed)
+
+
+def _wanted_class(spec: ModelSpec, options: dict[str, Any]) -> str:
+    known = ("all", *spec.classes) if spec.activation is Activation.ARGMAX else ()
+    wanted = str(options.pop("class", "all"))
+    if options or (wanted != "all" and wanted not in known):
+        text = ", ".join(f"{key}={value}" for key, value in options.items()) or f"class={wanted}"
+        hint = f"known: class={'|'.join(known)}" if known else f"{spec.name} has none"
+        raise UsageError(f"unknown --model-option {text}", hint=hint)
+    return wanted
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

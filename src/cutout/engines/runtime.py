@@ -1,0 +1,241 @@
+"""The installed ONNX Runtime: what it offers, its settings, its memory. The only module that imports onnxruntime."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import os
+import sys
+import threading
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cutout.engines.devices.environment import library_error, load_tensorrt, look
+from cutout.engines.devices.providers import (
+    CPU,
+    PROVIDERS,
+    Device,
+    DeviceRequest,
+    Machine,
+    choose,
+    provider_entry,
+    unusable,
+    why_not,
+)
+from cutout.engines.devices.reasons import remembered
+from cutout.engines.devices.runtime_log import what_it_says
+from cutout.engines.known_errors.nvidia import NVIDIA
+from cutout.engines.known_errors.recognise import recognise
+from cutout.errors import DeviceError
+from cutout.models.files import prepared_home
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from cutout.engines.known_errors.recognise import Place
+
+__all__ = ["Prepared", "machine", "prepare", "quiet", "sparing_runs"]
+
+_PACKAGES = (
+    "onnxruntime",
+    "onnxruntime-gpu",
+    "onnxruntime-openvino",
+    "onnxruntime-directml",
+    "onnxruntime-migraphx",
+    "onnxruntime-rocm",
+    "onnxruntime-qnn",
+)
+
+_TELLING = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "LD_LIBRARY_PATH", "ROCR_VISIBLE_DEVICES")
+"""Variables that decide which devices and libraries are seen."""
+
+
+def machine() -> Machine:
+    """What the installed runtime offers; empty where none is installed."""
+    packages = {}
+    for name in _PACKAGES:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            packages[name] = metadata.version(name)
+    try:
+        runtime = _runtime()
+    except DeviceError:
+        return Machine(available=(), packages=packages)
+    available = tuple(runtime.get_available_providers())
+    errors = {}
+    folder = Path(runtime.__file__).parent / "capi"
+    for provider in PROVIDERS:
+        if provider.name in available and (error := library_error(folder, provider.library)):
+            errors[provider.name] = error
+    place = partial(look, next((f"{name} {version}" for name, version in packages.items()), ""))
+    return Machine(available=available, packages=packages, load_errors=errors, place=place)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Prepared:
+    """A runtime that is ready to open models.
+
+    Attributes:
+        runtime: The module.
+        machine: What it offers.
+        request: What was asked for.
+        devices: What to open a model with, best first.
+    """
+
+    runtime: Any
+    machine: Machine
+    request: DeviceRequest
+    devices: list[Device]
+
+    def settings(self, threads: int) -> Any:
+        """Session options: so many threads of one inference on the CPU, and no output of the runtime's own."""
+        settings = self.runtime.SessionOptions()
+        settings.intra_op_num_threads = threads
+        settings.inter_op_num_threads = 1
+        settings.log_severity_level = 4  # what it would print is told in our own words
+        if self.devices[0].provider is CPU:
+            # planning one block for all activations of a run takes 200 MB more for u2netp, and is no faster
+            settings.enable_mem_pattern = False
+            if _sparing_arena(self.runtime):
+                settings.add_session_config_entry("session.use_env_allocators", "1")
+        return settings
+
+    def settle(self, running: Sequence[str], said: str, warn: Callable[[str], None]) -> Device:
+        """The device that really runs, which need not be the one that was asked for.
+
+        Args:
+            running: The providers that the opened session reports, in order.
+            said: What the runtime said when it refused a device, if anything.
+            warn: Called with one line when an accelerator is there but not used, or packages clash.
+
+        Raises:
+            DeviceError: The request is strict, and something else runs.
+        """
+        asked = self.devices[0]
+        used = next((device for device in self.devices if device.provider.name == running[0]), Device(CPU))
+        if used.provider is not asked.provider and not said and asked.provider.name not in self.machine.load_errors:
+            said = self.reason(asked)
+        if used not in self.devices:
+            raise unusable(asked, self.request, self.machine, said)
+        reason, hint = why_not(asked.provider, self.machine, said)
+        if used.provider is not asked.provider:
+            warn(f"{asked} is installed but cannot be used, running on {used}: {reason} (to mend it: {hint})")
+        elif self.machine.clash:
+            warn(f"{reason} (to mend it: {hint})")
+        return used
+
+    def reason(self, device: Device, *, fresh: bool = False) -> str:
+        """Why the runtime passes a device over in silence, in its own words; empty where it gives none.
+
+        To find out takes a second process, so the answer is kept for a day, as long as runtime, driver and libraries
+        are the same and the machine was not restarted.
+
+        Args:
+            device: Which it passed over.
+            fresh: Ask in any case.
+        """
+        name, options = provider_entry(device, self.request)
+        options.pop(device.provider.memory_limit, None)  # it follows what is free at the moment
+        facts = (name, options, sys.executable, self.machine.packages, _surroundings(self.machine.place()))
+        key = hashlib.sha256(repr(facts).encode()).hexdigest()
+        notes = None
+        with contextlib.suppress(Exception):  # a user without a home
+            notes = prepared_home() / "passed-over.json"
+        return remembered(notes, key, lambda: what_it_says(provider_entry(device, self.request)), fresh=fresh)
+
+
+def _surroundings(place: Place) -> list[Any]:
+    """What a device may work or fail by, beside the runtime."""
+    seen = [(name, value) for name, value in sorted(os.environ.items()) if name in _TELLING]
+    return [_boot(), place.driver, place.card, place.container, place.wsl, place.runtime, sorted(place.cuda), seen]
+
+
+def _boot() -> str:
+    """Another text after each start of the machine; empty where the system does not tell."""
+    with contextlib.suppress(OSError):
+        return Path("/proc/sys/kernel/random/boot_id").read_text("ascii")
+    return ""
+
+
+def prepare(request: DeviceRequest) -> Prepared:
+    """Load the runtime, and what the chosen devices need beside it.
+
+    Raises:
+        DeviceError: No runtime, or a strict request for something it does not offer.
+    """
+    runtime = _runtime()
+    here = machine()
+    devices = choose(request, here)
+    if any(device.provider.device in NVIDIA for device in devices):
+        _preload(runtime)
+        if any(device.provider.device == "tensorrt" for device in devices):
+            load_tensorrt()
+        here = machine()
+    return Prepared(runtime=runtime, machine=here, request=request, devices=devices)
+
+
+def _runtime() -> Any:
+    # From 1.29 on the runtime reports usage to its maker over the network unless this is set before it is imported.
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    try:
+        import onnxruntime
+    except ImportError as error:
+        if isinstance(error, ModuleNotFoundError) and error.name == "onnxruntime":
+            raise DeviceError(
+                "ONNX Runtime is not installed",
+                hint='pip install "cutout-cli[cpu]", or "cutout-cli[gpu]" on a machine with an NVIDIA card',
+            ) from None
+        found = recognise("cpu", str(error))
+        raise DeviceError(
+            f"ONNX Runtime is installed but cannot be loaded: {found.sentence if found else error}",
+            hint=found.hint if found else "cutout doctor",
+        ) from error
+    if not hasattr(onnxruntime, "InferenceSession"):  # what uninstalling one of two clashing packages leaves behind
+        raise DeviceError(
+            "the onnxruntime folder is damaged: two of its packages were installed over each other",
+            hint='pip uninstall -y onnxruntime onnxruntime-gpu && pip install "cutout-cli[cpu]"',
+        )
+    onnxruntime.set_default_logger_severity(4)
+    onnxruntime.disable_telemetry_events()  # somebody else may have imported it before us
+    return onnxruntime
+
+
+@lru_cache(maxsize=1)
+def _sparing_arena(runtime: Any) -> bool:
+    """Whether the runtime's pool of memory, shared by all sessions, grows by what is asked for instead of doubling."""
+    with contextlib.suppress(Exception):  # the runtime's exceptions share no base; without it, all works as well
+        memory = runtime.OrtMemoryInfo(
+            "Cpu", runtime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, runtime.OrtMemType.DEFAULT
+        )
+        runtime.create_and_register_allocator(memory, runtime.OrtArenaCfg({"arena_extend_strategy": 1}))
+        return True
+    return False
+
+
+def sparing_runs(here: Prepared) -> Any:
+    """Options of runs after which the pool of memory gives back what it does not use."""
+    if not _sparing_arena(here.runtime):
+        return None
+    options = here.runtime.RunOptions()
+    options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
+    return options
+
+
+_quiet_lock = threading.Lock()  # two redirections that overlap would leave standard output gone for good
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Keep what the runtime's Python part prints off standard output, which carries pictures."""
+    with _quiet_lock, contextlib.redirect_stdout(io.StringIO()):
+        yield
+
+
+def _preload(runtime: Any) -> None:
+    """Load CUDA and cuDNN from their wheels, so that no system CUDA is needed."""
+    if hasattr(runtime, "preload_dlls"):
+        with quiet(), contextlib.suppress(Exception):  # what fails shows in `library_error`
+            runtime.preload_dlls()

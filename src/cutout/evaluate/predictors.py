@@ -1,0 +1,198 @@
+"""Who made a cut-out: a model that is run, or a folder of results that any tool left. `eval` and `compare` ask both."""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cutout.engines.rembg import PREFIX
+from cutout.enums import OnCollision
+from cutout.errors import PictureError, UsageError
+from cutout.formats import decode
+from cutout.formats.reading import most_bytes, read_file
+from cutout.jobs.plan import STDIO, plan
+from cutout.models.files import require
+from cutout.pipeline.remover import Cutout, Remover, resolve_model
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from contextlib import AbstractContextManager
+
+    from PIL import Image
+
+    from cutout.options import RemoveOptions
+
+__all__ = ["Contender", "Found", "by_key", "contenders", "mask_of", "pictures", "read"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Found:
+    """One picture among the inputs.
+
+    Attributes:
+        path: The file.
+        key: Its path below the input folder without the extension, `/` between folders: what it is paired by.
+    """
+
+    path: Path
+    key: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Contender:
+    """Makes or finds cut-outs.
+
+    Attributes:
+        name: For people; no two of a run share it.
+        open: Gives the function that makes the cut-out of a picture, for a `with` block: a model is loaded at its
+            start, and let go at its end.
+    """
+
+    name: str
+    open: Callable[[], AbstractContextManager[Callable[[Found], Cutout]]]
+
+
+def pictures(inputs: Sequence[str]) -> list[Found]:
+    """The pictures that files, folders and glob patterns stand for, sorted as `cutout remove` does them.
+
+    Raises:
+        UsageError: An input does not exist, is standard input, or is a folder that cannot be read.
+    """
+    found: list[Found] = []
+    for name in inputs:
+        if name == STDIO:
+            raise UsageError("standard input cannot be read here", hint="name files or folders")
+        nowhere = str(Path(name) / ".cutout-nowhere") + "/"  # nothing is written: the plan tells what there is
+        todo = plan([name], nowhere, on_collision=OnCollision.SUFFIX)
+        if todo.unreadable:
+            raise UsageError(f"the folder {todo.unreadable[0].source} cannot be read", hint="change its permissions")
+        for job in todo.jobs:
+            if job.source is not None:
+                below = job.source.relative_to(name) if os.path.isdir(name) else Path(job.source.name)  # noqa: PTH112
+                found.append(Found(path=job.source, key=below.with_suffix("").as_posix()))
+    return found
+
+
+def by_key(found: Sequence[Found]) -> dict[str, Path]:
+    """Pictures by what they are paired by.
+
+    Raises:
+        UsageError: Two share it, such as `a.jpg` and `a.png`.
+    """
+    groups: dict[str, list[Path]] = defaultdict(list)
+    for one in found:
+        groups[one.key].append(one.path)
+    for paths in groups.values():
+        if len(paths) > 1:
+            raise UsageError(
+                f"{paths[0]} and {paths[1]} have one name, so nothing tells which one is meant",
+                hint="pictures are paired by their names without the extension: leave one of them out",
+            )
+    return {key: paths[0] for key, paths in groups.items()}
+
+
+def contenders(
+    models: Sequence[str],
+    results: Sequence[str],
+    options: RemoveOptions,
+    *,
+    config: Path | None = None,
+    settings: Mapping[str, Any] | None = None,
+) -> list[Contender]:
+    """All that are asked for, models first. What cannot work is refused before any of them works.
+
+    Args:
+        models: Registry names, `.onnx` files, `rembg:NAME`.
+        results: Folders of ready cut-outs, named as their pictures are.
+        options: For the models.
+        config: Describes those models that are `.onnx` files.
+        settings: Further arguments of `Remover`.
+
+    Raises:
+        UsageError: An unknown model, or no folder.
+        ModelError: A model is missing.
+    """
+    found = [_model(model, options, config, dict(settings or {})) for model in models]
+    found += [_folder(folder) for folder in results]
+    names = [one.name for one in found]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise UsageError(f"two of those to compare are called {twice}", hint="name each once; folders by other names")
+    return found
+
+
+def _model(model: str, options: RemoveOptions, config: Path | None, settings: dict[str, Any]) -> Contender:
+    name = model
+    if not model.startswith(PREFIX):
+        spec = resolve_model(model, own := config if model.lower().endswith(".onnx") else None)
+        require(spec)
+        settings["model_config"] = own
+        name = spec.name
+
+    @contextmanager
+    def opened() -> Iterator[Callable[[Found], Cutout]]:
+        with Remover(model, options=options, **settings) as remover:
+            yield lambda found: remover.cut(decode.decode(read(found.path), max_size=options.max_size), quiet=True)
+
+    return Contender(name=name, open=opened)
+
+
+def _folder(folder: str) -> Contender:
+    if not Path(folder).is_dir():
+        raise UsageError(f"--results {folder} is no folder", hint="give the folder that a tool wrote its results to")
+    ready = by_key(pictures([folder]))
+
+    def find(found: Found) -> Cutout:
+        path = ready.get(found.key) or ready.get(f"{found.key}-cutout")
+        if path is None:
+            raise PictureError(f"{folder} holds no result of that name", hint="results are named as their pictures are")
+        picture = decode.decode(data := read(path))
+        alpha = mask_of(picture, data, str(path))
+        return Cutout(rgb=None if picture.alpha is None else picture.rgb, alpha=alpha, metadata=picture.metadata)
+
+    return Contender(name=Path(os.path.normpath(folder)).name, open=lambda: nullcontext(find))
+
+
+def read(path: Path) -> bytes:
+    """A file's content.
+
+    Raises:
+        PictureError: It cannot be read.
+    """
+    try:
+        return read_file(path, most_bytes(decode.DEFAULT_MAX_PIXELS))
+    except OSError as error:
+        raise PictureError(f"{path} cannot be read: {error.strerror or error}") from error
+
+
+def mask_of(picture: decode.Picture, data: bytes, name: str) -> Image.Image:
+    """The mask that a file holds: its alpha, or a grey picture's values (mode L).
+
+    Args:
+        picture: The decoded file.
+        data: The file's bytes: an alpha that is opaque everywhere leaves no other trace.
+        name: For messages.
+
+    Raises:
+        PictureError: It is a coloured picture without transparency, or holds 0 and 1 instead of 0 and 255.
+    """
+    if picture.alpha is not None:
+        return picture.alpha
+    red, green, blue = (np.asarray(band) for band in picture.rgb.split())
+    if np.array_equal(red, green) and np.array_equal(red, blue):
+        if red.max() == 1:
+            raise PictureError(f"the mask {name} holds 0 and 1, which is black in black", hint="use 0 and 255")
+        return picture.rgb.getchannel(0)
+    if data[:4] == b"\x89PNG" and data[25] in {4, 6}:  # colour types with alpha
+        from PIL import Image
+
+        return Image.new("L", picture.rgb.size, 255)
+    raise PictureError(
+        f"{name} is no mask: it is coloured and has no transparency",
+        hint="masks are grey pictures, or pictures with an alpha channel",
+    )

@@ -1,0 +1,1 @@
+"""Picture files: bytes in, pixels and metadata out, and back."""

@@ -1,0 +1,1 @@
+"""What a file is and holds, looked at before a decoder is trusted with it."""

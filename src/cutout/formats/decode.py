@@ -1,0 +1,409 @@
+"""Bytes to pixels plus what travels with them, and back: the only `Image.open` and the only encoder."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import math
+import re
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from cutout.errors import CutoutError, OutputError, PictureError
+from cutout.formats import sixteen_bit as sixteen
+from cutout.formats.checks.pixel_limit import allowing
+from cutout.formats.checks.preflight import (
+    MOST_BLOCKS,
+    Prepared,
+    TooLargeError,
+    check_gif,
+    check_icon,
+    check_size,
+    find_pages,
+    prepare,
+    too_large,
+)
+from cutout.formats.checks.sniff import HEAD, is_camera_raw, sniff
+from cutout.formats.checks.structure import gif, png_frames
+from cutout.formats.color import narrow
+from cutout.formats.encode import encode, register_heif
+from cutout.formats.metadata.exif import sizes
+from cutout.formats.metadata.metadata import Metadata
+from cutout.formats.picture import ONLY_FIRST, Header, Picture, orientation_of, read
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    import numpy.typing as npt
+
+__all__ = [
+    "DEFAULT_MAX_FRAMES",
+    "DEFAULT_MAX_PIXELS",
+    "Metadata",
+    "Picture",
+    "TooLargeError",
+    "decode",
+    "encode",
+    "film",
+    "from_array",
+    "from_image",
+    "header",
+]
+
+
+DEFAULT_MAX_PIXELS = 256_000_000
+"""A picture of more pixels is refused: 256 megapixels take about 1 GB while they are worked on."""
+
+DEFAULT_MAX_FRAMES = 1000
+"""An animation of more frames is refused: every one of them takes the time of a picture."""
+
+# Formats with a signature of their own, and none that runs another program (EPS) or is only guessed at (TGA). Pillow
+# must know every one of them: HEIF joins when its decoder is registered, and MPO is a kind of JPEG to it.
+_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "TIFF", "BMP", "DIB", "AVIF", "JPEG2000", "PPM", "QOI", "ICO")
+
+
+def decode(
+    data: bytes,
+    *,
+    max_size: int | None = None,
+    max_pixels: int = DEFAULT_MAX_PIXELS,
+    max_frames: int = DEFAULT_MAX_FRAMES,
+    alone: bool = False,
+    deep: bool = False,
+) -> Picture:
+    """Read a picture of any supported format; of an animation or a file of many pages, the first.
+
+    Args:
+        data: The file's bytes.
+        max_size: Longest side of the result in pixels; a larger picture is scaled down (JPEGs while they are decoded).
+        max_pixels: A larger picture is refused before it is decoded.
+        max_frames: Frames are counted up to this number and one more.
+        alone: The first frame is all that is wanted: nothing behind it is looked at, and nothing said of it.
+        deep: Also give colours of 16 bits, if there are any.
+
+    Raises:
+        PictureError: Empty, of no known format, truncated, broken, or too large. Foreign exceptions are translated
+            here, and only here.
+    """
+    with _opened(data, max_pixels) as (image, file):
+        frames = _frames(image, file.data, 1 if alone else max_frames + 1)
+        first, count = frames.numbers[0], len(frames.numbers)
+        if first != image.tell():
+            image.seek(first)
+        how = partial(_frame, file.data, image, frames, _Second(file.data))
+        picture = how(max_size=max_size, max_pixels=max_pixels, deep=deep)
+        notes = (*file.notes, *frames.notes, *picture.notes)
+        rgb = _detached(image) if picture.rgb is image else picture.rgb
+        rgb.info = {}  # what still holds is in the metadata; encoders would take the rest from here
+        if count == 1 or alone:
+            return replace(picture, rgb=rgb, notes=notes)
+        note = f"{ONLY_FIRST}{count if count <= max_frames else f'more than {max_frames}'} frames was taken"
+        count = 1 if image.format == "HEIF" else count  # a HEIC file is an album, and not in order
+        return replace(picture, rgb=rgb, frames=count, notes=(note, *notes))
+
+
+def film(
+    data: bytes,
+    *,
+    max_size: int | None = None,
+    max_pixels: int = DEFAULT_MAX_PIXELS,
+    max_frames: int = DEFAULT_MAX_FRAMES,
+    deep: bool = False,
+) -> Iterator[Picture]:
+    """Read an animation or a file of many pages, picture by picture; no more than one is in memory at once.
+
+    Args:
+        data: The file's bytes.
+        max_size: As in `decode`.
+        max_pixels: Of each picture.
+        max_frames: A file of more frames is refused.
+        deep: As in `decode`.
+
+    Raises:
+        PictureError: As in `decode`; also when frames are missing or broken, too many, or of different sizes.
+    """
+    with _opened(data, max_pixels) as (image, file):
+        frames = _frames(image, file.data, max_frames + 1)
+        count = len(frames.numbers)
+        if count > max_frames:
+            raise PictureError(
+                f"it has at least {count} frames, more than the limit of {max_frames}",
+                hint="--first-frame takes the first alone; --max-frames raises the limit",
+            )
+        if image.format == "GIF":  # Pillow allocates a frame's place while it seeks
+            check_gif(file.data, count + 1, max_pixels)
+        how = partial(
+            _frame, file.data, image, frames, _Second(file.data), max_size=max_size, max_pixels=max_pixels, deep=deep
+        )
+        size: tuple[int, int] | None = None
+        first: Picture | None = None
+        for place, number in enumerate(frames.numbers, 1):
+            try:
+                image.seek(number)
+                picture = how(screen=size, before=first)
+            except (OSError, EOFError, SyntaxError, ValueError) as error:
+                raise PictureError(
+                    f"frame {place} of {count} is broken or cut short: {error}",
+                    hint="--first-frame takes the first alone",
+                ) from error
+            size = size or image.size
+            # the decoder paints the next frame over this one, by what its `info` says of this one's place and disposal
+            rgb = image.copy() if picture.rgb is image else picture.rgb
+            rgb.info = {}
+            yield replace(picture, rgb=rgb, frames=count, notes=(*file.notes, *frames.notes, *picture.notes))
+            if first is None and not picture.paged:
+                first = replace(picture, rgb=_NO_PIXELS, alpha=None, deep=None)
+
+
+def header(data: bytes, *, max_pixels: int = DEFAULT_MAX_PIXELS, max_frames: int = 1) -> Header:
+    """What a file says of its picture; nothing is decoded.
+
+    Args:
+        data: The file's bytes.
+        max_pixels: As in `decode`.
+        max_frames: Frames or pages that are wanted at most; of pages, the largest is looked for among so many.
+
+    Raises:
+        PictureError: As in `decode`, as far as the header shows it.
+    """
+    if data and sniff(data[:HEAD]) == "ICO":  # which Pillow decodes while it opens it, and `_opened` keeps small
+        side = math.ceil(math.sqrt(max(1, check_icon(data))))
+        return Header(size=(side, side), kind="ICO", mode="RGBA")
+    with _opened(data, max_pixels) as (image, file):
+        frames = _frames(image, file.data, max(1, max_frames))
+        found = sizes(file.data, frames.pages.values()) if max_frames > 1 else []
+        return Header(
+            size=max((image.size, *found), key=lambda sides: sides[0] * sides[1]),
+            turned=image.format in {"JPEG", "MPO"} and orientation_of(image) != 1,  # Pillow decodes PNGs to tell
+            kind=image.format or "",
+            mode="RGBA" if image.mode == "RGB" and image.has_transparency_data else image.mode,
+            deep=sixteen.is_deep(image) or sixteen.has_key(image),
+            frames=min(len(frames.numbers), max(1, len(data) // _SMALLEST_FRAME)),
+            progressive="progressive" in image.info,
+        )
+
+
+_SMALLEST_FRAME = 20
+"""Bytes that no frame of any format goes below."""
+
+
+@contextlib.contextmanager
+def _opened(data: bytes, max_pixels: int) -> Iterator[tuple[Image.Image, Prepared]]:
+    """Pillow's image of a file, every exception about it translated."""
+    if not data:
+        raise PictureError("the file is empty (0 bytes)", hint="copy it again from where it came from")
+    if is_camera_raw(data):
+        raise PictureError(
+            "this is a camera raw file, of which only a preview could be read",
+            hint="develop it first: export a TIFF or JPEG",
+        )
+    kind = sniff(data[:HEAD])
+    if kind == "HEIF":
+        _register_heif()
+    file = prepare(data, kind, max_pixels)
+    try:
+        with allowing(max_pixels), _open(file.data, kind) as image:
+            check_size(image.size, max_pixels)
+            image.info.update(file.info)
+            yield image, file
+    except CutoutError:
+        raise
+    except UnidentifiedImageError as error:
+        raise _unidentified(kind) from error
+    except Image.DecompressionBombError as error:
+        pixels = re.search(r"\d+", str(error))
+        raise too_large(f"{int(pixels[0]) / 1e6:.0f} megapixels" if pixels else "more", max_pixels) from error
+    except MemoryError as error:
+        raise PictureError("there is not enough memory for this picture", hint="try --jobs 1 or --max-size") from error
+    except Exception as error:  # decoders raise whatever a broken file leads them into: all of it means one thing
+        raise PictureError(
+            f"the {kind or 'picture'} file is broken or cut short: {error}",
+            hint="open it in a viewer, or copy it again from where it came from",
+        ) from error
+
+
+def _open(data: bytes, kind: str | None) -> Image.Image:
+    image = Image.open(io.BytesIO(data), formats=("HEIF",) if kind == "HEIF" else _FORMATS)
+    key, raw = image.info.get("transparency"), [tile.args for tile in getattr(image, "tile", [])][:1]
+    if image.mode == "L" and isinstance(key, int) and raw:  # Pillow widens the pixels alone
+        image.info["transparency"] = key * {"L;2": 85, "L;4": 17}.get(str(raw[0]), 1)
+    if image.mode == "1" and key == 1:  # as Pillow before 12 has it
+        image.info["transparency"] = 255
+    return image
+
+
+class _Frames(NamedTuple):
+    """The frames of a file that are pictures to be seen."""
+
+    numbers: Sequence[int]
+    """By which the decoder knows them."""
+    pages: Mapping[int, int] = {}
+    """Of a TIFF file, where the directory of each stands."""
+    notes: tuple[str, ...] = ()
+
+
+def _frames(image: Image.Image, data: bytes, most: int) -> _Frames:
+    """The first `most` of them, by what is in the file; at least one."""
+    match image.format:
+        case "MPO":  # a phone's extra views
+            return _Frames([image.tell()])
+        case "GIF":
+            found = gif(data, most, most_blocks=MOST_BLOCKS)
+            return _Frames(range(max(1, min(most, found.frames + found.cut_short))))
+        case "TIFF":
+            pages = find_pages(data, most)
+            return _Frames(list(pages) or [0], pages)
+        case "PNG":
+            return _png_frames(image, data, most)
+    announced = min(int(getattr(image, "n_frames", 1)), most)
+    if image.format == "HEIF":
+        others = [number for number in range(announced) if number != image.tell()]
+        return _Frames([image.tell(), *others[: most - 1]])
+    return _Frames(range(max(1, announced)))
+
+
+def _png_frames(image: Image.Image, data: bytes, most: int) -> _Frames:
+    """An animated PNG announces how many frames it has; one that has none or one is a picture, if it is whole."""
+    hidden = int(bool(image.info.get("default_image")))  # a picture for those who do not understand animations
+    announced = int(getattr(image, "n_frames", 1)) - hidden
+    if announced < (1 if hidden else 2):
+        return _Frames([0])
+    there, whole = png_frames(data, most)
+    if there < min(2, announced, most) and whole:
+        note = f"the PNG announces {announced} frames, but holds a single picture"
+        return _Frames([hidden if there else 0], notes=(note,))
+    return _Frames(range(hidden, hidden + min(announced, most)))
+
+
+def _detached(image: Image.Image) -> Image.Image:
+    """The same pixels without the decoder, which holds as many again."""
+    plain = Image.Image()
+    plain.im, plain._mode, plain._size = image.im, image.mode, image.size  # noqa: SLF001 - as its own copies are made
+    return plain
+
+
+class _Second:
+    """The same file opened once more, going through its frames beside the first."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self._image: Image.Image | None = None
+
+    def at(self, number: int) -> Image.Image:
+        """The image at a frame, none of whose numbers is lower than the one before."""
+        self._image = self._image or _open(self._data, None)
+        self._image.seek(number)
+        return self._image
+
+
+def _frame(
+    data: bytes,
+    image: Image.Image,
+    frames: _Frames,
+    second: _Second,
+    *,
+    max_size: int | None,
+    max_pixels: int,
+    deep: bool,
+    screen: tuple[int, int] | None = None,
+    before: Picture | None = None,
+) -> Picture:
+    """The frame that an opened image stands at; its `rgb` may be that image itself."""
+    check_size(image.size, max_pixels)
+    paged = image.format == "TIFF"
+    if paged:
+        _check_tile(image)
+    if max_size is not None:
+        image.draft(None, (max_size, max_size))
+    number = image.tell()
+    wide = (deep and sixteen.is_deep(image)) or sixteen.has_key(image)
+    wanted = partial(sixteen.read, again=partial(second.at, number)) if wide else None
+    at = frames.pages.get(number)
+    tiff = None if at is None else (data, at)
+    picture = read(image, max_size, tiff=tiff, deep=wanted, screen=screen, before=before)
+    return replace(picture, paged=paged, deep=picture.deep if deep else None)
+
+
+def _check_tile(image: Any) -> None:
+    """Refuse a TIFF page whose tiles are much larger than itself: they are decoded whole."""
+    width, height = (image.tag_v2.get(tag, 0) for tag in _TILE)
+    page = (image.width + 15) * (image.height + 15)  # tiles have sides of multiples of 16
+    if isinstance(width, int) and isinstance(height, int) and width * height > max(page, _LARGEST_TILE):
+        raise PictureError(
+            f"the TIFF file has tiles of {width}×{height} pixels for a page of {image.width}×{image.height}",
+            hint="open it in another program and save it anew",
+        )
+
+
+_NO_PIXELS = Image.new("RGB", (1, 1))
+_TILE = (322, 323)
+_LARGEST_TILE = 4096 * 4096
+
+
+def from_image(image: Image.Image, *, max_size: int | None = None) -> Picture:
+    """A Pillow image, in any mode, as a picture; the image itself is left as it is.
+
+    Raises:
+        PictureError: It has no pixels or cannot be loaded.
+    """
+    try:
+        return read(image, max_size)
+    except CutoutError:
+        raise
+    except Exception as error:  # the same boundary as in `decode`, for an image opened lazily by the caller
+        raise PictureError(f"the picture is broken or cut short: {error}") from error
+
+
+def from_array(array: npt.NDArray[Any], *, max_size: int | None = None) -> Picture:
+    """An array as a picture.
+
+    Args:
+        array: (height, width) grey, or (height, width, 1|2|3|4) grey, grey + alpha, RGB, RGBA; uint8, uint16, bool,
+            or floating point of range 0–1.
+        max_size: As in `decode`.
+
+    Raises:
+        PictureError: Any other shape or type.
+    """
+    if array.ndim == 3 and array.shape[2] == 1:
+        array = array[:, :, 0]
+    if array.size == 0 or array.ndim not in {2, 3} or (array.ndim == 3 and array.shape[2] not in {2, 3, 4}):
+        raise PictureError(f"an array of shape {array.shape} is no picture", hint="(H, W), (H, W, 3) and (H, W, 4) are")
+    if np.issubdtype(array.dtype, np.uint16):  # of either byte order
+        array = narrow(array)
+    elif array.dtype == np.bool_:
+        array = array.astype(np.uint8) * 255
+    elif np.issubdtype(array.dtype, np.floating):
+        array = np.nan_to_num(array)
+        if array.max() > 2:  # more than scaling with a sharp filter overshoots
+            raise PictureError(f"an array of {array.dtype} up to {array.max():g} is no picture", hint=_ARRAYS)
+        array = (np.clip(array, 0, 1) * 255 + 0.5).astype(np.uint8)
+    elif array.dtype != np.uint8:
+        raise PictureError(f"an array of {array.dtype} is no picture", hint=_ARRAYS)
+    return from_image(Image.fromarray(np.ascontiguousarray(array)), max_size=max_size)
+
+
+_ARRAYS = "uint8, uint16, bool, or floats from 0 to 1 are"
+
+
+def _register_heif() -> None:
+    try:
+        register_heif("this is a HEIC picture, which")
+    except OutputError as error:
+        raise PictureError(error.message, hint=error.hint) from None
+
+
+def _unidentified(kind: str | None) -> PictureError:
+    if kind is not None:
+        return PictureError(
+            f"the {kind} file is broken: its header cannot be read",
+            hint="open it in a viewer, or copy it again from where it came from",
+        )
+    return PictureError("this is not a picture of a known format", hint="known: " + ", ".join(_KNOWN))
+
+
+_KNOWN = ("PNG", "JPEG", "WebP", "AVIF", "HEIC", "TIFF", "BMP", "GIF", "JPEG 2000", "PPM", "QOI", "ICO")

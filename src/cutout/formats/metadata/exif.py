@@ -1,0 +1,318 @@
+"""The EXIF block (a small TIFF file inside a picture): read, changed and written, with every value kept as its bytes.
+
+Exchangeable image file format, CIPA DC-008. Values are never interpreted, so texts in any encoding survive; a maker's
+note, which may hold addresses counted from the start of the block, stays where it was.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import struct
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, NamedTuple
+
+from cutout.formats.metadata.places import PLAIN_TAGS, without_places
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+__all__ = ["Entry", "Exif", "build", "is_crowded", "parse", "reorder", "sizes"]
+
+_WIDTHS = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4}
+"""Bytes of one value by its type."""
+_EXIF, _GPS, _INTEROP, _NOTE = 0x8769, 0x8825, 0xA005, 0x927C
+_ORIENTATION, _WIDTH, _HEIGHT = 0x0112, 0xA002, 0xA003
+_IPTC, _PRINT = 0x83BB, 0xC4A5
+_POINTERS = {_EXIF, _GPS, _INTEROP}
+# What the main directory may say of a picture whatever file it is stored in. All else describes how the pixels of the
+# old file lay (strips, layers, previews, a profile), or is the maker's business with its own files.
+_DESCRIPTIVE = frozenset(
+    {0x010D, 0x010E, 0x010F, 0x0110, 0x0112, 0x011A, 0x011B, 0x0128, 0x0131, 0x0132, 0x013B, 0x013C, 0x0213}
+    | {0x4746, 0x4749, 0x8298, 0x83BB, 0xC4A5, _EXIF, _GPS}
+    | set(range(0x9C9B, 0x9CA0))
+)
+_MOST = 4 << 20
+"""Bytes of values that are read from one block: entries may all point to the same ones."""
+
+
+_MOST_ENTRIES = 4096
+"""That are read from one block: cameras write some hundred."""
+
+
+class Entry(NamedTuple):
+    """One value as it stands in the file."""
+
+    kind: int
+    """The type, 1–13: byte, text, short, long, rational, ..."""
+    number: int
+    """How many values."""
+    data: bytes
+
+
+Directory = dict[int, Entry]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Exif:
+    """The directories of a block, by tag; empty where there is none.
+
+    Attributes:
+        order: `<` or `>`, the byte order of all values.
+        main: What describes the picture (IFD0), without pointers; thumbnails (IFD1) are not read.
+        exif: How it was taken.
+        gps: Where.
+        interop: Which file-name rules it follows.
+        note_at: Where the maker's note stood, or None.
+        damaged: Values were left out because they lie outside the block.
+    """
+
+    order: str = "<"
+    main: Directory = field(default_factory=dict)
+    exif: Directory = field(default_factory=dict)
+    gps: Directory = field(default_factory=dict)
+    interop: Directory = field(default_factory=dict)
+    note_at: int | None = None
+    damaged: bool = False
+
+    def __bool__(self) -> bool:
+        return bool(self.main or self.exif or self.gps)
+
+    @property
+    def tells(self) -> bool:
+        """It says more than how the pixels lie and how large they are to be printed."""
+        return bool(self.exif or self.gps or set(self.main) - {_ORIENTATION, 0x011A, 0x011B, 0x0128, 0x0213})
+
+    def upright(self) -> Exif:
+        """The same, for pixels that lie as they are to be seen."""
+        if _ORIENTATION not in self.main:
+            return self
+        return replace(self, main=self.main | {_ORIENTATION: Entry(3, 1, struct.pack(self.order + "H", 1))})
+
+    def without_orientation(self) -> Exif:
+        """The same without a word about how the pixels lie, which means upright too."""
+        return replace(self, main={tag: entry for tag, entry in self.main.items() if tag != _ORIENTATION})
+
+    def sized(self, width: int, height: int) -> Exif:
+        """The same, for a picture of this size, where it says one."""
+        sizes = {_WIDTH: width, _HEIGHT: height}
+        new = {tag: Entry(4, 1, struct.pack(self.order + "I", size)) for tag, size in sizes.items() if tag in self.exif}
+        return replace(self, exif=self.exif | new)
+
+    def without_place(self) -> tuple[Exif, tuple[str, ...]]:
+        """The same without the GPS directory, IPTC's places and what may hold one unseen; and warnings."""
+        main = {tag: entry for tag, entry in self.main.items() if tag not in {_IPTC, _PRINT}}
+        notes: tuple[str, ...] = ()
+        if _IPTC in self.main:
+            try:
+                if records := without_places(self.main[_IPTC].data):
+                    main[_IPTC] = Entry(7, len(records), records)
+            except ValueError as error:
+                notes = (f"the IPTC records may hold a place and were left out: {error}",)
+        exif = {tag: entry for tag, entry in self.exif.items() if tag in PLAIN_TAGS}
+        interop = {tag: entry for tag, entry in self.interop.items() if len(entry.data) <= 4}  # no coordinate
+        return replace(self, main=main, exif=exif, gps={}, interop=interop, note_at=None), notes
+
+
+def parse(block: bytes, *, directory: int | None = None) -> Exif:
+    """Read a block, or one directory of a TIFF file.
+
+    Args:
+        block: From its byte order on; a leading `Exif` mark is skipped.
+        directory: Where the directory starts; None takes the first.
+
+    Raises:
+        ValueError: It is no such block, or its directory lies outside.
+    """
+    if block[:6] == b"Exif\0\0":
+        block = block[6:]
+    order = {b"II*\0": "<", b"MM\0*": ">"}.get(block[:4])
+    if order is None:
+        raise ValueError("no byte order at its start")
+    try:
+        start = struct.unpack_from(order + "I", block, 4)[0] if directory is None else directory
+        reader = _Reader(block, order)
+        main = reader.read(start)
+    except struct.error as error:
+        raise ValueError("its directory lies outside") from error
+    exif = reader.child(main, _EXIF)
+    found = Exif(
+        order=order,
+        main={tag: entry for tag, entry in main.items() if tag in _DESCRIPTIVE and tag not in _POINTERS},
+        gps=reader.child(main, _GPS),
+        interop=reader.child(exif, _INTEROP),
+        exif={tag: entry for tag, entry in exif.items() if tag not in _POINTERS},
+        note_at=reader.note_at if directory is None else None,
+        damaged=reader.damaged,
+    )
+    if not found:
+        raise ValueError("nothing in it can be read")
+    return found
+
+
+def is_crowded(block: bytes) -> bool:
+    """Whether the main directory of a block has more entries than are read here: other readers are not to see it."""
+    start = 6 if block[:6] == b"Exif\0\0" else 0
+    order = {b"II*\0": "<", b"MM\0*": ">"}.get(block[start : start + 4])
+    try:
+        (at,) = struct.unpack_from((order or "<") + "I", block, start + 4)
+        (count,) = struct.unpack_from((order or "<") + "H", block, start + at)
+    except struct.error:
+        return False
+    return order is not None and int(count) > _MOST_ENTRIES
+
+
+def sizes(tiff: bytes, directories: Iterable[int]) -> list[tuple[int, int]]:
+    """Width and height of pages of a TIFF file, as their directories say; one that says none is left out.
+
+    Args:
+        tiff: The file's bytes; one of 64-bit addresses says none.
+        directories: Where those of the pages stand.
+    """
+    order, found = {b"II*\0": "<", b"MM\0*": ">"}.get(tiff[:4]), []
+    for at in directories if order else ():
+        sides: dict[int, int] = {}
+        with contextlib.suppress(struct.error):
+            (count,) = struct.unpack_from(f"{order}H", tiff, at)
+            for place in range(at + 2, at + 2 + 12 * count, 12):
+                tag, kind = struct.unpack_from(f"{order}HH", tiff, place)
+                if tag in _SIDES and kind in _WHOLE:
+                    (sides[tag],) = struct.unpack_from(f"{order}{_WHOLE[kind]}", tiff, place + 8)
+        if len(sides) == len(_SIDES):
+            found.append((sides[_SIDES[0]], sides[_SIDES[1]]))
+    return found
+
+
+_SIDES = (0x0100, 0x0101)
+_WHOLE = {3: "H", 4: "I"}
+
+
+class _Reader:
+    def __init__(self, block: bytes, order: str) -> None:
+        self.block, self.order = block, order
+        self.note_at: int | None = None
+        self.damaged = False
+        self._left = _MOST
+        self._entries = _MOST_ENTRIES
+
+    def read(self, start: int) -> Directory:
+        found: Directory = {}
+        (count,) = struct.unpack_from(self.order + "H", self.block, start)
+        for at in range(start + 2, start + 2 + 12 * count, 12):
+            if at + 12 > len(self.block) or self._entries == 0:
+                self.damaged = True
+                break
+            self._entries -= 1
+            tag, kind, number = struct.unpack_from(self.order + "HHI", self.block, at)
+            length = _WIDTHS.get(kind, 0) * number
+            place = at + 8
+            if length > 4:
+                (place,) = struct.unpack_from(self.order + "I", self.block, at + 8)
+            self._left -= length
+            if not length or place + length > len(self.block) or self._left < 0:
+                self.damaged |= kind in _WIDTHS and number > 0
+                continue
+            if tag == _NOTE and length > 4:
+                self.note_at = place
+            found[tag] = Entry(kind, number, self.block[place : place + length])
+        return found
+
+    def child(self, parent: Directory, tag: int) -> Directory:
+        entry = parent.get(tag)
+        if entry is None:
+            return {}
+        try:
+            return self.read(struct.unpack(self.order + "I", entry.data)[0])
+        except struct.error:
+            self.damaged = True
+            return {}
+
+
+def build(exif: Exif, *, base: int | None = None) -> bytes:
+    """The block of these directories, thumbnail left out.
+
+    Args:
+        exif: What to write.
+        base: Write no header, but directories for a file in which they start at this even address, the main one first.
+    """
+    writer = _Writer(8 if base is None else base, exif.order)
+    if base is None and exif.note_at is not None and _NOTE in exif.exif:
+        writer.pin(exif.note_at, exif.exif[_NOTE].data)
+    first = writer.put(exif.main, [(_EXIF, (exif.exif, [(_INTEROP, (exif.interop, []))])), (_GPS, (exif.gps, []))])
+    if base is not None:
+        return bytes(writer.out)
+    return (b"II*\0" if exif.order == "<" else b"MM\0*") + struct.pack(exif.order + "I", first) + bytes(writer.out)
+
+
+_Child = tuple[int, tuple[Directory, list["_Child"]]]
+"""The tag that points to a directory, the directory, and its own children."""
+
+
+class _Writer:
+    """Places directories and values one after the other from `base` on, around the one value that keeps its place."""
+
+    def __init__(self, base: int, order: str) -> None:
+        self.base, self.order, self.out = base, order, bytearray()
+        self._pinned: tuple[int, bytes] | None = None
+        self._note: int | None = None
+
+    def pin(self, at: int, note: bytes) -> None:
+        """Let the maker's note stand at this address."""
+        if at >= self.base and at % 2 == 0:
+            self._pinned = (at, note)
+
+    def put(self, directory: Directory, children: list[_Child]) -> int:
+        """Write a directory and those it points to; gives its address."""
+        below = {tag: child for tag, child in children if child[0] or any(inner[0] for _, inner in child[1])}
+        entries = directory | {tag: Entry(4, 1, b"") for tag in below}
+        start = self._room(2 + 12 * len(entries) + 4)
+        table = struct.pack(self.order + "H", len(entries))
+        for tag, entry in sorted(entries.items()):
+            value = struct.pack(self.order + "I", self.put(*below[tag])) if tag in below else entry.data
+            if len(value) > 4:
+                value = struct.pack(self.order + "I", self._value(tag, value))
+            table += struct.pack(self.order + "HHI", tag, entry.kind, entry.number) + value.ljust(4, b"\0")
+        self._fill(start, table)
+        return start
+
+    def _value(self, tag: int, data: bytes) -> int:
+        if tag == _NOTE:
+            self._settle()
+            if self._note is not None:
+                return self._note
+        at = self._room(len(data))
+        self._fill(at, data)
+        return at
+
+    def _room(self, length: int) -> int:
+        """Reserve bytes; gives their address, which is even as the format wants it."""
+        length += length % 2
+        if self._pinned is not None and self._end + length > self._pinned[0]:
+            self._settle()
+        at = self._end
+        self.out += bytes(length)
+        return at
+
+    def _settle(self) -> None:
+        """Write the pinned note, with nothing up to it."""
+        if self._pinned is not None:
+            (self._note, data), self._pinned = self._pinned, None
+            self.out += bytes(self._note - self._end) + data + bytes(len(data) % 2)
+
+    def _fill(self, at: int, data: bytes) -> None:
+        self.out[at - self.base : at - self.base + len(data)] = data
+
+    @property
+    def _end(self) -> int:
+        return self.base + len(self.out)
+
+
+def reorder(directory: Directory, order: str, wanted: str) -> Directory:
+    """The same values in the other byte order."""
+    if order == wanted:
+        return directory
+    return {tag: entry._replace(data=_swapped(entry)) for tag, entry in directory.items()}
+
+
+def _swapped(entry: Entry) -> bytes:
+    width = {5: 4, 10: 4}.get(entry.kind, _WIDTHS[entry.kind])  # a rational is two numbers
+    return b"".join(entry.data[i : i + width][::-1] for i in range(0, len(entry.data), width))

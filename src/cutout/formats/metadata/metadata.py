@@ -1,0 +1,145 @@
+"""What travels from the input to the output beside the pixels: profile, resolution, EXIF and XMP."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from cutout.enums import OutputFormat, Strip
+from cutout.formats.metadata import exif as blocks
+from cutout.formats.metadata import xmp as packets
+
+__all__ = ["NO_METADATA", "Metadata", "read_dpi", "read_exif", "read_xmp"]
+
+_MARKER = 65533
+"""Bytes that one segment of a JPEG can hold."""
+_MARKER_NAMES = {"EXIF": 6, "XMP": 29}
+"""Bytes that a segment's own name takes of them."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Metadata:
+    """What travels from the input to the output beside the pixels.
+
+    Attributes:
+        icc: ICC profile that describes the RGB values, or None for sRGB.
+        dpi: Resolution in dots per inch (horizontal, vertical), or None.
+        exif: EXIF block from its byte order on, of an upright picture and without thumbnail, or None.
+        xmp: XMP packet that says no orientation, or None.
+    """
+
+    icc: bytes | None = field(default=None, repr=False)
+    dpi: tuple[float, float] | None = None
+    exif: bytes | None = field(default=None, repr=False)
+    xmp: bytes | None = field(default=None, repr=False)
+
+    def stripped(self, strip: Strip) -> tuple[Metadata, tuple[str, ...]]:
+        """What is left of it, and warnings: places alone go, or all but profile and resolution.
+
+        What cannot be read well enough to be sure that it holds no place goes with them.
+        """
+        if strip is Strip.NONE:
+            return self, ()
+        if strip is Strip.ALL:
+            return replace(self, exif=None, xmp=None), ()
+        exif, xmp = self.exif, self.xmp
+        notes: tuple[str, ...] = ()
+        if exif is not None:
+            kept, notes = blocks.parse(exif).without_place()
+            exif = blocks.build(kept) if kept else None
+        if xmp is not None:
+            try:
+                xmp = packets.clean(xmp, place=False)
+            except ValueError as error:
+                xmp, notes = None, (*notes, f"the XMP packet may hold a place and was left out: {error}")
+        return replace(self, exif=exif, xmp=xmp), notes
+
+    def sized(self, size: tuple[int, int]) -> Metadata:
+        """The same for a picture of this width and height."""
+        return self if self.exif is None else replace(self, exif=blocks.build(blocks.parse(self.exif).sized(*size)))
+
+    def fitting(self, output_format: OutputFormat) -> tuple[Metadata, tuple[str, ...]]:
+        """What the format can hold, and warnings about what it cannot."""
+        if output_format is OutputFormat.AVIF and self.exif is not None:
+            # Pillow's encoder takes the orientation out itself, and texts that are not ASCII do not survive it
+            return replace(self, exif=blocks.build(blocks.parse(self.exif).without_orientation())), ()
+        if output_format is not OutputFormat.JPEG:
+            return self, ()
+        notes, left = [], {"exif": self.exif, "xmp": self.xmp}
+        for name, value in left.items():
+            if value is not None and len(value) > _MARKER - _MARKER_NAMES[name.upper()]:
+                left[name] = None
+                notes.append(f"the {name.upper()} block of {len(value) // 1000} kB was left out: a JPEG holds 64 kB")
+        return replace(self, exif=left["exif"], xmp=left["xmp"]), tuple(notes)
+
+
+NO_METADATA = Metadata()
+"""Nothing but pixels, in sRGB."""
+
+
+def read_exif(info: dict[Any, Any], tiff: tuple[bytes, int] | None) -> tuple[bytes | None, tuple[str, ...]]:
+    """The EXIF block of a picture as it is kept, and warnings.
+
+    Args:
+        info: What the decoder found.
+        tiff: For a TIFF file, its bytes and where the page's directory starts.
+    """
+    block = info.get("exif") or _raw_profile(info.get("Raw profile type exif"))
+    try:
+        if tiff is not None:
+            found = blocks.parse(tiff[0], directory=tiff[1])
+        elif isinstance(block, bytes) and block not in {b"Exif\0\0", b""}:
+            found = blocks.parse(block)
+        else:
+            return None, ()
+        if not found.tells:
+            return None, ()
+        kept = blocks.build(found.upright())
+        _check(kept)
+    except Exception as error:  # noqa: BLE001 - whatever a broken block leads to, the picture itself is whole
+        return None, () if tiff is not None else (f"the EXIF block is broken and was left out: {error}",)
+    return kept, ("parts of the EXIF block are broken and were left out",) if found.damaged else ()
+
+
+def _check(block: bytes) -> None:
+    """Encoders read the block once more with Pillow's parser: what that one cannot read must not reach them."""
+    from PIL import Image
+
+    exif = Image.Exif()
+    exif.load(block)
+    exif.tobytes()
+
+
+def _raw_profile(text: object) -> bytes | None:
+    """How PNGs held EXIF before they had a chunk for it: three lines of head, then hexadecimal digits."""
+    if not isinstance(text, str | bytes):
+        return None
+    words = (text if isinstance(text, str) else text.decode("latin-1")).split()
+    try:
+        return bytes.fromhex("".join(words[2:]))
+    except ValueError:
+        return None
+
+
+def read_xmp(packet: object) -> tuple[bytes | None, tuple[str, ...]]:
+    """The XMP packet of a picture as it is kept, and warnings."""
+    if isinstance(packet, str):
+        packet = packet.encode("utf-8", "surrogateescape")
+    if not isinstance(packet, bytes) or not packet.strip(b"\0 \r\n\t"):
+        return None, ()
+    try:
+        return packets.clean(packet), ()
+    except ValueError as error:
+        return None, (f"the XMP packet is broken and was left out: {error}",)
+
+
+def read_dpi(value: object) -> tuple[float, float] | None:
+    """Dots per inch, if they make sense."""
+    try:
+        across, down = (float(part) for part in value)  # type: ignore[attr-defined]
+    except (TypeError, ValueError, ZeroDivisionError):
+        return None
+    # 1 is what Pillow says of a TIFF that says nothing
+    usable = all(math.isfinite(part) and 1 < part <= 1e5 for part in (across, down))
+    return (across, down) if usable else None

@@ -1,0 +1,235 @@
+"""A decoded picture, and how an image of Pillow's becomes one: upright, in RGB, with what travels beside the pixels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import wraps
+from typing import TYPE_CHECKING, Any
+
+from PIL import Image
+
+from cutout.errors import PictureError
+from cutout.formats import sixteen_bit as sixteen
+from cutout.formats.checks import libtiff
+from cutout.formats.color import to_rgb
+from cutout.formats.metadata.exif import is_crowded
+from cutout.formats.metadata.metadata import NO_METADATA, Metadata, read_dpi, read_exif, read_xmp
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Concatenate, ParamSpec
+
+    import numpy as np
+    import numpy.typing as npt
+
+    _Rest = ParamSpec("_Rest")
+    _Deep = Callable[[Image.Image], npt.NDArray[np.uint16] | None]
+
+__all__ = ["ONLY_FIRST", "Header", "Picture", "orientation_of", "read"]
+
+ONLY_FIRST = "only the first of "
+"""How the note begins that a picture has more frames."""
+_ORIENTATION = 0x0112
+_RESOLUTION = 282
+_ICC = 34675
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Header:
+    """What a file says of its picture before it is decoded.
+
+    Attributes:
+        size: Width and height, as they lie in the file; of a file of many pages those of the largest.
+        turned: It must be turned or mirrored to stand upright, which takes a copy.
+        kind: Pillow's name of the format.
+        mode: Pillow's name of how the pixels are held.
+        deep: It has more than 8 bits a channel that can be given.
+        frames: Frames or pages that are wanted of it.
+        progressive: It is decoded in several passes.
+    """
+
+    size: tuple[int, int]
+    turned: bool = False
+    kind: str = "JPEG"
+    mode: str = "RGB"
+    deep: bool = False
+    frames: int = 1
+    progressive: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Picture:
+    """A decoded picture, upright.
+
+    Attributes:
+        rgb: Mode RGB, 8 bits a channel.
+        alpha: Mode L and of the same size, or None when the picture is opaque.
+        metadata: Profile, resolution, EXIF and XMP.
+        notes: Things a user should know, such as that only the first frame was taken.
+        deep: The colours in 16 bits, uint16 of shape (height, width, 3), if they were asked for and are there.
+        frames: How many frames or pages the file has.
+        paged: They are pages, each a picture of its own; otherwise an animation of one size.
+        duration: Milliseconds that a frame is shown.
+        loop: How often the animation plays; 0 is for ever.
+    """
+
+    rgb: Image.Image
+    alpha: Image.Image | None = None
+    metadata: Metadata = NO_METADATA
+    notes: tuple[str, ...] = ()
+    deep: npt.NDArray[np.uint16] | None = None
+    frames: int = 1
+    paged: bool = False
+    duration: float = 0.0
+    loop: int = 0
+
+
+def _with_what_libtiff_says(
+    reads: Callable[Concatenate[Image.Image, _Rest], Picture],
+) -> Callable[Concatenate[Image.Image, _Rest], Picture]:
+    """What libtiff says of a damaged file becomes a note of the picture, or the error's text."""
+
+    @wraps(reads)
+    def read(image: Image.Image, /, *args: _Rest.args, **settings: _Rest.kwargs) -> Picture:
+        if image.format != "TIFF":
+            return reads(image, *args, **settings)
+        with libtiff.listening() as said:
+            try:
+                picture = reads(image, *args, **settings)
+            except OSError as error:
+                raise OSError(f"{said or error}") from error
+        if not said:
+            return picture
+        note = f"the TIFF file is damaged, and the picture may be wrong in places: {said}"
+        return replace(picture, notes=(*picture.notes, note))
+
+    return read
+
+
+@_with_what_libtiff_says
+def read(
+    image: Image.Image,
+    max_size: int | None,
+    *,
+    tiff: tuple[bytes, int] | None = None,
+    deep: _Deep | None = None,
+    screen: tuple[int, int] | None = None,
+    before: Picture | None = None,
+) -> Picture:
+    """An image as a picture.
+
+    Args:
+        image: Opened by Pillow, at the frame to be read.
+        max_size: Longest side of the result, or None.
+        tiff: For a page of a TIFF file, the file's bytes and where the page's directory starts.
+        deep: Gives colours of 16 bits for the loaded image, or None.
+        screen: For a further frame, the size of the first.
+        before: For a further frame of an animation, the first: what travels beside it is not read for each anew.
+
+    Raises:
+        PictureError: It has no pixels.
+        ValueError: A frame of another size. Decoders raise more.
+    """
+    if min(image.size) < 1:
+        raise PictureError(f"the picture has no pixels ({image.width}×{image.height})")
+    image.load()
+    orientation = orientation_of(image)
+    if before is None:
+        metadata, notes = _metadata(image, tiff)
+    else:
+        metadata, notes = replace(before.metadata, icc=image.info.get("icc_profile") or None), before.notes
+    whole = image
+    if screen is not None and image.size != screen and image.format == "GIF":  # as browsers do
+        whole = image.crop((0, 0, *screen))
+    elif screen is not None and image.size != screen and image.format != "TIFF":
+        raise ValueError(f"it has {image.width}×{image.height} pixels, the first one {screen[0]}×{screen[1]}")
+    rgb, alpha, icc = to_rgb(whole, metadata.icc)
+    colors = None if deep is None else deep(image)
+    key = image.info.get("transparency")
+    if colors is not None and isinstance(key, tuple):
+        alpha = sixteen.key_alpha(colors, key)
+    if icc is None and metadata.icc is not None:
+        colors = None
+    size = _limited(rgb.size, max_size)
+    if size != rgb.size:
+        rgb, alpha = _resized(rgb, size), None if alpha is None else _resized(alpha, size)
+        colors = None if colors is None else sixteen.resize(colors, size)
+    if orientation != 1:
+        rgb, alpha = _upright(rgb, orientation), None if alpha is None else _upright(alpha, orientation)
+        colors = None if colors is None else sixteen.turn(colors, orientation)
+    duration, loop = _timing(image)
+    return Picture(
+        rgb=rgb,
+        alpha=alpha,
+        metadata=replace(metadata, icc=icc),
+        notes=notes,
+        deep=colors,
+        duration=duration,
+        loop=loop,
+    )
+
+
+def _metadata(image: Image.Image, tiff: tuple[bytes, int] | None) -> tuple[Metadata, tuple[str, ...]]:
+    exif, of_exif = read_exif(image.info, tiff)
+    xmp, of_xmp = read_xmp(image.info.get("xmp"))
+    said = dict(image.info)
+    tags: Any = getattr(image, "tag_v2", None)
+    if tags is not None:  # what a page does not say itself would be left from the page before
+        said["icc_profile"] = tags.get(_ICC)
+        if _RESOLUTION not in tags:
+            said.pop("dpi", None)
+    metadata = Metadata(icc=said.get("icc_profile") or None, dpi=read_dpi(said.get("dpi")), exif=exif, xmp=xmp)
+    return metadata, of_exif + of_xmp
+
+
+def _timing(image: Image.Image) -> tuple[float, int]:
+    """Milliseconds of a frame, and how often the animation plays."""
+    try:
+        duration, loop = float(image.info.get("duration") or 0), image.info.get("loop")
+        if image.format == "GIF":  # its loop counts repetitions
+            return duration or _UNSAID, 1 if loop is None else loop and loop + 1
+        return max(0.0, duration), int(loop or 0)
+    except (TypeError, ValueError):
+        return _UNSAID, 0
+
+
+_UNSAID = 100.0
+"""Milliseconds for which browsers show the frame of a GIF that says none."""
+
+
+def orientation_of(image: Image.Image) -> int:
+    """How the pixels lie, 1–8; a broken EXIF block says nothing about a picture that is whole."""
+    block = image.info.get("exif")
+    if isinstance(block, bytes) and is_crowded(block):  # older Pillows read all that its entries point to
+        return 1
+    try:
+        return int(image.getexif().get(_ORIENTATION, 1))
+    except Exception:  # noqa: BLE001 - its parser raises whatever the block leads it into
+        return 1
+
+
+def _limited(size: tuple[int, int], max_size: int | None) -> tuple[int, int]:
+    if max_size is None or max(size) <= max_size:
+        return size
+    scale = max_size / max(size)
+    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+
+
+def _resized(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    return image.resize(size, Image.Resampling.LANCZOS, reducing_gap=3)
+
+
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+def _upright(image: Image.Image, orientation: int) -> Image.Image:
+    turn = _TURNS.get(orientation)
+    return image if turn is None else image.transpose(turn)

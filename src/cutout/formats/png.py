@@ -1,0 +1,276 @@
+"""A PNG encoder for cut-outs: strips that stay in the cache, filtered by numpy, deflated by zlib-ng or igzip.
+
+Pillow's encoder takes two thirds of the time of a 12-megapixel cut-out; this one takes a tenth of that. The format is
+W3C's Portable Network Graphics (Third Edition); every row uses filter 2 (Up), which numpy does at the speed of memory.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+import zlib
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cutout.enums import PngLevel
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import numpy.typing as npt
+    from PIL import Image
+
+    _Library = tuple[Any, int]
+
+__all__ = ["backend", "encode_png"]
+
+_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_STRIP_BYTES = 1 << 18
+"""Filtered bytes that are worked on at once: all buffers of a strip fit the second-level cache."""
+_SEGMENT_BYTES = 12 << 20
+"""Filtered bytes of one deflate segment. Segments are independent, so several cores can work on one picture; where
+they lie depends on the picture alone, so that the same picture always gives the same file."""
+_LARGE = 4_000_000
+"""Pixels from which zlib-ng's level 3 is taken instead of 4: 20% less time, files 0.4 to 4.7% larger."""
+_GROWTH = 0.03
+"""By how much a large file may grow where igzip takes over from zlib-ng, in a third of its time."""
+_UP = 2
+_ADLER = 65521
+_COLOR_TYPE = {1: 0, 3: 2, 4: 6}  # bytes a pixel: grey, RGB, RGBA
+
+
+def encode_png(
+    rgb: Image.Image | None,
+    alpha: Image.Image | None,
+    *,
+    icc: bytes | None = None,
+    dpi: tuple[float, float] | None = None,
+    level: PngLevel = PngLevel.FAST,
+    keep_hidden: bool = False,
+    threads: int = 1,
+) -> bytes:
+    """A PNG file, 8 bits a channel.
+
+    Args:
+        rgb: Mode RGB, or None for a grey picture.
+        alpha: Mode L: beside `rgb` the transparency, alone the grey picture; None is opaque.
+        icc: ICC profile.
+        dpi: Dots per inch, horizontal and vertical.
+        level: How hard it is compressed.
+        keep_hidden: Keep colours exactly where they cannot be seen; otherwise they are simplified so that they
+            compress (see `_visible`).
+        threads: Cores that work on this picture.
+    """
+    source = rgb if rgb is not None else alpha
+    assert source is not None  # noqa: S101 - one of the two is a picture
+    width, height = source.size
+    pixels = _pixels(rgb, alpha, keep_hidden=keep_hidden)
+    stride = width * pixels.depth + 1
+    step = max(1, _SEGMENT_BYTES // stride)
+    bounds = [(top, min(top + step, height)) for top in range(0, height, step)]
+
+    def segment(bound: tuple[int, int]) -> list[_Segment]:
+        shares = _shares(pixels, bound, level)
+        return [_deflate(pixels, rows, who, last=rows[1] == height) for rows, who in shares]
+
+    if threads > 1 and len(bounds) > 1:
+        with ThreadPoolExecutor(min(threads, len(bounds))) as pool:
+            segments = list(pool.map(segment, bounds))
+    else:
+        segments = [segment(bound) for bound in bounds]
+    checksum, done = 1, [part for parts in segments for part in parts]
+    for part in done:
+        checksum = _adler_combine(checksum, part.adler, part.length)
+    parts = [b"\x78\x01", *(piece for part in done for piece in part.pieces), struct.pack(">I", checksum)]
+    header = struct.pack(">IIBBBBB", width, height, 8, _COLOR_TYPE[pixels.depth], 0, 0, 0)
+    chunks = [_SIGNATURE, *_chunk(b"IHDR", [header])]
+    if icc:
+        chunks += _chunk(b"iCCP", [b"ICC profile\0\0", zlib.compress(icc, 6)])
+    if dpi:
+        chunks += _chunk(b"pHYs", [struct.pack(">IIB", *(round(value / 0.0254) for value in dpi), 1)])
+    chunks += _chunk(b"IDAT", parts)
+    chunks += _chunk(b"IEND", [])
+    return b"".join(chunks)
+
+
+def backend(level: PngLevel = PngLevel.FAST) -> str:
+    """Which library deflates, and its level; Python's own `zlib` where the fast ones have no wheel."""
+    library, number = _library(level)
+    return f"{library.__name__.partition('.')[0]} {number}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Segment:
+    pieces: list[bytes]
+    adler: int
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Pixels:
+    """Where the rows of a picture come from.
+
+    Attributes:
+        depth: Bytes a pixel.
+        size: Width and height.
+        box: Left, top, right, bottom of what is not zero.
+        fill: Puts rows top..bottom of the columns of the box into a uint8 array of shape (rows, columns × depth).
+    """
+
+    depth: int
+    size: tuple[int, int]
+    box: tuple[int, int, int, int]
+    fill: Callable[[int, int, npt.NDArray[np.uint8]], None]
+
+
+def _pixels(rgb: Image.Image | None, alpha: Image.Image | None, *, keep_hidden: bool) -> _Pixels:
+    if rgb is None or alpha is None:
+        only = alpha if rgb is None else rgb
+        assert only is not None  # noqa: S101
+
+        def plain(top: int, bottom: int, out: npt.NDArray[np.uint8]) -> None:
+            data = only.crop((0, top, only.width, bottom)).tobytes()
+            out[:] = np.frombuffer(data, np.uint8).reshape(out.shape)
+
+        return _Pixels(1 if rgb is None else 3, only.size, (0, 0, *only.size), plain)
+    left, upper, right, lower = (0, 0, *alpha.size) if keep_hidden else alpha.getbbox() or (0, 0, 0, 0)
+    keep, put = _visible()
+
+    def straight(top: int, bottom: int, out: npt.NDArray[np.uint8]) -> None:
+        box = (left, top, right, bottom)
+        transparency = alpha.crop(box)
+        if not keep_hidden and transparency.getextrema()[1] == 0:
+            out[:] = 0
+            return
+        opacity = np.frombuffer(transparency.tobytes(), np.uint8).reshape(bottom - top, right - left)
+        colors = np.frombuffer(rgb.crop(box).tobytes("raw", "RGBX"), "<u4").reshape(opacity.shape)
+        packed = out.view("<u4")
+        faint = np.flatnonzero(opacity - np.uint8(1) < 127) if not keep_hidden else ()  # 0 wraps around to 255
+        if len(faint) * 4 > opacity.size:
+            np.bitwise_and(colors, keep.take(opacity), out=packed)
+            packed |= put.take(opacity)
+            return
+        np.copyto(packed, opacity)
+        np.left_shift(packed, 24, out=packed)
+        packed |= colors & 0x00FFFFFF
+        if not keep_hidden:
+            packed *= (opacity != 0).astype(np.uint32)
+        if len(faint):
+            values = opacity.ravel()[faint]
+            packed.reshape(-1)[faint] = colors.ravel()[faint] & keep[values] | put[values]
+
+    return _Pixels(4, alpha.size, (left, upper, right, lower), straight)
+
+
+@lru_cache(maxsize=1)
+def _visible() -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.uint32]]:
+    """Per alpha: the bits of a pixel that are kept, and the bits that are put in (alpha, and the middle of the rest).
+
+    Under alpha 0 nothing of a colour can be seen. Under a faint alpha a of b bits, an error e in the colour changes a
+    composite by e × a/255: keeping the upper b − 1 bits, and putting the middle of what is dropped, stays below one
+    level of 255. From alpha 128 on the colour is exact.
+    """
+    keep = np.full(256, 0x00FFFFFF, np.uint32)
+    put = np.arange(256, dtype=np.uint32) << np.uint32(24)
+    keep[0] = 0
+    for alpha in range(1, 128):
+        dropped = 9 - alpha.bit_length()
+        keep[alpha] = ((0xFF << dropped) & 0xFF) * 0x010101
+        put[alpha] |= (1 << (dropped - 1)) * 0x010101
+    return keep, put
+
+
+def _shares(pixels: _Pixels, bound: tuple[int, int], level: PngLevel) -> list[tuple[tuple[int, int], _Library]]:
+    """Which rows of a segment are compressed by whom.
+
+    Of a large picture igzip takes as many rows as make the file larger by `_GROWTH`, by what both libraries make of a
+    strip in the middle: where there is grain, which no compressor can make small, those are most.
+    """
+    large = math.prod(pixels.size) >= _LARGE
+    thorough = _library(level, large=large)
+    quick = _library(PngLevel.FASTEST)
+    if not large or level is not PngLevel.FAST or zlib in {thorough[0], quick[0]}:
+        return [(bound, thorough)]
+    first, end = max(bound[0], pixels.box[1]), min(bound[1], pixels.box[3])
+    rows = _strip_rows(pixels)
+    if end - first <= rows:
+        return [(bound, thorough)]
+    top = (first + end - rows) // 2
+    small, swift = (
+        sum(map(len, _deflate(pixels, (top, top + rows), who, last=True).pieces)) for who in (thorough, quick)
+    )
+    share = min(1.0, _GROWTH * small / max(1, swift - small))
+    middle = end - round(share * (end - first))
+    if middle <= first:
+        return [(bound, quick)]
+    return [((bound[0], middle), thorough), ((middle, bound[1]), quick)] if middle < bound[1] else [(bound, thorough)]
+
+
+def _strip_rows(pixels: _Pixels) -> int:
+    return max(1, _STRIP_BYTES // (pixels.size[0] * pixels.depth + 1))
+
+
+def _deflate(pixels: _Pixels, bound: tuple[int, int], who: _Library, *, last: bool) -> _Segment:
+    """Filter and compress some rows as a raw deflate stream that the next one can follow."""
+    library, number = who
+    compressor = library.compressobj(number, library.DEFLATED, -15)
+    first, end = bound
+    depth, width = pixels.depth, pixels.size[0]
+    left, upper, right, lower = pixels.box
+    # Only the columns and rows of the box are ever written; what lies around them stays zero in both arrays.
+    count = min(_strip_rows(pixels), end - first)
+    plain = np.zeros((count + 1, (right - left) * depth), np.uint8)  # the row above comes first
+    filtered = np.zeros((count, width * depth + 1), np.uint8)
+    filtered[:, 0] = _UP
+    inner = filtered[:, 1 + left * depth : 1 + right * depth]
+    if upper < first <= lower:
+        pixels.fill(first - 1, first, plain[:1])
+    pieces: list[bytes] = []
+    adler, length = 1, 0
+    for top in range(first, end, count):
+        rows = min(count, end - top)
+        begin, stop = (min(max(edge - top, 0), rows) for edge in (upper, lower))
+        if begin < stop:
+            pixels.fill(top + begin, top + stop, plain[1 + begin : 1 + stop])
+        plain[1 : 1 + begin] = 0
+        plain[1 + stop :] = 0
+        np.subtract(plain[1 : rows + 1], plain[:rows], out=inner[:rows])
+        plain[0] = plain[rows]
+        data = filtered[:rows]
+        adler = library.adler32(data, adler)
+        length += data.nbytes
+        pieces.append(compressor.compress(data))
+    pieces.append(compressor.flush(library.Z_FINISH if last else library.Z_FULL_FLUSH))
+    return _Segment(pieces, adler, length)
+
+
+@lru_cache(maxsize=6)
+def _library(level: PngLevel, *, large: bool = False) -> _Library:
+    """The module that deflates at a level, all with the interface of `zlib`, and the number it is told."""
+    try:
+        if level is PngLevel.FASTEST:
+            from isal import isal_zlib
+
+            return isal_zlib, 2
+        from zlib_ng import zlib_ng
+    except ImportError:
+        return zlib, 9 if level is PngLevel.SMALL else 1
+    return zlib_ng, 9 if level is PngLevel.SMALL else 3 if large else 4
+
+
+def _adler_combine(first: int, second: int, length: int) -> int:
+    """The Adler-32 of two byte strings joined, from each one's own (the arithmetic is zlib's `adler32_combine`)."""
+    low = (first & 0xFFFF) + (second & 0xFFFF) - 1
+    high = (first >> 16) + (second >> 16) + length * ((first & 0xFFFF) - 1)
+    return (high % _ADLER) << 16 | low % _ADLER
+
+
+def _chunk(name: bytes, parts: list[bytes]) -> list[bytes]:
+    crc = zlib.crc32(name)
+    for part in parts:
+        crc = zlib.crc32(part, crc)
+    return [struct.pack(">I", sum(map(len, parts))), name, *parts, struct.pack(">I", crc)]

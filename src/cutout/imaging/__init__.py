@@ -1,0 +1,1 @@
+"""Pixels alone: pure functions on arrays."""

@@ -1,0 +1,339 @@
+"""The finished picture: cropped or set on a canvas, with a shadow, over a background; pure functions."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image, ImageChops
+
+from cutout import values
+from cutout.errors import UsageError
+from cutout.imaging import background, composite
+from cutout.imaging.components import find_regions
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import numpy.typing as npt
+
+    from cutout.imaging.components import Regions
+    from cutout.options import RemoveOptions
+    from cutout.values import Color, Shadow
+
+    Sides = tuple[float, float, float, float]
+    """Left, top, right, bottom."""
+    Box = tuple[int, int, int, int]
+
+__all__ = ["Frame", "cast", "finish", "frame_of", "is_framed", "layout", "place", "subject_box"]
+
+_THERE = 13
+"""Alpha (a twentieth) from which on the subject counts as there."""
+_SOLID = 128
+"""Alpha that a separate object must reach somewhere, if any does."""
+_SPECK = 0.001
+"""Share of the largest object's mass below which a separate one is a speck."""
+_GRID = 512
+"""Cells of the longer side of the reduced picture in which specks are looked for."""
+_LANCZOS = 3
+"""Pixels that the filter reaches."""
+_TAIL = 1.25
+"""Blur widths (2.5 sigma) after which less than one level of a shadow is left."""
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """How the picture lies in the result.
+
+    Attributes:
+        size: Width and height of the result.
+        scale: Pixels of the result a pixel of the picture.
+        left: Where the picture's left edge lies in the result, in its pixels; negative where it is cut off.
+        top: Where its upper edge lies.
+    """
+
+    size: tuple[int, int]
+    scale: float = 1.0
+    left: float = 0.0
+    top: float = 0.0
+
+    @property
+    def resamples(self) -> bool:
+        """Whether pixels of the picture and of the result do not coincide."""
+        return self.scale != 1
+
+    @property
+    def view(self) -> Sides:
+        """What of the picture the result shows: left, top, right, bottom in its pixels."""
+        right, bottom = (self.size[0] - self.left) / self.scale, (self.size[1] - self.top) / self.scale
+        return -self.left / self.scale, -self.top / self.scale, right, bottom
+
+
+def finish(
+    rgb: Image.Image,
+    alpha: Image.Image,
+    options: RemoveOptions,
+    picture: Callable[[tuple[int, int]], Image.Image] | None = None,
+    subject: Box | None = None,
+) -> tuple[Image.Image | None, Image.Image | None]:
+    """Frame, background and shadow, as far as they are asked for.
+
+    Args:
+        rgb: The picture, mode RGB.
+        alpha: The final alpha, mode L, same size.
+        options: What is asked for.
+        picture: Gives the background picture (mode RGB) at a size, where one is asked for.
+        subject: What it is framed by, and the shadow measured by; None is what `subject_box` finds.
+
+    Returns:
+        Colours (RGB) and alpha (L) of the result; colours are None for the mask alone, alpha over an opaque background.
+
+    Raises:
+        UsageError: The margins, or the shadow, make the result too large.
+    """
+    shadow = values.parse_shadow(options.shadow)
+    frame, subject = frame_of(alpha, options, subject)
+    if options.mask:
+        return None, place(None, alpha, frame)[1]
+    behind = _background(rgb, alpha, options, frame, picture)
+    colors, alpha = place(rgb, alpha, frame)
+    assert colors is not None  # noqa: S101 - colours in, colours out
+    shade = None
+    if shadow is not None:
+        shade = cast(alpha, shadow, max(subject[2] - subject[0], subject[3] - subject[1]) * frame.scale)
+    return _compose(colors, alpha, behind, shade, shadow)
+
+
+def frame_of(alpha: Image.Image, options: RemoveOptions, subject: Box | None = None) -> tuple[Frame, Box]:
+    """How a picture lies in the result, and the box that it is framed by, the whole where nobody asks.
+
+    Args:
+        alpha: Mode L.
+        options: What is asked for.
+        subject: The box, where it is known; None is what `subject_box` finds.
+
+    Raises:
+        UsageError: The margins, or the shadow, make the result too large.
+    """
+    shadow = values.parse_shadow(options.shadow)
+    if subject is None:
+        subject = (subject_box(alpha) if is_framed(options) or shadow else None) or (0, 0, *alpha.size)
+    return layout(subject, options, shadow) if is_framed(options) else Frame(alpha.size), subject
+
+
+def is_framed(options: RemoveOptions) -> bool:
+    """Whether the result is laid out around the subject."""
+    return options.crop or options.canvas is not None
+
+
+def subject_box(alpha: Image.Image) -> Box | None:
+    """Left, top, right, bottom of what is there: alpha of a twentieth and more, without specks and ghosts.
+
+    Both are separate from the rest: a speck has less than a thousandth of the largest object's mass, a ghost nowhere
+    reaches half alpha while other objects do. None where there is nothing.
+    """
+    there = alpha.point([0] * _THERE + [255] * (256 - _THERE))
+    box = there.getbbox()
+    if box is None:
+        return None
+    factor = max(1, math.ceil(max(alpha.size) / _GRID))
+    there, part = there.crop(box), alpha.crop(box)
+    cells = np.asarray(there.reduce(factor) if factor > 1 else there)
+    objects = find_regions(cells > 0, diagonal=True)
+    if objects.count > 1:
+        mass = _sums(ImageChops.darker(part, there).reduce(factor), objects)
+        heavy = mass >= _SPECK * mass.max()
+        solid = heavy & (_sums(part.point([0] * _SOLID + [255] * (256 - _SOLID)).reduce(factor), objects) > 0)
+        counted = solid if solid.any() else heavy
+        cover = Image.fromarray(np.ascontiguousarray(objects.paint(counted)))
+        cover = cover.resize((cover.width * factor, cover.height * factor), Image.Resampling.NEAREST)
+        inner = ImageChops.darker(there, cover.crop((0, 0, *there.size))).getbbox()
+        assert inner is not None  # noqa: S101 - some object always counts
+        return box[0] + inner[0], box[1] + inner[1], box[0] + inner[2], box[1] + inner[3]
+    return box
+
+
+def _sums(cells: Image.Image, objects: Regions) -> npt.NDArray[np.float64]:
+    """What the cells of each object sum up to."""
+    lined = np.pad(np.asarray(cells, np.float64), ((0, 0), (0, 1)))  # rows as long as those that runs count in
+    summed = np.concatenate(([0.0], np.cumsum(lined)))
+    return np.asarray(np.bincount(objects.label, weights=summed[objects.ends] - summed[objects.starts]), np.float64)
+
+
+def layout(subject: Box, options: RemoveOptions, shadow: Shadow | None) -> Frame:
+    """How the picture lies in the result, when it is cropped or set on a canvas.
+
+    Args:
+        subject: What `subject_box` gave.
+        options: `crop`, `margin`, `canvas`, `scale` and `position`.
+        shadow: Gets room too: a crop grows for it, and a subject that is to fit is made smaller.
+
+    Raises:
+        UsageError: The margins, or the shadow, make the result too large.
+    """
+    if options.canvas is not None:
+        return _on_canvas(subject, options, shadow)
+    left, top, right, bottom = subject
+    side = max(right - left, bottom - top)
+    rooms: dict[str, Sides] = {"shadow": _room(shadow, side)}
+    if options.margin is not None:
+        above, to_right, below, to_left = (length.of(side) for length in values.parse_margin(options.margin))
+        rooms["margin"] = (to_left, above, to_right, below)
+    largest = map(max, zip(*rooms.values(), strict=True))
+    before, over, behind, under = (math.ceil(round(length, 6)) for length in largest)
+    size = (right - left + before + behind, bottom - top + over + under)
+    if size[0] * size[1] > max(values.MAX_CANVAS, (right - left) * (bottom - top)):
+        cause = max(
+            rooms, key=lambda name: (right - left + sum(rooms[name][::2])) * (bottom - top + sum(rooms[name][1::2]))
+        )
+        raise UsageError(
+            f"--{cause} makes the picture {size[0]}×{size[1]} pixels large", hint=f"give a smaller {cause}"
+        )
+    return Frame(size, 1.0, before - left, over - top)
+
+
+def _on_canvas(subject: Box, options: RemoveOptions, shadow: Shadow | None) -> Frame:
+    size = values.parse_canvas(options.canvas)
+    left, top, right, bottom = values.free_area(size, options.margin)
+    width, height = subject[2] - subject[0], subject[3] - subject[1]
+    share = values.parse_scale(options.scale)
+    room = (0.0, 0.0, 0.0, 0.0)
+    if share is None:
+        scale = 1.0
+    elif share < 1 or shadow is None:
+        scale = share * min((right - left) / width, (bottom - top) / height)
+    else:
+        scale = _fitting(width, height, right - left, bottom - top, shadow)
+        room = _room(shadow, max(width, height) * scale)
+    across, down = values.parse_position(options.position)
+    x = left + (right - left - width * scale - room[0] - room[2]) * across + room[0] - subject[0] * scale
+    y = top + (bottom - top - height * scale - room[1] - room[3]) * down + room[1] - subject[1] * scale
+    return Frame(size, 1.0, round(x), round(y)) if scale == 1 else Frame(size, scale, x, y)
+
+
+def _fitting(width: int, height: int, across: float, down: float, shadow: Shadow) -> float:
+    """The largest scale at which a subject and its shadow lie within across × down."""
+    low, high = 0.0, min(across / width, down / height)
+    for _ in range(40):
+        scale = (low + high) / 2
+        room = _room(shadow, max(width, height) * scale)
+        fits = width * scale + room[0] + room[2] <= across and height * scale + room[1] + room[3] <= down
+        low, high = (scale, high) if fits else (low, scale)
+    return low or high
+
+
+def _room(shadow: Shadow | None, side: float) -> Sides:
+    """How far a shadow reaches beyond a subject whose longer side is `side`."""
+    if shadow is None:
+        return 0.0, 0.0, 0.0, 0.0
+    dx, dy, blur = shadow.dx.of(side), shadow.dy.of(side), shadow.blur.of(side) * _TAIL
+    return max(0.0, blur - dx), max(0.0, blur - dy), max(0.0, blur + dx), max(0.0, blur + dy)
+
+
+def place(rgb: Image.Image | None, alpha: Image.Image, frame: Frame) -> tuple[Image.Image | None, Image.Image]:
+    """The picture in its frame; what lies outside of the picture is transparent.
+
+    Colours are resampled with the alpha as their weight, so that hidden ones do not get into the edge.
+    """
+    if frame == Frame(alpha.size):
+        return rgb, alpha
+    width, height = frame.size
+    if not frame.resamples:
+        x, y = int(frame.left), int(frame.top)
+        box = (-x, -y, width - x, height - y)
+        return None if rgb is None else rgb.crop(box), alpha.crop(box)
+    colors = None if rgb is None else Image.new("RGB", frame.size)
+    transparency = Image.new("L", frame.size)
+    content = alpha.getbbox()
+    if content is None:
+        return colors, transparency
+    target, source = _reached(frame, content, alpha.size)
+    outer = (*map(math.floor, source[:2]), *map(math.ceil, source[2:]))
+    inner = tuple(edge - outer[index % 2] for index, edge in enumerate(source))
+    part = alpha.crop(outer)  # type: ignore[arg-type]
+    if rgb is not None:
+        part = composite.cut(rgb.crop(outer), part).convert("RGBa")  # type: ignore[arg-type]
+    size = (target[2] - target[0], target[3] - target[1])
+    part = part.resize(size, Image.Resampling.LANCZOS, box=inner, reducing_gap=3)  # type: ignore[arg-type]
+    if colors is None:
+        transparency.paste(part, target[:2])
+        return None, transparency
+    part = part.convert("RGBA")
+    colors.paste(part.convert("RGB"), target[:2])
+    transparency.paste(part.getchannel("A"), target[:2])
+    return colors, transparency
+
+
+def _reached(frame: Frame, content: Box, size: tuple[int, int]) -> tuple[Box, Sides]:
+    """What of the result the content of a picture reaches, and where that lies in the picture."""
+    low, high, first, last = [], [], [], []
+    starts = (frame.left, frame.top)
+    for axis, start in enumerate(starts):
+        reach = _LANCZOS * max(1.0, frame.scale)
+        begin = max(0, round(start), math.floor(start + content[axis] * frame.scale - reach))
+        end = min(frame.size[axis], round(start + size[axis] * frame.scale))
+        end = min(end, math.ceil(start + content[axis + 2] * frame.scale + reach))
+        begin = min(begin, frame.size[axis] - 1)
+        end = max(end, begin + 1)
+        low.append(begin)
+        high.append(end)
+        first.append(min(max(0.0, (begin - start) / frame.scale), size[axis] - 1.0))
+        last.append(max(min(float(size[axis]), (end - start) / frame.scale), first[-1] + 1e-3))
+    return (low[0], low[1], high[0], high[1]), (first[0], first[1], last[0], last[1])
+
+
+def cast(alpha: Image.Image, shadow: Shadow, side: float) -> Image.Image:
+    """The alpha (mode L) of the shadow of an alpha of the same size.
+
+    Args:
+        alpha: Of the subject, in its frame.
+        shadow: Which one.
+        side: The subject's longer side in pixels, for lengths in percent.
+    """
+    dx, dy, sigma = round(shadow.dx.of(side)), round(shadow.dy.of(side)), shadow.blur.of(side) / 2
+    width, height = alpha.size
+    shade = alpha.crop((-dx, -dy, width - dx, height - dy)) if dx or dy else alpha
+    return composite.gaussian(shade, sigma).point([round(value * shadow.opacity) for value in range(256)])
+
+
+def _background(
+    rgb: Image.Image,
+    alpha: Image.Image,
+    options: RemoveOptions,
+    frame: Frame,
+    picture: Callable[[tuple[int, int]], Image.Image] | None,
+) -> Image.Image | Color | None:
+    if picture is not None:
+        return picture(frame.size)
+    if (colors := options.background_gradient) is not None:
+        return background.gradient(colors, frame.size)
+    if (radius := options.background_blur) is not None:
+        sigma = radius.of(max(frame.size)) / frame.scale
+        return background.blurred(rgb, alpha, sigma, frame.size, frame.view)
+    return options.background_color
+
+
+def _compose(
+    rgb: Image.Image,
+    alpha: Image.Image,
+    behind: Image.Image | Color | None,
+    shade: Image.Image | None,
+    shadow: Shadow | None,
+) -> tuple[Image.Image, Image.Image | None]:
+    """The subject over its shadow over the background."""
+    if shade is None or shadow is None:
+        image = None if behind is None else composite.compose(rgb, alpha, behind)
+    elif isinstance(behind, Image.Image) or (behind is not None and behind[3] == 255):
+        image = behind.copy() if isinstance(behind, Image.Image) else Image.new("RGB", rgb.size, behind[:3])
+        image.paste(shadow.color, (0, 0, *rgb.size), shade)
+        image.paste(rgb, None, alpha)
+    else:
+        below = composite.cut(Image.new("RGB", rgb.size, shadow.color), shade)
+        if behind is not None:
+            below = Image.alpha_composite(Image.new("RGBA", rgb.size, behind), below)
+        image = Image.alpha_composite(below, composite.cut(rgb, alpha))
+    if image is None:
+        return rgb, alpha
+    return (image, None) if image.mode == "RGB" else (image.convert("RGB"), image.getchannel("A"))

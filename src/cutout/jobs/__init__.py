@@ -1,0 +1,1 @@
+"""Many files: planned, done in parallel, reported."""

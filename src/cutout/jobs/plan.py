@@ -1,0 +1,393 @@
+"""Finding inputs and planning outputs: collisions are refused before any work."""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import os
+import stat
+import unicodedata
+from collections import defaultdict
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cutout.atomic import is_part, real_path, status_of
+from cutout.enums import OUTPUT_SUFFIXES, Existing, OnCollision, OutputFormat
+from cutout.errors import UsageError
+from cutout.formats.checks.sniff import CAMERA_RAW_NAMES, HEAD, sniff
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+__all__ = ["STDIO", "Job", "Plan", "Unreadable", "plan"]
+
+STDIO = "-"
+"""The name of standard input and standard output on the command line."""
+
+_PICTURE_NAMES = frozenset(
+    {".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".avif", ".heic", ".heif", ".tif", ".tiff"}
+    | {".bmp", ".dib", ".gif", ".jp2", ".j2k", ".ppm", ".pgm", ".pbm", ".qoi"}
+)
+_STANDARD_INPUT = frozenset({STDIO, "/dev/stdin", "/dev/fd/0", "/proc/self/fd/0"})
+_STANDARD_OUTPUT = frozenset({STDIO, "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"})
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Job:
+    """One picture to do. A source or target of None is standard input or output."""
+
+    source: Path | None
+    target: Path | None
+    output_format: OutputFormat
+    existing: Existing = Existing.OVERWRITE
+
+    @property
+    def source_name(self) -> str:
+        """The input, as messages name it."""
+        return STDIO if self.source is None else str(self.source)
+
+    @property
+    def target_name(self) -> str:
+        """The output, as messages name it."""
+        return STDIO if self.target is None else str(self.target)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Unreadable(Job):
+    """A folder that cannot be read, and what the system says of it."""
+
+    reason: OSError
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Plan:
+    """All that a run will do.
+
+    Attributes:
+        jobs: In the order they will be started; those whose output exists already are among them.
+        ignored: Files of the input folders that are no pictures, and links to folders, which are not followed.
+        unreadable: Folders below the input folders that cannot be read; they count as failed, the others are done.
+        batch: More than one explicit file was asked for.
+    """
+
+    jobs: tuple[Job, ...]
+    ignored: tuple[Path, ...] = ()
+    unreadable: tuple[Unreadable, ...] = ()
+    batch: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Source:
+    path: Path | None
+    below: Path
+    """Path below the output folder, with the source's own name."""
+
+
+def plan(
+    inputs: Sequence[str],
+    output: str | None,
+    *,
+    output_format: OutputFormat | None = None,
+    recursive: bool = True,
+    existing: Existing | None = None,
+    on_collision: OnCollision = OnCollision.REFUSE,
+    keep: Sequence[Path] = (),
+) -> Plan:
+    """Decide which file becomes which, and refuse what could lose one, before any work is done.
+
+    Args:
+        inputs: Files, folders, glob patterns, or `-`.
+        output: A file, a folder, `-`, or None for `NAME-cutout.EXT` beside each input (`FOLDER-cutout/` for a folder).
+        output_format: Of every output; None goes by the extension of `output`, else PNG.
+        recursive: Walk the folders below an input folder.
+        existing: What to do with outputs that are there; None overwrites a single one and skips in a batch.
+        on_collision: What to do when two inputs would write one output.
+        keep: Further files that no output may be, such as a background picture.
+
+    Raises:
+        UsageError: An input does not exist, two outputs collide, an output is an input, or an output exists and
+            `existing` is `fail`.
+    """
+    if output == "":
+        raise UsageError("the output has an empty name", hint="leave -o out, or name a file or a folder")
+    if output in _STANDARD_OUTPUT:  # written through a temporary file, the device would become one
+        output = STDIO
+    names = list(_expand(inputs))
+    batch = len(names) > 1 or any(_is_folder(name) for name in names)
+    _check_standard(names, output, batch=batch)
+    into_folder = output is not None and output != STDIO and _means_folder(output, batch=batch)
+    if not into_folder and output is not None and output != STDIO:
+        output_format = _format_of(output, output_format)
+    chosen = output_format or OutputFormat.PNG
+    jobs: list[Job] = []
+    ignored: list[Path] = []
+    unreadable: list[Unreadable] = []
+    for name in names:
+        root = Path(output) if into_folder and output is not None else None
+        if _is_folder(name):
+            root = root or _beside(Path(name), "")
+            if _same(root, Path(name)):
+                raise UsageError(
+                    f"the output folder {root} is the input folder",
+                    hint="give another folder, so that results are never taken for inputs",
+                )
+            found, other, locked = _walk(Path(name), root, recursive=recursive)
+            ignored += other
+            unreadable += [
+                Unreadable(source=path, target=root / path.relative_to(name), output_format=chosen, reason=error)
+                for path, error in locked
+            ]
+        else:
+            path = None if name == STDIO else Path(name)
+            found = [_Source(path=path, below=Path("stdin" if path is None else path.name))]
+        for source in found:
+            target = _target(source, root, output, chosen)
+            jobs.append(Job(source=source.path, target=target, output_format=chosen))
+    jobs = _without_collisions(jobs, on_collision)
+    rule = existing or (Existing.SKIP if batch else Existing.OVERWRITE)
+    _check_targets(jobs, rule, keep)
+    return Plan(
+        jobs=tuple(replace(job, existing=rule) for job in jobs),
+        ignored=tuple(ignored),
+        unreadable=tuple(unreadable),
+        batch=batch,
+    )
+
+
+def _is_folder(name: str) -> bool:
+    status = None if name == STDIO else status_of(Path(name))
+    return status is not None and stat.S_ISDIR(status.st_mode)
+
+
+def _expand(inputs: Sequence[str]) -> Iterator[str]:
+    for name in inputs:
+        if name in _STANDARD_INPUT:
+            yield STDIO
+            continue
+        if _exists(name):
+            yield name
+            continue
+        matches = sorted(glob.glob(name, recursive=True)) if glob.has_magic(name) else []  # noqa: PTH207 - absolute patterns too
+        if not matches:
+            what = "matches nothing" if glob.has_magic(name) else "does not exist"
+            raise UsageError(f"the input {name} {what}", hint="check the path; names with spaces need quotes")
+        yield from (match for match in matches if not is_part(os.path.basename(match)))  # noqa: PTH119 - plain text
+
+
+def _exists(name: str) -> bool:
+    """Whether anything bears the name, be it a link to nowhere."""
+    try:
+        os.lstat(name)
+    except PermissionError as error:
+        raise UsageError(f"the input {name} cannot be reached: permission denied", hint="check the folders") from error
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def _check_standard(names: list[str], output: str | None, *, batch: bool) -> None:
+    if names.count(STDIO) > 1:
+        raise UsageError("standard input (-) can be read only once")
+    if output == STDIO and batch:
+        raise UsageError("-o - writes one picture to standard output, but there are several inputs")
+
+
+def _means_folder(output: str, *, batch: bool) -> bool:
+    path = Path(output)
+    if _is_folder(output) or output.endswith(("/", os.sep)):
+        return True
+    exists = status_of(path) is not None
+    if batch:
+        if exists or path.suffix.lower() in OUTPUT_SUFFIXES:
+            raise UsageError(
+                f"the output {output} is a file, but several pictures go into a folder",
+                hint="give a folder; a slash at the end makes any name one",
+            )
+        return True
+    return not path.suffix and not exists
+
+
+def _format_of(output: str, asked: OutputFormat | None) -> OutputFormat:
+    """The format of a single output file: by its extension, which must not contradict what was asked for."""
+    suffix = Path(output).suffix.lower()
+    if asked is not None:
+        if OUTPUT_SUFFIXES.get(suffix, asked) is not asked:
+            raise UsageError(f"the output {output} ends in {suffix}, but --format says {asked.value}")
+        return asked
+    if suffix not in OUTPUT_SUFFIXES:
+        raise UsageError(
+            f"the output {output} has the extension {suffix or '(none)'}, which is no format that can be written",
+            hint=f"use one of {' '.join(OUTPUT_SUFFIXES)}, or say --format",
+        )
+    return OUTPUT_SUFFIXES[suffix]
+
+
+def _beside(source: Path, suffix: str) -> Path:
+    path = source if source.name not in {"", ".", ".."} else source.resolve()
+    if not path.name:
+        raise UsageError(f"nothing lies beside {path}", hint="name the output folder: -o FOLDER")
+    stem = path.stem if suffix else path.name
+    return path.with_name(f"{stem}-cutout{suffix}")
+
+
+def _target(source: _Source, root: Path | None, output: str | None, output_format: OutputFormat) -> Path | None:
+    suffix = f".{output_format.value}"
+    if root is not None:
+        return root / source.below.with_name(source.below.stem + suffix)
+    if output == STDIO or (output is None and source.path is None):
+        return None
+    if output is not None:
+        return Path(output)
+    assert source.path is not None  # noqa: S101 - standard input was dealt with above
+    return _beside(source.path, suffix)
+
+
+def _walk(folder: Path, root: Path, *, recursive: bool) -> tuple[list[_Source], list[Path], list[tuple[Path, OSError]]]:
+    """The pictures of a folder, sorted, its other files, and folders in it that cannot be read, with the reason.
+
+    The output folder is left out where it lies inside, and hidden folders are (`.git`, `.thumbnails`). Links to folders
+    are not followed, so no walk goes in circles. No tree is too deep: what the system takes no path of is named.
+    """
+    found: list[_Source] = []
+    ignored: list[Path] = []
+    locked: list[tuple[Path, OSError]] = []
+    away = status_of(root)
+    waiting = [folder]
+    while waiting:
+        here = waiting.pop()
+        try:
+            with os.scandir(here) as entries:
+                listed = sorted(entries, key=lambda entry: entry.name)
+        except OSError as error:
+            if here == folder:
+                raise UsageError(f"the folder {folder} cannot be read: {error.strerror}") from error
+            locked.append((here, error))
+            continue
+        folders = [entry for entry in listed if _holds_files(entry)]
+        below: list[Path] = []
+        for entry in folders if recursive else ():
+            path = here / entry.name
+            if entry.name.startswith(".") or (away is not None and _is_one(status_of(path), away)):
+                continue
+            (ignored if entry.is_symlink() else below).append(path)
+        waiting += reversed(below)
+        names = {entry.name for entry in folders}
+        for name in (entry.name for entry in listed if entry.name not in names):
+            path = here / name
+            if is_part(name):
+                continue
+            if _wanted(path):
+                found.append(_Source(path=path, below=path.relative_to(folder)))
+            else:
+                ignored.append(path)
+    return found, ignored, locked
+
+
+def _holds_files(entry: os.DirEntry[str]) -> bool:
+    """Whether it is a folder, or a link to one."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
+
+
+def _is_one(status: os.stat_result | None, other: os.stat_result) -> bool:
+    return status is not None and (status.st_dev, status.st_ino) == (other.st_dev, other.st_ino)
+
+
+def _wanted(path: Path) -> bool:
+    """Taken when the content is a picture's, or when the name says so: then it must be done or fail loudly.
+
+    Hidden files (`.DS_Store`, `._photo.jpg`) are only taken for their content. Devices and pipes never are: reading
+    them may not end.
+    """
+    status = status_of(path)
+    if status is not None and not stat.S_ISREG(status.st_mode):
+        return False
+    if path.suffix.lower() in _PICTURE_NAMES and not path.name.startswith("."):
+        return True
+    try:
+        with path.open("rb") as file:
+            kind = sniff(file.read(HEAD))
+    except OSError:
+        return False
+    return kind is not None and not (kind == "TIFF" and path.suffix.lower() in CAMERA_RAW_NAMES)
+
+
+def _key(path: Path, known: dict[str, str]) -> str:
+    """Equal for two names that some file system takes for one: upper and lower case, composed and decomposed letters.
+
+    Whether the output's does is not known beforehand (a memory card or a network share may be mounted there), and
+    losing a file is worse than refusing two that differ in nothing else.
+    """
+    return unicodedata.normalize("NFC", real_path(path, known)).casefold()
+
+
+def _same(one: Path, other: Path) -> bool:
+    return os.path.realpath(one) == os.path.realpath(other)
+
+
+def _without_collisions(jobs: list[Job], rule: OnCollision) -> list[Job]:
+    """Two jobs never share an output: refused, or told apart by a suffix that depends on the source alone."""
+    known: dict[str, str] = {}
+    for resolve in (None, _by_extension, _by_hash):
+        groups: dict[str, list[int]] = defaultdict(list)
+        for number, job in enumerate(jobs):
+            if job.target is not None:
+                groups[_key(job.target, known)].append(number)
+        colliding = [group for group in groups.values() if len(group) > 1]
+        if not colliding:
+            return jobs
+        if rule is OnCollision.REFUSE:
+            first, second = (jobs[number] for number in colliding[0][:2])
+            more = f" ({len(colliding) - 1} more such outputs)" if len(colliding) > 1 else ""
+            twice = first.source is not None and second.source is not None and _same(first.source, second.source)
+            raise UsageError(
+                f"{first.source_name} and {second.source_name} would both become {first.target_name}{more}",
+                hint="they are one file: name it once" if twice else "--on-collision suffix tells them apart by name",
+            )
+        if resolve is None:
+            continue
+        for number in (number for group in colliding for number in group):
+            jobs[number] = resolve(jobs[number])
+    return _without_collisions(jobs, OnCollision.REFUSE)
+
+
+def _by_extension(job: Job) -> Job:
+    return _suffixed(job, job.source.suffix.lower().removeprefix(".") if job.source else "stdin")
+
+
+def _by_hash(job: Job) -> Job:
+    return _suffixed(job, hashlib.sha256(os.fsencode(os.path.realpath(job.source_name))).hexdigest()[:8])
+
+
+def _suffixed(job: Job, suffix: str) -> Job:
+    assert job.target is not None  # noqa: S101 - only files collide
+    return replace(job, target=job.target.with_name(f"{job.target.stem}-{suffix}{job.target.suffix}"))
+
+
+def _check_targets(jobs: list[Job], rule: Existing, keep: Sequence[Path]) -> None:
+    inputs = [*keep, *(job.source for job in jobs if job.source is not None)]
+    known: dict[str, str] = {}
+    names = {real_path(path, known): path for path in inputs}
+    files: dict[tuple[int, int], Path] | None = None
+    for job in jobs:
+        if job.target is None:
+            continue
+        owner = names.get(real_path(job.target, known))
+        status = status_of(job.target)
+        if owner is None and status is not None:
+            if files is None:  # most runs find no output there and need not ask
+                files = {(seen.st_dev, seen.st_ino): path for path in inputs if (seen := status_of(path)) is not None}
+            owner = files.get((status.st_dev, status.st_ino))  # a hard link is one file under two names
+        if owner is not None:
+            raise UsageError(
+                f"the output {job.target} of {job.source_name} is the input {owner}",
+                hint="inputs are never overwritten: choose another output"
+                + (", or leave earlier results out of the inputs" if "-cutout" in owner.stem else ""),
+            )
+        if rule is Existing.FAIL and status is not None:
+            raise UsageError(
+                f"the output {job.target} exists already", hint="--existing skip or overwrite says what to do with it"
+            )

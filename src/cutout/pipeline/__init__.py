@@ -1,0 +1,1 @@
+"""One picture from pixels to cut-out; no paths, no console."""

@@ -1,0 +1,196 @@
+"""How much memory a picture will take, by what its header says: before any of its pixels is decoded.
+
+The constants are bytes a pixel, measured by `python benchmarks/memory.py` at 24 and 96 megapixels (Linux, Pillow 13.0
+and the codecs of its wheels), and rounded up. A picture takes the most in one of three stages: while it is decoded,
+while it is worked on, while it is written.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from cutout import values
+from cutout.enums import BitDepth, OutputFormat
+from cutout.errors import UsageError
+from cutout.formats.limits import FORMATS, check_side
+from cutout.imaging import layout
+
+if TYPE_CHECKING:
+    from cutout.formats.picture import Header
+    from cutout.options import RemoveOptions
+
+__all__ = ["Need", "need_of"]
+
+_BASE = 24 << 20
+"""Bytes that any picture takes: strips, masks, what the model sees."""
+_KEPT = 5.0
+"""Colours, which Pillow holds in four bytes, and alpha."""
+_DEEP = 6.0
+"""Colours in 16 bits."""
+
+# While it is decoded, by Pillow's name of the format, for the picture itself and what its decoder keeps beside it.
+_DECODED = {
+    "JPEG": 4.5,
+    "MPO": 4.5,
+    "PNG": 4.5,
+    "TIFF": 8.0,
+    "BMP": 4.5,
+    "DIB": 4.5,
+    "PPM": 5.0,
+    "QOI": 9.0,
+    "GIF": 5.0,
+    "WEBP": 18.0,
+    "AVIF": 11.0,
+    "HEIF": 10.0,
+    "JPEG2000": 22.0,
+}
+_DECODED_ELSE = 30.0
+_PROGRESSIVE = 6.0
+"""A progressive JPEG is kept as coefficients until its last scan has come."""
+_CONVERTED = {"RGB": 0.0, "L": 4.0, "1": 6.0, "P": 5.0, "RGBA": 5.0, "CMYK": 4.0}
+"""What is taken to bring other modes to RGB."""
+_CONVERTED_ELSE = 9.0
+_DEEP_READ = 11.0
+"""The second reading of a picture of 16 bits, and both together."""
+
+# While it is worked on, beside what is kept; options do not add up, as one step ends before the next.
+_WORKED = 1.0
+_DEEP_WORKED = 10.0
+"""Colours in 16 bits are joined with what 8 bits became; the picture stays beside it."""
+_STEPS: dict[str, float] = {
+    "refine": 3.0,
+    "tiles": 4.0,
+    "matting": 8.0,
+    "post_process": 5.0,
+    "largest": 4.0,
+    "min_area": 4.0,
+    "fill_holes": 4.0,
+    "erode": 3.0,
+    "dilate": 3.0,
+    "feather": 4.0,
+}
+_GROUND = 4.0
+"""A background of one opaque colour; others take more."""
+_BACKGROUND = 12.0
+_SHADOW = 14.0
+"""Of a cut-out that stays transparent; over an opaque background it is another plane."""
+_SHADE = 2.0
+_FRAMES = 14.0
+"""An animation is painted in a buffer of its decoder, and its encoder keeps the frame before."""
+_WRITTEN = {OutputFormat.PNG: 0.5, OutputFormat.TIFF: 0.6, OutputFormat.WEBP: 0.1, OutputFormat.AVIF: 0.1}
+"""Of every frame or page, its bytes in the file, which grows in memory."""
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """What a picture will take.
+
+    Attributes:
+        memory: Bytes, at most.
+        what: The picture and what is made of it, for messages.
+        ways: What would take less, for messages.
+    """
+
+    memory: int
+    what: str
+    ways: str
+
+
+def need_of(
+    header: Header,
+    options: RemoveOptions,
+    output_format: OutputFormat,
+    *,
+    data: int = 0,
+    lossless: bool = False,
+    bit_depth: BitDepth = BitDepth.AUTO,
+) -> Need:
+    """What a picture will take, from its decoding to the bytes of its result.
+
+    Args:
+        header: Of the picture.
+        options: What is done with it.
+        output_format: What is written.
+        data: Bytes of the file, which stays in memory.
+        lossless: As in `Encoding`.
+        bit_depth: As in `Encoding`.
+
+    Raises:
+        OutputError: The result will be too long for the format.
+    """
+    size = _worked_size(header, options)
+    if options.canvas is not None or not layout.is_framed(options):  # what a crop leaves is seen when it is done
+        check_side(output_format, values.parse_canvas(options.canvas) if options.canvas is not None else size)
+    deep = header.deep and output_format.has_16_bits and bit_depth is not BitDepth.EIGHT
+    whole, pixels = header.size[0] * header.size[1], size[0] * size[1]
+    result = _result_pixels(size, options)
+    several = output_format.has_pages if header.kind == "TIFF" else output_format.has_frames
+    count = header.frames if several else 1
+    moving = count > 1 and header.kind != "TIFF"
+    kept = _KEPT + (header.mode not in {"RGB", "L", "CMYK"}) + _DEEP * deep + _FRAMES * moving
+    writing = _writing(options, output_format, bit_depth, lossless=lossless, deep=deep)
+    stages = (
+        whole * _decoding(header, deep=deep) + pixels * (kept if size != header.size else 0.0),
+        pixels * kept + max(pixels * _working(options, deep=deep), result * _composing(options)),
+        pixels * (kept - _KEPT) + result * (_KEPT + writing),
+    )
+    written = result * count * _WRITTEN.get(output_format, 0.0) if count > 1 else 0.0
+    memory = int(_BASE + data + max(stages) + written)
+    what = f"a picture of {whole / 1e6:.0f} megapixels as {FORMATS[output_format].name}"
+    smaller = "a smaller --max-size" if options.canvas is None else "a smaller --canvas"
+    lean = output_format in {OutputFormat.PNG, OutputFormat.TIFF, OutputFormat.JPEG}
+    return Need(memory, what, smaller if lean else f"write PNG or TIFF instead, {smaller}")
+
+
+def _worked_size(header: Header, options: RemoveOptions) -> tuple[int, int]:
+    """Of the picture that is worked on; which side is which does not matter here."""
+    width, height = header.size
+    most = options.max_size
+    if most is None or max(width, height) <= most:
+        return width, height
+    scale = most / max(width, height)
+    return max(1, round(width * scale)), max(1, round(height * scale))
+
+
+def _result_pixels(size: tuple[int, int], options: RemoveOptions) -> int:
+    """Of the finished picture, at most: a subject that fills the picture is the largest."""
+    if not layout.is_framed(options):
+        return size[0] * size[1]
+    try:
+        frame = layout.layout((0, 0, *size), options, values.parse_shadow(options.shadow))
+    except UsageError:  # a smaller subject may still pass
+        return max(values.MAX_CANVAS, size[0] * size[1])
+    return frame.size[0] * frame.size[1]
+
+
+def _decoding(header: Header, *, deep: bool) -> float:
+    taken = _DECODED.get(header.kind, _DECODED_ELSE) + _CONVERTED.get(header.mode, _CONVERTED_ELSE)
+    return taken + _PROGRESSIVE * header.progressive + _DEEP_READ * deep + _KEPT * header.turned
+
+
+def _working(options: RemoveOptions, *, deep: bool) -> float:
+    steps = (taken for name, taken in _STEPS.items() if getattr(options, name))
+    return max(_DEEP_WORKED if deep else _WORKED, *steps, 0.0)
+
+
+def _composing(options: RemoveOptions) -> float:
+    color = options.background_color
+    if options.background is None:
+        taken = _SHADOW if options.shadow else 0.0
+    elif color is not None and color[3] < 255:
+        taken = _SHADOW if options.shadow else _BACKGROUND
+    else:
+        taken = (_BACKGROUND if color is None else _GROUND) + _SHADE * bool(options.shadow)
+    return taken + _KEPT * layout.is_framed(options)
+
+
+def _writing(
+    options: RemoveOptions, output_format: OutputFormat, bit_depth: BitDepth, *, lossless: bool, deep: bool
+) -> float:
+    row = FORMATS[output_format]
+    color = options.background_color
+    opaque = options.mask or (options.background is not None and (color is None or color[3] == 255))
+    wide = bit_depth is BitDepth.SIXTEEN
+    taken = row.encoder(transparent=not opaque, lossless=lossless, deep=deep or wide)
+    return taken + (_DEEP if wide and not deep else 0.0)

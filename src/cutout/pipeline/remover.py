@@ -1,0 +1,425 @@
+"""The core: a model opened once, pictures in, cut-outs out; no paths, no console."""
+
+from __future__ import annotations
+
+import json
+import os
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cutout import values as specs
+from cutout.cpus import threads_each
+from cutout.device_options import DeviceOptions
+from cutout.engines.batching import open_model
+from cutout.engines.devices.providers import request_device
+from cutout.engines.rembg import PREFIX, open_rembg
+from cutout.enums import BackgroundFit, EdgeColors, Precision, parse_precision
+from cutout.errors import ModelError, PictureError, UsageError, remark
+from cutout.formats import decode
+from cutout.formats.checks.pixel_limit import allowing
+from cutout.formats.color import is_srgb, to_srgb
+from cutout.formats.reading import most_bytes, read_file, read_regular
+from cutout.formats.sixteen_bit import merge, shift
+from cutout.imaging import background, cleanup, composite, decontaminate, guided_filter, layout, matting
+from cutout.models.files import expanded, require
+from cutout.models.registry import DEFAULT_MODEL, ModelSpec, custom_spec, find_spec
+from cutout.models.tensors import input_size
+from cutout.options import RemoveOptions
+from cutout.pipeline import inference
+from cutout.pipeline.animation import Sight
+from cutout.pipeline.budget import budget_of
+from cutout.timing import Stages
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from contextlib import AbstractContextManager
+    from typing import Self
+
+    import numpy as np
+    import numpy.typing as npt
+    from PIL import Image
+
+    from cutout.engines.onnxruntime import Session
+    from cutout.formats.decode import Metadata, Picture
+    from cutout.pipeline.animation import Box
+    from cutout.pipeline.budget import Budget
+
+__all__ = ["Cutout", "Remover", "forget_backgrounds", "resolve_model"]
+
+_WHITE = (255, 255, 255, 255)
+_MOST_CONFIG = 1 << 20  # bytes
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Cutout:
+    """A finished picture.
+
+    Attributes:
+        rgb: Mode RGB; None where the mask alone was asked for.
+        alpha: Mode L, straight; None over an opaque background.
+        metadata: Profile, resolution, EXIF and XMP for the encoder.
+        warnings: Things a user should know about this picture.
+        deep: `rgb` in 16 bits where the picture had them, uint16 of shape (height, width, 3).
+    """
+
+    rgb: Image.Image | None
+    alpha: Image.Image | None
+    metadata: Metadata
+    warnings: tuple[str, ...] = ()
+    deep: npt.NDArray[np.uint16] | None = None
+
+    @property
+    def image(self) -> Image.Image:
+        """One image: RGBA with straight alpha, RGB over an opaque background, L where the mask alone was asked for."""
+        if self.rgb is None or self.alpha is None:
+            return self._any
+        return composite.cut(self.rgb, self.alpha)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height."""
+        return self._any.size
+
+    @property
+    def _any(self) -> Image.Image:
+        only = self.rgb if self.rgb is not None else self.alpha
+        assert only is not None  # noqa: S101 - one of the two is a picture
+        return only
+
+
+class Remover:
+    """A model, opened once and safe to use from many threads; closed by `close` or the end of a `with` block.
+
+    Args:
+        model: A name or alias of the registry, the path of an `.onnx` file, or `rembg:NAME`.
+        device: `auto`, `cpu`, `cuda`, `cuda:1`, …; None asks `CUTOUT_DEVICE`, then
+            `ONNXRUNTIME_EXECUTION_PROVIDERS`, then takes `auto`.
+        options: Used wherever a call gives none.
+        jobs: Pictures that will be worked on side by side; every inference gets its share of the processors.
+        model_config: For an `.onnx` file: columns of `ModelSpec`, as a mapping or the path of a JSON file.
+        model_options: Options of the model itself, such as `{"class": "upper"}`.
+        device_options: How devices other than the processor are used.
+        precision: `full`, or `reduced`: bfloat16 on a CPU that computes it, for models that were measured to bear it.
+        memory_limit: Memory that all pictures worked on at once may take, in bytes or as `2GB`: those that do not fit
+            beside others wait, those that never fit are refused. None asks `CUTOUT_MEMORY_LIMIT`, then takes 60% of
+            what the machine or container has. All with the same limit share it. `cut` is given decoded pictures and
+            counts none.
+        warn: Called with a line worth telling, such as that a graphics card is there but cannot be used; without it,
+            the line is emitted as a `CutoutWarning`.
+
+    Raises:
+        UsageError: An unknown model, device or option.
+        ModelError: The model is missing, corrupt, or does not fit its description.
+        DeviceError: The asked-for device cannot be used.
+    """
+
+    def __init__(
+        self,
+        model: str | Path = DEFAULT_MODEL,
+        *,
+        device: str | None = None,
+        options: RemoveOptions | None = None,
+        jobs: int = 1,
+        model_config: Mapping[str, Any] | Path | None = None,
+        model_options: Mapping[str, Any] | None = None,
+        device_options: DeviceOptions | None = None,
+        precision: Precision | str = Precision.FULL,
+        memory_limit: Budget | str | int | None = None,
+        warn: Callable[[str], None] = remark,
+    ) -> None:
+        self.options = options or RemoveOptions()
+        _check(self.options)
+        self.budget = budget_of(memory_limit, os.environ)
+        request = request_device(device, os.environ)
+        threads = threads_each(jobs)
+        extra = dict(model_options or {})
+        self.precision = parse_precision(precision)
+        reduced = self.precision is Precision.REDUCED
+        devices = device_options or DeviceOptions()
+        devices.check_heard(warn, reduced=reduced, rembg=str(model) if str(model).startswith(PREFIX) else None)
+        if str(model).startswith(PREFIX):
+            _refuse_config(model_config)
+            name = str(model).removeprefix(PREFIX)
+            if reduced:
+                from cutout.engines.openvino import no_reduced
+
+                raise no_reduced(str(model))
+            self.session: Session = open_rembg(name, request, threads=threads, model_options=extra, warn=warn)
+        else:
+            spec = resolve_model(model, model_config)
+            if reduced:
+                from cutout.engines.openvino import check_reduced, open_reduced
+
+                check_reduced(spec, request, extra)
+                self.session = open_reduced(require(spec), spec, threads=threads, jobs=jobs)
+                return
+            self.session = open_model(
+                require(spec),
+                spec,
+                request,
+                threads=threads,
+                options=devices,
+                model_options=extra,
+                warn=warn,
+            )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the model, its memory and its threads, once or more; what others still do ends in `ClosedError`."""
+        self.session.close()
+
+    @property
+    def model(self) -> str:
+        """The name of the opened model."""
+        return self.session.spec.name
+
+    @property
+    def device(self) -> str:
+        """The device that really runs, as the runtime reports it."""
+        return self.session.device
+
+    @property
+    def batch(self) -> int:
+        """Pictures that the device computes at once."""
+        return int(getattr(self.session, "batch", 1))
+
+    @property
+    def in_flight(self) -> int:
+        """Pictures that wait for the device or are on it, beyond those that the processor works on."""
+        return int(getattr(self.session, "in_flight", 0))
+
+    def cut(
+        self,
+        picture: Picture,
+        options: RemoveOptions | None = None,
+        stages: Stages | None = None,
+        *,
+        consume: bool = False,
+        sight: Sight | None = None,
+        quiet: bool = False,
+    ) -> Cutout:
+        """Remove the background of a decoded picture; what a user should know of it is emitted as a `CutoutWarning`.
+
+        Args:
+            picture: What `codec.decode` gave.
+            options: Instead of the options given at construction.
+            stages: Receives the time of each stage.
+            consume: The picture is not needed any more: its pixels may become the cut-out's, which saves a copy.
+            sight: What `look` gave for this picture and these options; None looks now.
+            quiet: Emit no `CutoutWarning`: the caller tells what stands in `Cutout.warnings`.
+
+        Raises:
+            CutoutError: The model failed on this picture, was closed, or the check of the stages ended the work.
+            PictureError: There is not enough memory for it.
+        """
+        options, stages = self._checked(options), stages or Stages()
+        with _memory_told(), _composing(picture):
+            with stages.time("preprocess"):
+                picture = _beside_background(picture, options)
+            sight = sight or self._look(picture, options, stages)
+            with stages.time("postprocess"):
+                cutout = _completed(picture, sight, options, stages, consume=consume)
+        for text in () if quiet else cutout.warnings:
+            remark(text)
+        return cutout
+
+    def look(self, picture: Picture, options: RemoveOptions | None = None, stages: Stages | None = None) -> Sight:
+        """The first half of `cut`, whose arguments and errors it has: what is there, down to the final alpha."""
+        options, stages = self._checked(options), stages or Stages()
+        with _memory_told(), _composing(picture):
+            with stages.time("preprocess"):
+                picture = _beside_background(picture, options)
+            return self._look(picture, options, stages)
+
+    def _checked(self, options: RemoveOptions | None) -> RemoveOptions:
+        if options is None:
+            return self.options
+        _check(options)
+        return options
+
+    def _look(self, picture: Picture, options: RemoveOptions, stages: Stages) -> Sight:
+        warnings: list[str] = []
+        with stages.time("preprocess"):
+            rgb = seen = picture.rgb
+            if not is_srgb(icc := picture.metadata.icc):
+                once = not (options.refine or options.tiles)  # further looks see more of the picture
+                seen = to_srgb(rgb, icc, enough=_enough(self.session.spec, rgb.size) if once else None)
+        mask, resolution = inference.predict(self.session, seen, options, stages)
+        with stages.time("postprocess"):
+            alpha = guided_filter.refine(rgb, mask, resolution) if options.refine else composite.upscale(mask, rgb.size)
+            if options.post_process:
+                alpha = composite.post_process(alpha)
+            if options.matting:
+                try:
+                    alpha = matting.refine(rgb, alpha, options, stages.check)
+                except matting.UnsolvableError as unsolvable:
+                    warnings.append(f"matting was left out: {unsolvable.message}")
+            alpha = cleanup.clean(alpha, options, stages.check)
+            if picture.alpha is not None:
+                alpha = composite.multiply(alpha, picture.alpha)
+            if not alpha.getbbox():
+                warnings.append("nothing was found: the cut-out is empty")
+            return Sight(alpha=alpha, warnings=tuple(warnings))
+
+
+@contextmanager
+def _memory_told() -> Iterator[None]:
+    try:
+        yield
+    except MemoryError as error:
+        raise PictureError("there is not enough memory for this picture", hint="try --jobs 1 or --max-size") from error
+
+
+def _composing(picture: Picture) -> AbstractContextManager[None]:
+    """Nothing that is made of a picture has more pixels than itself or the largest canvas: Pillow may make those."""
+    return allowing(max(specs.MAX_CANVAS, picture.rgb.width * picture.rgb.height))
+
+
+def _completed(picture: Picture, sight: Sight, options: RemoveOptions, stages: Stages, *, consume: bool) -> Cutout:
+    """Colours, frame and background, once it is known what is there."""
+    rgb, alpha, warnings = picture.rgb, sight.alpha, [*picture.notes, *sight.warnings]
+    if options.edge_colors is EdgeColors.CLEAN and not options.mask:
+        rgb = decontaminate.clean(rgb, alpha, in_place=consume and picture.deep is None)
+        stages.check()
+    frame, subject = layout.frame_of(alpha, options, sight.subject)
+    colors, transparency = _finish(rgb, alpha, options, subject)
+    deep = None if colors is None else _deep(picture, alpha, colors, frame)
+    if deep is None and picture.deep is not None and colors is not None:
+        warnings.append("16 bits were reduced to 8: the result does not lie pixel for pixel on the picture")
+    return Cutout(rgb=colors, alpha=transparency, metadata=picture.metadata, warnings=tuple(warnings), deep=deep)
+
+
+def _enough(spec: ModelSpec, size: tuple[int, int]) -> int:
+    """Pixels of the longer side that a model needs to see: four times its input's, to which it scales them down."""
+    return 4 * (1024 if spec.name.startswith(PREFIX) else max(input_size(spec, size)))
+
+
+def resolve_model(model: str | Path, config: Mapping[str, Any] | Path | None = None) -> ModelSpec:
+    """The description of a registry model or of an `.onnx` file.
+
+    Raises:
+        UsageError: No such model, or a configuration given for a registry model.
+        ModelError: The configuration cannot be read or does not fit.
+    """
+    text = str(model)
+    if isinstance(model, Path) or text.lower().endswith(".onnx") or "/" in text or "\\" in text:
+        return custom_spec(expanded(text), _read_config(config))
+    _refuse_config(config)
+    return find_spec(text)
+
+
+def _refuse_config(config: Mapping[str, Any] | Path | None) -> None:
+    if config is not None:
+        raise UsageError("--model-config describes an .onnx file, but --model names no file")
+
+
+def _read_config(config: Mapping[str, Any] | Path | None) -> dict[str, Any]:
+    if config is None:
+        return {}
+    if not isinstance(config, Path):
+        return dict(config)
+    try:
+        values = json.loads(read_regular(config))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ModelError(f"the model configuration {config} cannot be read: {error}") from error
+    if not isinstance(values, dict):
+        raise ModelError(f"the model configuration {config} must be a JSON object")
+    return values
+
+
+def _check(options: RemoveOptions) -> None:
+    """What would otherwise fail at every picture fails before the first one."""
+    if (path := options.background_picture) is not None:
+        _background(path)
+
+
+def _beside_background(picture: Picture, options: RemoveOptions) -> Picture:
+    """In sRGB, if colours from elsewhere will stand beside those of a picture in another space."""
+    if not _foreign_colors(options) or is_srgb(picture.metadata.icc):
+        return picture
+    rgb, metadata = to_srgb(picture.rgb, picture.metadata.icc), replace(picture.metadata, icc=None)
+    notes = picture.notes
+    if picture.deep is not None:
+        notes += ("16 bits were reduced to 8: the picture was brought to sRGB, the space of the colours beside it",)
+    return replace(picture, rgb=rgb, metadata=metadata, deep=None, notes=notes)
+
+
+def _foreign_colors(options: RemoveOptions) -> bool:
+    """Whether the result has colours that are neither the picture's own nor grey, which is grey in every space."""
+    shadow = None if options.mask else specs.parse_shadow(options.shadow)
+    if shadow is not None and not _is_grey(shadow.color):
+        return True
+    if options.background is None or options.background_blur is not None:
+        return False
+    color = options.background_color
+    return color is None or not _is_grey(color)
+
+
+def _is_grey(color: Sequence[int]) -> bool:
+    return len(set(color[:3])) == 1
+
+
+def _finish(
+    rgb: Image.Image, alpha: Image.Image, options: RemoveOptions, subject: Box
+) -> tuple[Image.Image | None, Image.Image | None]:
+    """Colours and alpha of the result, either of them None where there is none."""
+    path = options.background_picture
+    behind = None if path is None else partial(_fitted, path, options.background_fit)
+    return layout.finish(rgb, alpha, options, behind, subject)
+
+
+def _deep(
+    picture: Picture, alpha: Image.Image, colors: Image.Image, frame: layout.Frame
+) -> npt.NDArray[np.uint16] | None:
+    """The result's colours in 16 bits; None where the picture has none, or its pixels are not the result's."""
+    if picture.deep is None or frame.resamples:
+        return None
+    if frame == layout.Frame(picture.rgb.size):
+        return merge(picture.deep, picture.rgb, colors)
+    before, _ = layout.place(picture.rgb, alpha, frame)
+    assert before is not None  # noqa: S101 - colours in, colours out
+    return merge(shift(picture.deep, int(frame.left), int(frame.top), frame.size), before, colors)
+
+
+def _background(path: Path) -> Image.Image:
+    with _named(path):
+        return _decoded(path, path.stat().st_mtime_ns)
+
+
+def _fitted(path: Path, fit: BackgroundFit, size: tuple[int, int]) -> Image.Image:
+    with _named(path):
+        return _brought_to(size, fit, path, path.stat().st_mtime_ns)
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, PictureError) as error:
+        raise UsageError(f"the background picture {path} cannot be used: {error}") from error
+
+
+def forget_backgrounds() -> None:
+    """Free the background pictures that are kept, for programs that run long and are given many."""
+    _decoded.cache_clear()
+    _brought_to.cache_clear()
+
+
+@lru_cache(maxsize=4)
+def _decoded(path: Path, _changed: int) -> Image.Image:
+    picture = decode.decode(read_file(path, most_bytes(decode.DEFAULT_MAX_PIXELS)))
+    rgb = to_srgb(picture.rgb, picture.metadata.icc)
+    return rgb if picture.alpha is None else composite.compose(rgb, picture.alpha, _WHITE)  # nothing lies behind it
+
+
+@lru_cache(maxsize=1)  # pictures of one size follow each other, or are set on one canvas
+def _brought_to(size: tuple[int, int], fit: BackgroundFit, path: Path, changed: int) -> Image.Image:
+    return background.fitted(_decoded(path, changed), size, fit)

@@ -1,0 +1,68 @@
+"""What answers say beside their picture: figures, warnings, a file name that is safe to save under."""
+
+from __future__ import annotations
+
+import re
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+from cutout.service.http.middleware import header_text
+
+if TYPE_CHECKING:
+    from cutout.service.models import Done
+
+__all__ = ["disposition", "label", "picture_headers"]
+
+_LONGEST = 120
+_NOT_IN_NAMES = re.compile(r'[<>:"|?*]')
+_NOT_PLAIN = re.compile(r"[^A-Za-z0-9 ._()+-]")
+_DEVICES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\.|$)", re.IGNORECASE)  # on Windows, with any ending
+
+
+def picture_headers(done: Done, seconds: float) -> dict[str, str]:
+    """What an answer says beside the picture.
+
+    Args:
+        done: The finished picture.
+        seconds: Since the request began.
+    """
+    timing = ", ".join(f"{stage};dur={milliseconds}" for stage, milliseconds in done.ms.items())
+    headers = {
+        "X-Processing-Time": f"{seconds:.4f}",
+        "X-Model-Version": header_text(done.model),
+        "X-Device": header_text(done.device),
+        "X-Width": str(done.size[0]),
+        "X-Height": str(done.size[1]),
+        "Server-Timing": timing,
+    }
+    if done.warnings:
+        headers["X-Warning"] = header_text("; ".join(done.warnings))
+    return headers
+
+
+def label(given: str | None, otherwise: str) -> str:
+    """A client's file name as a label: no folders, no signs that mean something anywhere, none that cannot be seen.
+
+    Args:
+        given: As the client calls it.
+        otherwise: Where nothing is left of that.
+    """
+    last = re.split(r"[/\\]", (given or "").encode("utf-8", "replace").decode())[-1]
+    seen = "".join(sign if sign.isprintable() else "_" for sign in last)
+    name = _NOT_IN_NAMES.sub("_", seen).strip(". ")[:_LONGEST].strip(". ")
+    return ("_" + name if _DEVICES.match(name) else name) or otherwise
+
+
+def disposition(given: str | None, extension: str) -> str:
+    """`Content-Disposition` of a result: the picture's own name, `-cutout`, and what it has become.
+
+    Args:
+        given: As the client calls its picture.
+        extension: Of the result, without a dot.
+    """
+    stem = PurePosixPath(label(given, "picture")).stem
+    name = f"{stem}-cutout.{extension}"
+    plain = _NOT_PLAIN.sub("_", name)
+    # the second is for those who know it (RFC 6266), and names the same file to all of them
+    return f'attachment; filename="{plain}"' + (f"; filename*=UTF-8''{quote(name, safe='')}" if plain != name else "")

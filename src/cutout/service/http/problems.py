@@ -1,0 +1,105 @@
+"""Errors as HTTP answers: one JSON shape, no stack traces."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from cutout.errors import CancelledError, CutoutError, PictureError, UsageError
+from cutout.formats.decode import TooLargeError
+from cutout.pipeline.budget import MemoryBusyError, OverBudgetError
+from cutout.service.models import NotAPictureError, ScarceError
+from cutout.service.queue import ExpiredError, OverloadedError
+
+__all__ = ["SHAPE", "Problem", "problem_of"]
+
+
+class Problem(CutoutError):  # noqa: N818 - what RFC 9457 calls it
+    """An answer other than the one that was asked for.
+
+    Args:
+        status: HTTP status.
+        kind: A stable word for programs.
+        message: What happened.
+        hint: What to do next.
+        retry_after: Seconds, for a client that should come again.
+    """
+
+    def __init__(
+        self, status: int, kind: str, message: str, *, hint: str | None = None, retry_after: int | None = None
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.status = status
+        self.word = kind
+        self.retry_after = retry_after
+
+    def body(self, request_id: str) -> dict[str, Any]:
+        """The one shape of all errors."""
+        return {
+            "error": {"kind": self.word, "message": self.message, "hint": self.hint, "request_id": request_id},
+        }
+
+
+SHAPE: dict[str, Any] = {
+    "type": "object",
+    "required": ["error"],
+    "properties": {
+        "error": {
+            "type": "object",
+            "required": ["kind", "message", "hint", "request_id"],
+            "properties": {
+                "kind": {"type": "string"},
+                "message": {"type": "string"},
+                "hint": {"type": ["string", "null"]},
+                "request_id": {"type": "string"},
+            },
+        }
+    },
+}
+"""The JSON schema of `Problem.body`."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    error: type[BaseException]
+    status: int
+    kind: str
+    retry_after: int | None = None
+    hint: str | None = None
+    """Instead of the error's own, which may speak of the command line."""
+
+
+# The first row that fits is taken.
+_ROWS = (
+    _Row(ExpiredError, 503, "timeout", 1),
+    _Row(CancelledError, 503, "timeout", 1),
+    _Row(ScarceError, 503, "memory", 5),
+    _Row(MemoryBusyError, 503, "memory", 5),
+    _Row(OverBudgetError, 413, "too-large", hint="send a smaller picture, or ask for PNG"),
+    _Row(TooLargeError, 413, "too-large", hint="send a smaller picture"),
+    _Row(NotAPictureError, 415, "not-a-picture"),
+    _Row(PictureError, 422, "picture"),
+    _Row(UsageError, 422, "usage"),
+    _Row(CutoutError, 422, "failed"),
+)
+_FLAG = re.compile(r"--([a-z][a-z-]*)")
+
+
+def problem_of(error: BaseException) -> Problem:
+    """Any error as an answer; what nobody expected is a 500 that says nothing about the inside."""
+    if isinstance(error, Problem):
+        return error
+    if isinstance(error, OverloadedError):
+        return Problem(503, "overloaded", error.message, hint=error.hint, retry_after=error.retry_after)
+    for row in _ROWS:
+        if isinstance(error, row.error):
+            assert isinstance(error, CutoutError)  # noqa: S101 - all of the table's are
+            hint = row.hint or (_fields(error.hint) if error.hint else None)
+            return Problem(row.status, row.kind, _fields(error.message), hint=hint, retry_after=row.retry_after)
+    return Problem(500, "bug", "this is a bug of the service", hint="its log tells more under the request id")
+
+
+def _fields(text: str) -> str:
+    """Options of the command line as the names of form fields."""
+    return _FLAG.sub(lambda found: found[1].replace("-", "_"), text)

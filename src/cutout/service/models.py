@@ -1,0 +1,229 @@
+"""The opened models of a service, and one picture through them."""
+
+from __future__ import annotations
+
+import gc
+import os
+import threading
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from cutout.engines.known_errors.recognise import is_out_of_memory
+from cutout.engines.rembg import PREFIX
+from cutout.enums import OutputFormat
+from cutout.errors import CutoutError, PictureError, UsageError
+from cutout.formats.checks.sniff import HEAD, sniff
+from cutout.jobs.worker import Encoding, transform
+from cutout.pipeline.budget import Budget, budget_of
+from cutout.pipeline.remover import Remover, resolve_model
+from cutout.timing import Stages
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from cutout.options import RemoveOptions
+    from cutout.service.settings import Settings
+
+__all__ = ["Done", "Engine", "NotAPictureError", "ScarceError", "Wish", "media_type"]
+
+_SMALL_MODEL = 200_000_000
+
+
+class NotAPictureError(PictureError):
+    """The content is of no picture format."""
+
+
+class ScarceError(CutoutError):
+    """There was not enough memory, on the device or in the machine, at this moment."""
+
+    kind = "memory"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Wish:
+    """What is to be done with a picture.
+
+    Attributes:
+        model: One of the service's models.
+        options: What the cut-out looks like.
+        output_format: What is written.
+        encoding: How it is written.
+    """
+
+    model: str
+    options: RemoveOptions
+    output_format: OutputFormat
+    encoding: Encoding
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Done:
+    """A finished picture.
+
+    Attributes:
+        data: The bytes of the file.
+        output_format: Their format.
+        size: (width, height).
+        warnings: Things the client should know.
+        ms: Milliseconds by stage.
+        model: Name and version of the model.
+        device: What it ran on.
+    """
+
+    data: bytes
+    output_format: OutputFormat
+    size: tuple[int, int]
+    warnings: tuple[str, ...]
+    ms: dict[str, float]
+    model: str
+    device: str
+
+
+class _Opened:
+    """A model, ready for pictures side by side, and for one alone.
+
+    On a CPU a picture that is alone gets all cores, pictures side by side one each: that is fastest both times, and the
+    bytes are the same.
+    """
+
+    def __init__(self, name: str, settings: Settings, budget: Budget, warn: Callable[[str], None]) -> None:
+        told: dict[str, Any] = {"device": settings.device, "memory_limit": budget, "warn": warn}
+        self.many = Remover(name, jobs=settings.workers, **told)
+        spec = self.many.session.spec
+        own = not name.startswith(PREFIX)
+        several = settings.workers > 1 and self.many.device == "cpu" and own and spec.bytes < _SMALL_MODEL
+        self.alone = Remover(name, **told) if several else self.many
+        self.version = f"{spec.name}-{spec.sha256[:12]}" if spec.sha256 else spec.name
+
+    def close(self) -> None:
+        self.many.close()
+        self.alone.close()
+
+
+class Engine:
+    """All models that requests may ask for, opened once.
+
+    Args:
+        settings: Names, device, workers.
+        warn: Called with a line worth telling.
+        loaded: Called with the name of each model that was opened.
+
+    Raises:
+        CutoutError: A model is missing, or a device cannot be used.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        warn: Callable[[str], None] = lambda _text: None,
+        loaded: Callable[[str], None] = lambda _name: None,
+    ) -> None:
+        # one for all models; a request that has waited its whole time for memory is told so
+        self.budget = Budget(budget_of(settings.memory_limit, os.environ).limit, patience=settings.timeout)
+        self._models: dict[str, _Opened] = {}
+        self._names: dict[str, str] = {}
+        self._lock = threading.Lock()
+        for name in settings.models:
+            if name in self._names:
+                continue
+            opened = _Opened(name, settings, self.budget, warn)
+            self._models[opened.many.model] = opened
+            for other in _names(name, opened.many):
+                self._names[other] = opened.many.model
+            loaded(opened.many.model)
+        self.default = next(iter(self._models))
+
+    def close(self) -> None:
+        """Let go of the models, their memory and their threads; any number of times."""
+        for opened in self._models.values():
+            opened.close()
+
+    @property
+    def models(self) -> Sequence[str]:
+        """Names of the opened models; the default first."""
+        return tuple(self._models)
+
+    @property
+    def device(self) -> str:
+        """What the first model runs on."""
+        return self._models[self.default].many.device
+
+    def resolve(self, name: str | None) -> str:
+        """The name under which an opened model is known.
+
+        Raises:
+            UsageError: It was not opened at start; nothing is loaded for a request.
+        """
+        if not name:
+            return self.default
+        if name not in self._names:
+            raise UsageError(f"this service has no model {name[:80]!r}", hint=f"it has {', '.join(self.models)}")
+        return self._names[name]
+
+    def cut(self, data: bytes, wish: Wish, *, alone: bool = False, check: Callable[[], None] = lambda: None) -> Done:
+        """One picture, from bytes to bytes.
+
+        Args:
+            data: The file.
+            wish: What is to be done with it.
+            alone: Nothing else is there to do.
+            check: Called between the steps; what it raises ends the work, see `cancellation`.
+
+        Raises:
+            CancelledError: The check says that nobody wants the picture any more.
+            NotAPictureError: The content is no picture's.
+            ScarceError: There was not enough memory.
+            OverBudgetError: There never is enough for this picture.
+            MemoryBusyError: Other pictures have held it for too long.
+            CutoutError: Something else is wrong with the picture or the options.
+        """
+        if data and sniff(data[:HEAD]) is None:
+            raise NotAPictureError(
+                "this is not a picture of a known format", hint="PNG, JPEG, WebP, AVIF, HEIC, TIFF, BMP, GIF are known"
+            )
+        opened = self._models[wish.model]
+        stages = Stages(check)
+        try:
+            remover = opened.alone if alone else opened.many
+            result = transform(data, wish.output_format, remover, wish.options, wish.encoding, stages)
+        except (CutoutError, MemoryError) as error:
+            if isinstance(error, MemoryError) or _is_scarce(error):
+                gc.collect()
+                raise ScarceError(
+                    "there is not enough memory for this picture right now",
+                    hint="try again later, or a smaller picture",
+                ) from error
+            raise
+        return Done(
+            data=result.encoded,
+            output_format=wish.output_format,
+            size=result.size,
+            warnings=result.warnings,
+            ms=stages.rounded(),
+            model=opened.version,
+            device=opened.many.device,
+        )
+
+
+def _is_scarce(error: CutoutError) -> bool:
+    text = f"{error} {error.__cause__ or ''}"  # our own words may hide the runtime's
+    return "not enough memory" in text.lower() or is_out_of_memory(text)
+
+
+def _names(asked: str, remover: Remover) -> set[str]:
+    """The words by which requests may ask for a model: never a path."""
+    names = {remover.model}
+    if asked.startswith(PREFIX):
+        names.add(asked)
+    elif (spec := resolve_model(asked)).path is None:
+        names |= {spec.name, *spec.aliases}
+    return names
+
+
+def media_type(output_format: OutputFormat) -> str:
+    """What a browser calls it."""
+    return _MEDIA.get(output_format, f"image/{output_format.value}")
+
+
+_MEDIA: dict[Any, str] = {OutputFormat.JPEG: "image/jpeg"}

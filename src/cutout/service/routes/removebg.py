@@ -1,0 +1,313 @@
+"""remove.bg's interface over this service: its clients work when their base address is changed."""
+
+import asyncio
+import base64
+import binascii
+import io
+import json
+import re
+import zipfile
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from fastapi import APIRouter, Request, Response
+from PIL import Image
+from starlette.datastructures import UploadFile
+
+from cutout.enums import OutputFormat
+from cutout.formats import decode
+from cutout.formats.checks.pixel_limit import allowing
+from cutout.options import RemoveOptions
+from cutout.service import form
+from cutout.service.http.answers import disposition, picture_headers
+from cutout.service.http.fetch import fetch
+from cutout.service.http.problems import Problem
+from cutout.service.models import Done, media_type
+from cutout.service.openapi import PICTURE
+from cutout.service.requests import Intake
+from cutout.values import parse_color
+
+__all__ = ["router"]
+
+_SIDES = {"preview": 612, "small": 612, "regular": 612, "medium": 1500, "hd": 2449, "4k": 3873}
+"""Longest sides of sizes that remove.bg bounds by 0.25, 1.5, 4 and 10 megapixels; other sizes are the picture's own."""
+
+_FULL = {"", "auto", "full", "50mp"}
+_SOURCES = ("image_file", "image_file_b64", "image_url")
+_NAMES = set(RemoveOptions.names())
+_LENGTH = re.compile(r"(\d+(?:\.\d+)?)(%|px)?")
+_HEX = re.compile(r"[0-9a-fA-F]{3,4}|[0-9a-fA-F]{6}|[0-9a-fA-F]{8}")
+_WORDS: dict[str, Any] = {
+    "image_file": {"type": "string", "format": "binary"},
+    "image_file_b64": {"type": "string"},
+    "image_url": {"type": "string"},
+    "size": {"type": "string", "enum": ["auto", "full", "50MP", *_SIDES]},
+    "type": {"type": "string"},
+    "format": {"type": "string", "enum": ["auto", "png", "jpg", "webp", "zip"]},
+    "channels": {"type": "string", "enum": ["rgba", "alpha"]},
+    "roi": {"type": "string", "description": "x1 y1 x2 y2, in px or %"},
+    "crop": {"type": "boolean"},
+    "crop_margin": {"type": "string"},
+    "scale": {"type": "string"},
+    "position": {"type": "string"},
+    "add_shadow": {"type": "boolean"},
+    "semitransparency": {"type": "boolean"},
+    "bg_color": {"type": "string"},
+    "bg_image_url": {"type": "string"},
+    "bg_image_file": {"type": "string", "format": "binary"},
+}
+_SHORT = {name for name in _WORDS if not name.endswith(("_b64", "_url"))}
+_LONGEST = 1000
+for _name in _SHORT:
+    if _WORDS[_name] == {"type": "string"}:
+        _WORDS[_name] = {"type": "string", "maxLength": _LONGEST}
+
+
+class House(Protocol):
+    """What the endpoint needs of the running application."""
+
+    def ready(self) -> Intake:
+        """The way in, or a problem."""
+        ...
+
+
+def _bad(name: str, text: str) -> Problem:
+    return Problem(400, f"invalid-{name.replace('_', '-')}", text)
+
+
+def router(house: House) -> APIRouter:
+    """The endpoint."""
+    routes = APIRouter(tags=["remove.bg"])
+    schema = {"type": "object", "properties": _WORDS}
+    body = {"content": {kind: {"schema": schema} for kind in _KINDS}}
+    error = {"content": {"application/json": {"schema": _ERROR}}}
+    answers: dict[int | str, dict[str, Any]] = {
+        200: {
+            "description": "The picture.",
+            "content": dict.fromkeys(_ANSWERS, PICTURE) | {"application/json": {}},
+        },
+        **{status: {"description": text, **error} for status, text in _STATUSES.items()},
+    }
+
+    @routes.post("/v1.0/removebg", response_class=Response, responses=answers, openapi_extra={"requestBody": body})
+    async def removebg(request: Request) -> Response:
+        """Remove the background of one picture, as remove.bg does."""
+        intake = house.ready()
+        started = asyncio.get_running_loop().time()
+        async with intake.any_form(request) as fields:
+            words = {name: value for name, value in fields.items() if isinstance(value, str) and value}
+            words |= {name: "file" for name in fields if isinstance(fields[name], UploadFile)}
+            for name in _SHORT & set(words):
+                if len(words[name]) > _LONGEST:
+                    raise _bad(name, f"{name} is longer than {_LONGEST} characters")
+            data = await _source(request, intake, fields, words)
+            backdrop = await _backdrop(request, intake, fields, words)
+            background = None if backdrop is None else await intake.lay(backdrop, lane=request.state.client)
+            try:
+                if "roi" in words:
+                    data = await intake.aside(request, lambda: _inside(data, words["roi"], intake.settings.max_pixels))
+                values, most = _values(words), intake.settings.max_pixels
+                canvas = None
+                if {"scale", "position"} & set(values):
+                    limit = int(values["max_size"]) if "max_size" in values else None
+                    canvas = await intake.aside(request, lambda: _size(data, limit, most))
+                wish = form.wish(values, intake.engine, max_pixels=most, background=background, canvas=canvas)
+                done = await intake.cut(request, data, wish)
+            finally:
+                intake.drop(background)
+            data, kind, ending = done.data, media_type(done.output_format), done.output_format.value
+            if words.get("format", "").lower() == "zip":
+                data, kind, ending = await intake.aside(request, lambda: _zip(done.data)), "application/zip", "zip"
+            headers = picture_headers(done, asyncio.get_running_loop().time() - started)
+            headers["Content-Disposition"] = disposition(getattr(fields.get("image_file"), "filename", ""), ending)
+            return _answer(request, done, data, kind, headers)
+
+    return routes
+
+
+_KINDS = ("multipart/form-data", "application/x-www-form-urlencoded", "application/json")
+_ANSWERS = ("image/png", "image/jpeg", "image/webp", "application/zip")
+_STATUSES = {
+    400: "A parameter or picture that cannot be used.",
+    403: "An API key is needed.",
+    408: "The request came too slowly.",
+    413: "Too large.",
+    415: "Neither a form nor JSON.",
+    503: "Busy; see Retry-After.",
+}
+_ERROR = {
+    "type": "object",
+    "required": ["errors"],
+    "properties": {
+        "errors": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "required": ["title", "code"],
+                "properties": {word: {"type": "string"} for word in ("title", "code", "detail")},
+            },
+        }
+    },
+}
+
+
+async def _source(request: Request, intake: Intake, fields: Mapping[str, Any], words: Mapping[str, str]) -> bytes:
+    given = [name for name in _SOURCES if name in words]
+    if not given:
+        raise Problem(400, "missing-source", "No image given", hint=f"send one of {', '.join(_SOURCES)}")
+    if len(given) > 1:
+        raise Problem(400, "multiple-sources", f"More than one image given: {', '.join(given)}")
+    match given[0]:
+        case "image_url":
+            return await _fetched(request, intake, words["image_url"])
+        case "image_file_b64":
+            return intake.checked(_decoded(words["image_file_b64"]))
+        case _:
+            return await intake.file(fields.get("image_file"))
+
+
+def _decoded(text: str) -> bytes:
+    _, comma, rest = text.partition(",")
+    try:
+        return base64.b64decode(re.sub(r"\s", "", rest if comma else text), validate=True)
+    except (binascii.Error, ValueError):
+        raise _bad("image_file_b64", "image_file_b64 is not base64") from None
+
+
+async def _fetched(request: Request, intake: Intake, url: str) -> bytes:
+    settings = intake.settings
+    if not settings.image_url:
+        raise Problem(
+            400, "url-off", "this service fetches no pictures", hint="it is started with --image-url if it should"
+        )
+    data = await intake.waited(request, fetch(url, max_bytes=settings.max_body, private=settings.fetch_private))
+    return intake.checked(data)
+
+
+async def _backdrop(
+    request: Request, intake: Intake, fields: Mapping[str, Any], words: Mapping[str, str]
+) -> bytes | None:
+    given = [name for name in ("bg_color", "bg_image_url", "bg_image_file") if name in words]
+    if len(given) > 1:
+        raise Problem(400, "multiple-backgrounds", f"More than one background given: {', '.join(given)}")
+    if given == ["bg_image_url"]:
+        return await _fetched(request, intake, words["bg_image_url"])
+    if given == ["bg_image_file"]:
+        return await intake.file(fields["bg_image_file"])
+    return None
+
+
+def _values(words: Mapping[str, str]) -> dict[str, str]:
+    """remove.bg's words in ours."""
+    values = {"output_format": _format(words), **_placing(words)}
+    size = words.get("size", "auto").lower()
+    if size in _SIDES:
+        values["max_size"] = str(_SIDES[size])
+    elif size not in _FULL:
+        raise _bad("size", f"size is {size[:40]!r}, but it must be one of {', '.join((*_SIDES, 'full', 'auto'))}")
+    channels = words.get("channels", "rgba")
+    if channels not in {"rgba", "alpha"}:
+        raise _bad("channels", "channels must be rgba or alpha")
+    if channels == "alpha" and words.get("format", "").lower() != "zip":  # which holds the mask anyway
+        values["mask"] = "true"
+        if not {"crop", "scale", "position"} & set(values):
+            values.pop("shadow", None)  # of which the alpha shows nothing, as of a colour
+    elif color := words.get("bg_color"):
+        values["background"] = _color(color)
+    return values
+
+
+def _placing(words: Mapping[str, str]) -> dict[str, str]:
+    values: dict[str, str] = {}
+    for theirs, ours in (("crop", "crop"), ("add_shadow", "shadow")):
+        if _yes(theirs, words.get(theirs, "false")):
+            values[_known(theirs, ours)] = "true"
+    if "crop_margin" in words and "crop" in values and "margin" in _NAMES:
+        values["margin"] = ",".join(words["crop_margin"].removesuffix(",").split())
+    for name in ("scale", "position"):
+        text = words.get(name, "original")
+        if text != "original":
+            values[_known(name, name)] = ",".join(text.split())
+    return values
+
+
+def _format(words: Mapping[str, str]) -> str:
+    asked = words.get("format", "auto").lower()
+    if asked not in {"auto", "png", "jpg", "jpeg", "webp", "zip"}:
+        raise _bad("format", f"format is {asked[:40]!r}, but it must be one of auto, png, jpg, webp, zip")
+    opaque = (
+        any(name in words for name in ("bg_image_url", "bg_image_file")) or _is_opaque(words.get("bg_color"))
+    ) and words.get("channels") != "alpha"
+    return {"auto": "jpg" if opaque else "png", "zip": "png"}.get(asked, asked)
+
+
+def _color(text: str) -> str:
+    return f"#{text}" if _HEX.fullmatch(text) else text
+
+
+def _is_opaque(text: str | None) -> bool:
+    """Whether a background leaves nothing to see through; what is no colour is told later."""
+    found = parse_color(_color(text)) if text else None
+    return bool(text) and text != "transparent" and (found is None or found[3] == 255)
+
+
+def _yes(name: str, text: str) -> bool:
+    if text.lower() not in {"true", "false", "1", "0", "yes", "no"}:
+        raise _bad(name, f"{name} must be true or false")
+    return text.lower() in {"true", "1", "yes"}
+
+
+def _known(theirs: str, ours: str) -> str:
+    if ours not in _NAMES:
+        raise _bad(theirs, f"this version of the service has no {theirs}")
+    return ours
+
+
+def _size(data: bytes, longest: int | None, max_pixels: int) -> tuple[int, int]:
+    return decode.decode(data, max_size=longest, max_pixels=max_pixels).rgb.size
+
+
+def _inside(data: bytes, roi: str, max_pixels: int) -> bytes:
+    """The picture with all transparent that lies outside a region of interest."""
+    picture = decode.decode(data, max_pixels=max_pixels)
+    box = _box(roi, picture.rgb.size)
+    alpha = Image.new("L", picture.rgb.size)
+    with allowing(max_pixels):
+        alpha.paste(255 if picture.alpha is None else picture.alpha.crop(box), box)
+    return decode.encode(picture.rgb, alpha, OutputFormat.PNG, picture.metadata, keep_hidden=True)
+
+
+def _box(roi: str, size: tuple[int, int]) -> tuple[int, int, int, int]:
+    found = [_LENGTH.fullmatch(part) for part in roi.split()]
+    if len(found) != 4 or not all(found):
+        raise _bad("roi", "roi must be four lengths, such as 0% 0% 50% 100% or 10px 10px 200px 300px")
+    values = [
+        round(min(side, float(part[1]) * side / 100 if part[2] == "%" else float(part[1])))
+        for part, side in zip(found, (*size, *size), strict=True)
+        if part is not None
+    ]
+    left, top, right, bottom = values
+    if left >= right or top >= bottom:
+        raise _bad("roi", "roi is empty")
+    return left, top, right, bottom
+
+
+def _zip(png: bytes) -> bytes:
+    """Colours and alpha as two pictures, for those who handle large ones."""
+    picture = decode.decode(png)
+    alpha = picture.alpha or Image.new("L", picture.rgb.size, 255)
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
+        archive.writestr("color.jpg", decode.encode(picture.rgb, None, OutputFormat.JPEG, picture.metadata, quality=95))
+        archive.writestr("alpha.png", decode.encode(None, alpha, OutputFormat.PNG))
+    return buffer.getvalue()
+
+
+def _answer(request: Request, done: Done, data: bytes, kind: str, headers: dict[str, str]) -> Response:
+    headers |= {"X-Type": "other", "X-Credits-Charged": "0"}
+    if "application/json" in request.headers.get("accept", ""):
+        del headers["Content-Disposition"]
+        whole = {"result_b64": base64.b64encode(data).decode(), "foreground_width": done.size[0]}
+        whole["foreground_height"] = done.size[1]
+        return Response(json.dumps({"data": whole}), media_type="application/json", headers=headers)
+    return Response(data, media_type=kind, headers=headers)
