@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter, ImageOps
 
-from cutout.imaging.decontaminate import clean
+from cutout.imaging.decontaminate import decontaminate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -138,7 +138,7 @@ METHODS: dict[str, Method] = {
     "straight alpha (`keep`)": straight,
     "blur fusion ×2": blur_fusion,
     "pymatting, multi-level": multi_level,
-    "cutout (`clean`)": clean,
+    "cutout (`clean`)": decontaminate,
 }
 
 
@@ -177,7 +177,9 @@ def speed() -> None:
         alpha = remover.cut(picture, RemoveOptions(mask=True)).alpha
         assert alpha is not None
         whole = spent(lambda: way("clean"), 3)
-        own = spent(partial(clean, picture.rgb, alpha, in_place=True))  # the same work on colours that are clean
+        own = spent(
+            partial(decontaminate, picture.rgb, alpha, in_place=True)
+        )  # the same work on colours that are clean
         sizes = way("clean") / way("keep")
         print(f"| {path.stem} | {whole:.0f} | {own:.0f} | {own / whole:.1%} | {sizes:.3f} |", flush=True)
 

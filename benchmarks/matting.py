@@ -101,7 +101,7 @@ def step(name: str, images: Path) -> None:
         except ValueError:  # no convergence, or nothing to solve
             continue
         between = time.process_time()
-        matting.refine(picture.rgb, mask, options)
+        matting.matte(picture.rgb, mask, options)
         taken.append((between - start, time.process_time() - between))
     theirs, ours = np.mean(taken, axis=0)
     ratio = statistics.median(one / other for one, other in taken)

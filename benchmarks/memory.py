@@ -29,7 +29,7 @@ from cutout.memory import keep_small
 from cutout.options import RemoveOptions
 from cutout.pipeline.estimate import need_of
 from cutout.pipeline.remover import Remover
-from cutout.timing import Stages
+from cutout.timing import StageTimes
 
 ROOT = Path(__file__).parent.parent
 SMALL = (600, 400)
@@ -125,10 +125,10 @@ def measure(name: str, path: Path) -> dict[str, int]:
         how = {**how, "bit_depth": BitDepth(how["bit_depth"])}
     options, encoding, written = RemoveOptions(**look), Encoding(**how), OutputFormat(output_format)
     remover = Remover(device="cpu", memory_limit="1TB")
-    transform(path.with_suffix(".small").read_bytes(), written, remover, options, encoding, Stages())
+    transform(path.with_suffix(".small").read_bytes(), written, remover, options, encoding, StageTimes())
     before, data = highest(), path.read_bytes()
     header = decode.header(data)
-    transform(data, written, remover, options, encoding, Stages())
+    transform(data, written, remover, options, encoding, StageTimes())
     grown = highest() - before
     if not written.has_alpha and options.background is None:
         options = RemoveOptions(**look, background="white")

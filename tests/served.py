@@ -18,7 +18,7 @@ from small import brightness_model
 
 from cutout.service.app import create_app
 from cutout.service.http.server import configure
-from cutout.service.models import Done, Engine, Wish
+from cutout.service.models import CutRequest, Done, Engine
 from cutout.service.settings import Settings
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ class Held(Engine):
         self.go = threading.Event()
         self.begun: list[bytes] = []
 
-    def cut(self, data: bytes, wish: Wish, **how: Any) -> Done:
+    def cut(self, data: bytes, cut_request: CutRequest, **how: Any) -> Done:
         self.begun.append(data)
         assert self.go.wait(60)
-        return super().cut(data, wish, **how)
+        return super().cut(data, cut_request, **how)

@@ -30,7 +30,7 @@ from cutout.models.registry import MODELS
 from cutout.models.tensors import to_input, to_mask
 from cutout.options import RemoveOptions
 from cutout.pipeline.remover import Remover
-from cutout.timing import Stages
+from cutout.timing import StageTimes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -104,7 +104,7 @@ def test_half_precision_hardly_moves_the_real_models_masks(remover: Remover, exa
     model = require(MODELS["u2netp"]).read_bytes()
     (picture,) = crops(examples, 1)
     batch, place = to_input(picture.rgb, MODELS["u2netp"], (320, 320), Fit.STRETCH)
-    wanted = np.asarray(remover.session.predict(picture.rgb, fit=None, rescale=None, stages=Stages())).astype(int)
+    wanted = np.asarray(remover.session.predict(picture.rgb, fit=None, rescale=None, stages=StageTimes())).astype(int)
 
     def moved(precise: frozenset[str]) -> Any:
         halved = to_half(model, precise)

@@ -110,7 +110,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ),
     (
         "batch",
-        "contenders",
+        "predictors",
     ),
     (
         "api",

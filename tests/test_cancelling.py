@@ -22,7 +22,7 @@ from cutout.jobs.worker import Encoding, transform
 from cutout.options import RemoveOptions
 from cutout.pipeline.remover import Remover
 from cutout.service.store.sqlite import SqliteJobs
-from cutout.timing import Stages
+from cutout.timing import StageTimes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -111,7 +111,9 @@ def test_no_look_follows_the_one_during_which_it_was_cancelled(
 
     gate.inner.predict = cancelling
     with pytest.raises(CancelledError):
-        transform(stripes(frames), OutputFormat.PNG, remover, RemoveOptions(**look), Encoding(), Stages(wanted.check))
+        transform(
+            stripes(frames), OutputFormat.PNG, remover, RemoveOptions(**look), Encoding(), StageTimes(wanted.check)
+        )
     assert gate.looks == after
 
 
@@ -143,7 +145,7 @@ def test_what_was_cancelled_is_not_encoded(
             Remover(model, device="cpu"),
             RemoveOptions(),
             Encoding(),
-            Stages(wanted.check),
+            StageTimes(wanted.check),
         )
 
 
@@ -172,7 +174,7 @@ def test_long_steps_end_in_the_middle(
     monkeypatch.setattr(cleanup, later, lambda *_, **__: calls.append(later))
     image = Image.effect_noise((1500, 1500), 200).convert("RGB")
     with pytest.raises(CancelledError):
-        Remover(model, device="cpu").cut(Picture(rgb=image), options, Stages(wanted.check))
+        Remover(model, device="cpu").cut(Picture(rgb=image), options, StageTimes(wanted.check))
     assert calls == [step]
 
 
@@ -180,7 +182,7 @@ def test_what_is_wanted_is_as_it_was(model: Path) -> None:
     remover, options = Remover(model, device="cpu"), RemoveOptions(tiles=8)
     made = [
         transform(stripes(), OutputFormat.PNG, remover, options, Encoding(), stages).encoded
-        for stages in (Stages(), Stages(Cancellation(600).check))
+        for stages in (StageTimes(), StageTimes(Cancellation(600).check))
     ]
     assert made[0] == made[1]
     assert decode.decode(made[0]).rgb.size == (512, 512)

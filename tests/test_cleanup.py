@@ -35,7 +35,7 @@ def discs(
 
 
 def clean(alpha: Image.Image, **wanted: object) -> Image.Image:
-    return cleanup.clean(alpha, RemoveOptions(**wanted))  # type: ignore[arg-type]
+    return cleanup.clean_up(alpha, RemoveOptions(**wanted))  # type: ignore[arg-type]
 
 
 BIG, SMALL = (110, 100, 70), (250, 60, 12)
@@ -62,7 +62,7 @@ def test_regions_are_those_of_a_reference(drawn: tuple[int, int, int, float], di
 
 def test_where_nothing_is_asked_nothing_is_done() -> None:
     alpha = discs(BIG)
-    assert cleanup.clean(alpha, RemoveOptions()) is alpha
+    assert cleanup.clean_up(alpha, RemoveOptions()) is alpha
 
 
 def test_the_order_is_the_documented_one() -> None:

@@ -12,7 +12,7 @@ from small import brightness_model
 from cutout.enums import EdgeColors
 from cutout.errors import UsageError
 from cutout.formats.decode import Picture, decode
-from cutout.imaging.decontaminate import clean
+from cutout.imaging.decontaminate import decontaminate
 from cutout.options import RemoveOptions
 
 if TYPE_CHECKING:
@@ -66,14 +66,14 @@ def test_the_error_of_a_composite_falls_by_half_and_more(
     true = cat.rgb.resize(size)
     behind = ground.resize(size) if ground_is == "photo" else Image.new("RGB", size, "#00c040")
     shown = Image.composite(true, behind, alpha)
-    found = clean(shown, alpha)
+    found = decontaminate(shown, alpha)
     assert error(found, true, alpha) < 0.5 * error(shown, true, alpha)
 
 
 def test_a_plain_object_before_a_plain_wall_gets_its_own_colour_everywhere() -> None:
     alpha = blurred_disc((200, 150))
     true = Image.new("RGB", alpha.size, (200, 40, 90))
-    found = clean(Image.composite(true, Image.new("RGB", alpha.size, "white"), alpha), alpha)
+    found = decontaminate(Image.composite(true, Image.new("RGB", alpha.size, "white"), alpha), alpha)
     off = np.abs(pixels(found).astype(int) - pixels(true)).max(2) * (pixels(alpha) / 255)
     assert off.max() < 20
     assert off.mean() < 1
@@ -82,7 +82,7 @@ def test_a_plain_object_before_a_plain_wall_gets_its_own_colour_everywhere() -> 
 @pytest.mark.parametrize("size", [(451, 300), (2000, 1331)])
 def test_opaque_and_hidden_pixels_stay_exact(cat: Picture, size: tuple[int, int]) -> None:
     rgb, alpha = cat.rgb.resize(size), blurred_disc(size)
-    found, share = pixels(clean(rgb, alpha)), pixels(alpha)
+    found, share = pixels(decontaminate(rgb, alpha)), pixels(alpha)
     for value in (0, 255):
         assert (found[share == value] == pixels(rgb)[share == value]).all()
     assert (found != pixels(rgb)).any()
@@ -96,14 +96,14 @@ def test_a_picture_without_an_edge_to_clean_is_given_back_as_it_is(cat: Picture,
         "hard": blurred_disc(cat.rgb.size).point([0] * 128 + [255] * 128),
         "one value": Image.new("L", cat.rgb.size, 2),
     }[alpha]
-    assert clean(cat.rgb, given) is cat.rgb
+    assert decontaminate(cat.rgb, given) is cat.rgb
 
 
 def test_the_input_is_left_alone_unless_it_may_be_used(cat: Picture) -> None:
     alpha, before = blurred_disc(cat.rgb.size), cat.rgb.copy()
-    found = clean(cat.rgb, alpha)
+    found = decontaminate(cat.rgb, alpha)
     assert cat.rgb.tobytes() == before.tobytes()
-    assert clean(before, alpha, in_place=True) is before
+    assert decontaminate(before, alpha, in_place=True) is before
     assert before == found
 
 
@@ -116,12 +116,12 @@ def test_odd_sizes_and_pictures_that_are_soft_all_over(size: tuple[int, int]) ->
         Image.new("L", size, 128),
         Image.linear_gradient("L").resize(size),
     ):
-        assert clean(rgb, alpha).size == size
+        assert decontaminate(rgb, alpha).size == size
 
 
 def test_where_no_foreground_is_near_the_pictures_own_colours_stay(cat: Picture) -> None:
     alpha = Image.new("L", cat.rgb.size, 90)
-    assert error(clean(cat.rgb, alpha), cat.rgb, alpha) == 0
+    assert error(decontaminate(cat.rgb, alpha), cat.rgb, alpha) == 0
 
 
 def test_the_same_picture_gives_the_same_colours(cat: Picture, remover: Remover) -> None:

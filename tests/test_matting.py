@@ -11,7 +11,7 @@ import pytest
 from PIL import Image, ImageDraw, ImageFilter
 
 from cutout.formats.decode import Picture
-from cutout.imaging.matting import UnsolvableError, refine, trimap
+from cutout.imaging.matting import UnsolvableError, matte, trimap
 from cutout.options import RemoveOptions
 
 if TYPE_CHECKING:
@@ -124,18 +124,18 @@ def test_matting_is_close_to_the_exact_solution() -> None:
     alpha_matting_cutout = pytest.importorskip("rembg.bg").alpha_matting_cutout
     rgb, _, mask = strands(240, 200)
     exact = alpha_matting_cutout(rgb, mask, 240, 10, 10).getchannel("A")
-    found = refine(rgb, mask, MATTING)
+    found = matte(rgb, mask, MATTING)
     assert found.mode == "L"
     assert away(found, exact) < away(mask, exact) / 5
     rgb, mask = scene()
-    assert away(refine(rgb, mask, MATTING), alpha_matting_cutout(rgb, mask, 240, 10, 10).getchannel("A")) < 0.2
+    assert away(matte(rgb, mask, MATTING), alpha_matting_cutout(rgb, mask, 240, 10, 10).getchannel("A")) < 0.2
 
 
 @pytest.mark.parametrize("size", [(240, 200), (700, 900), (1500, 1200)])
 def test_hair_is_found_where_the_mask_is_blurred(size: tuple[int, int]) -> None:
     """On the picture's own grid, and on coarser ones."""
     rgb, true, mask = strands(*size)
-    found = refine(rgb, mask, MATTING)
+    found = matte(rgb, mask, MATTING)
     assert away(found, true) < away(mask, true) / 3
     assert slope_error(found, true) < slope_error(mask, true) / 2
 
@@ -144,7 +144,7 @@ def test_hair_is_found_where_the_mask_is_blurred(size: tuple[int, int]) -> None:
 def test_what_the_trimap_is_sure_of_stays(size: tuple[int, int]) -> None:
     rgb, _, mask = strands(*size)
     sure = trimap(mask, foreground=240, background=10, erode=10)
-    found = np.asarray(refine(rgb, mask, MATTING))
+    found = np.asarray(matte(rgb, mask, MATTING))
     assert (found[sure == 255] == 255).all()
     assert (found[sure == 0] == 0).all()
 
@@ -153,7 +153,7 @@ def test_there_are_no_seams_between_tiles() -> None:
     """Where alpha is the picture's own brightness, it comes back so on both sides of every tile's border."""
     ramp = np.tile(np.linspace(0, 255, 900), (1100, 1)).astype(np.uint8)
     rgb = Image.merge("RGB", [Image.fromarray(ramp)] * 3)
-    alpha = np.asarray(refine(rgb, Image.fromarray(ramp), MATTING), np.float32)
+    alpha = np.asarray(matte(rgb, Image.fromarray(ramp), MATTING), np.float32)
     step_down, step_across = np.abs(np.diff(alpha, axis=0)), np.abs(np.diff(alpha, axis=1))
     assert step_down.max() <= 2
     assert step_across[:, 60:-60].max() <= 4
@@ -161,9 +161,9 @@ def test_there_are_no_seams_between_tiles() -> None:
 
 def test_the_result_depends_on_the_picture_alone() -> None:
     jobs = [strands(400, 300), strands(1500, 1200)]
-    alone = [refine(rgb, mask, MATTING).tobytes() for rgb, _, mask in jobs]
+    alone = [matte(rgb, mask, MATTING).tobytes() for rgb, _, mask in jobs]
     with ThreadPoolExecutor(4) as pool:
-        together = list(pool.map(lambda job: refine(job[0], job[2], MATTING).tobytes(), jobs * 2))
+        together = list(pool.map(lambda job: matte(job[0], job[2], MATTING).tobytes(), jobs * 2))
     assert together == alone * 2
 
 
@@ -171,7 +171,7 @@ def test_twelve_megapixels_take_little_memory() -> None:
     rgb, mask = (picture.resize((4000, 3000)) for picture in strands(800, 600)[::2])
     tracemalloc.start()
     try:
-        refine(rgb, mask, RemoveOptions(matting=True, matting_erode=60))
+        matte(rgb, mask, RemoveOptions(matting=True, matting_erode=60))
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
@@ -181,14 +181,14 @@ def test_twelve_megapixels_take_little_memory() -> None:
 @pytest.mark.parametrize(("value", "missing"), [(0, "foreground"), (255, "background"), (128, "foreground")])
 def test_a_mask_without_a_sure_region_cannot_be_solved(value: int, missing: str) -> None:
     with pytest.raises(UnsolvableError, match=f"no sure {missing}"):
-        refine(Image.new("RGB", (40, 40)), Image.new("L", (40, 40), value), MATTING)
+        matte(Image.new("RGB", (40, 40)), Image.new("L", (40, 40), value), MATTING)
 
 
 def test_a_mask_that_is_sure_everywhere_needs_no_solution() -> None:
     mask = Image.new("L", (40, 40), 0)
     mask.paste(255, (0, 0, 20, 40))
     with pytest.raises(UnsolvableError, match="no unknown pixels"):
-        refine(Image.new("RGB", (40, 40)), mask, RemoveOptions(matting=True, matting_erode=0))
+        matte(Image.new("RGB", (40, 40)), mask, RemoveOptions(matting=True, matting_erode=0))
 
 
 @pytest.mark.parametrize("size", [(3, 1), (3, 2), (50, 2)])
@@ -197,14 +197,14 @@ def test_a_picture_smaller_than_the_solvers_windows_is_told_as_that(size: tuple[
     mask.putpixel((0, 0), 255)
     mask.putpixel((1, 0), 100)
     with pytest.raises(UnsolvableError, match="too small"):
-        refine(Image.new("RGB", size), mask, RemoveOptions(matting=True, matting_erode=0))
+        matte(Image.new("RGB", size), mask, RemoveOptions(matting=True, matting_erode=0))
 
 
 @pytest.mark.parametrize("size", [(3, 3), (3, 400), (5000, 4), (7, 5)])
 def test_narrow_pictures_are_solved(size: tuple[int, int]) -> None:
     values = np.tile(np.linspace(0, 255, size[0]), (size[1], 1)).astype(np.uint8)
     rgb = Image.merge("RGB", [Image.fromarray(values)] * 3)
-    found = refine(rgb, Image.fromarray(values), RemoveOptions(matting=True, matting_erode=0))
+    found = matte(rgb, Image.fromarray(values), RemoveOptions(matting=True, matting_erode=0))
     assert found.size == size
     assert away(found, Image.fromarray(values)) < 20
 

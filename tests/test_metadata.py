@@ -20,7 +20,7 @@ from cutout.errors import OutputError, PictureError
 from cutout.formats import color as colors
 from cutout.formats.decode import Metadata, decode, encode
 from cutout.formats.metadata import exif, xmp
-from cutout.formats.metadata.exif import Entry, Exif
+from cutout.formats.metadata.exif import Exif, Tag
 from cutout.options import RemoveOptions
 from cutout.pipeline.remover import Remover
 
@@ -126,7 +126,7 @@ def test_exiftool_finds_the_same_as_before(kind: OutputFormat, tmp_path: Path) -
 
 def test_a_raw_profile_of_a_png_is_read() -> None:
     """How ImageMagick stored EXIF before PNG had a chunk for it."""
-    block = b"Exif\0\0" + exif.build(Exif(main={ARTIST: Entry(2, 4, b"Zoe\0")}))
+    block = b"Exif\0\0" + exif.build(Exif(main={ARTIST: Tag(2, 4, b"Zoe\0")}))
     lines = "\n".join(block.hex()[start : start + 72] for start in range(0, 2 * len(block), 72))
     image = Image.new("RGB", (4, 4))
     image.info["Raw profile type exif"] = f"\nexif\n{len(block):8}\n{lines}\n"
@@ -140,7 +140,7 @@ def test_a_raw_profile_of_a_png_is_read() -> None:
 def test_a_makers_note_stays_where_it_was() -> None:
     """It may hold addresses counted from the start of the block."""
     note = bytes(range(200))
-    first = exif.build(Exif(order=">", exif={0x829A: Entry(5, 1, bytes(8)), 0x927C: Entry(7, 200, note)}))
+    first = exif.build(Exif(order=">", exif={0x829A: Tag(5, 1, bytes(8)), 0x927C: Tag(7, 200, note)}))
     at = first.index(note)
     # a camera leaves room for what follows, such as a thumbnail between
     moved = bytearray(first[:at] + bytes(100) + first[at:])
@@ -249,7 +249,7 @@ def test_only_what_is_to_go_is_cut_out_of_a_packet() -> None:
     kept = XMP.replace(b' t:Orientation="6"', b"").replace(
         b"<xmp:Thumbnails><rdf:Alt><rdf:li>AAAA</rdf:li></rdf:Alt></xmp:Thumbnails>", b""
     )
-    assert xmp.clean(XMP) == kept
+    assert xmp.strip(XMP) == kept
     for gone in (
         b' exif:GPSAltitude="1/1"',
         b" drone:GpsLongitude='+1.5'",
@@ -258,7 +258,7 @@ def test_only_what_is_to_go_is_cut_out_of_a_packet() -> None:
     ):
         assert gone in kept
         kept = kept.replace(gone, b"")
-    assert xmp.clean(XMP, place=False) == kept
+    assert xmp.strip(XMP, place=False) == kept
     assert b'xmp:Label="GPS: yes"' in kept
 
 

@@ -16,7 +16,7 @@ from cutout.formats.decode import Metadata, Picture, decode
 from cutout.models.registry import MODELS
 from cutout.options import RemoveOptions
 from cutout.pipeline.remover import Remover, forget_backgrounds, resolve_model
-from cutout.timing import STAGES, Stages
+from cutout.timing import STAGES, StageTimes
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -217,7 +217,7 @@ def test_options_of_a_call_count_instead_of_the_removers() -> None:
 
 
 def test_every_stage_is_timed_once(remover: Remover) -> None:
-    stages = Stages()
+    stages = StageTimes()
     remover.cut(orange(), stages=stages)
     assert set(stages.ms) == {"preprocess", "inference", "postprocess"} < set(STAGES)
     assert all(ms >= 0 for ms in stages.ms.values())

@@ -15,7 +15,7 @@ from cutout.enums import OutputFormat, Strip
 from cutout.formats.decode import decode
 from cutout.formats.encode import register_heif
 from cutout.formats.metadata import exif, xmp
-from cutout.formats.metadata.exif import Entry, Exif
+from cutout.formats.metadata.exif import Exif, Tag
 from cutout.formats.metadata.metadata import Metadata
 from cutout.formats.metadata.places import is_place, without_places
 from cutout.formats.picture import ONLY_FIRST
@@ -23,7 +23,7 @@ from cutout.formats.png_chunks import insert
 from cutout.jobs.worker import Encoding, transform
 from cutout.options import RemoveOptions
 from cutout.pipeline.remover import Remover
-from cutout.timing import Stages
+from cutout.timing import StageTimes
 
 PLACE = "Xanadu"
 """Every place of these pictures bears this name; so does their second page."""
@@ -97,22 +97,22 @@ IPTC = b"".join(
 )
 
 
-def ascii_entry(text: str) -> Entry:
-    return Entry(2, len(text) + 1, text.encode() + b"\0")
+def ascii_entry(text: str) -> Tag:
+    return Tag(2, len(text) + 1, text.encode() + b"\0")
 
 
-COORDINATE = Entry(5, 3, struct.pack("<6I", 51, 1, 30, 1, 0x6E6158, 0x756461))  # its seconds spell the place
+COORDINATE = Tag(5, 3, struct.pack("<6I", 51, 1, 30, 1, 0x6E6158, 0x756461))  # its seconds spell the place
 BLOCK = Exif(
-    main={0x013B: ascii_entry(KEPT), 0x83BB: Entry(7, len(IPTC), IPTC), 0xC4A5: Entry(7, 6, PLACE.encode())},
+    main={0x013B: ascii_entry(KEPT), 0x83BB: Tag(7, len(IPTC), IPTC), 0xC4A5: Tag(7, 6, PLACE.encode())},
     exif={
-        0x829A: Entry(5, 1, struct.pack("<II", 1, 200)),
-        0x927C: Entry(7, 30, b"Maker\0" + PLACE.encode() * 4),
-        0x83BB: Entry(7, len(IPTC), IPTC),
+        0x829A: Tag(5, 1, struct.pack("<II", 1, 200)),
+        0x927C: Tag(7, 30, b"Maker\0" + PLACE.encode() * 4),
+        0x83BB: Tag(7, len(IPTC), IPTC),
         0x0002: COORDINATE._replace(kind=7, number=24),
-        0xEA1C: Entry(7, 6, PLACE.encode()),
+        0xEA1C: Tag(7, 6, PLACE.encode()),
     },
-    gps={1: Entry(2, 2, b"N\0"), 2: COORDINATE, 28: Entry(7, 14, b"ASCII\0\0\0" + PLACE.encode())},
-    interop={1: Entry(2, 4, b"R98\0"), 2: COORDINATE._replace(kind=7, number=24)},
+    gps={1: Tag(2, 2, b"N\0"), 2: COORDINATE, 28: Tag(7, 14, b"ASCII\0\0\0" + PLACE.encode())},
+    interop={1: Tag(2, 4, b"R98\0"), 2: COORDINATE._replace(kind=7, number=24)},
 )
 FORMATS = tuple(OutputFormat)
 
@@ -222,7 +222,7 @@ def test_no_place_is_found_in_any_format_from_any_input(source: str, kind: Outpu
     data = INPUTS[source]()
     assert places_in(data), "the test itself"
     for options in (RemoveOptions(), RemoveOptions(mask=True), RemoveOptions(background="white")):
-        made = transform(data, kind, quick, options, Encoding(strip=Strip.GPS), Stages())
+        made = transform(data, kind, quick, options, Encoding(strip=Strip.GPS), StageTimes())
         assert places_in(made.encoded) == []
         assert KEPT.encode() in made.encoded, "the author stays"
         assert [text for text in made.warnings if not text.startswith(ONLY_FIRST)] == []
@@ -231,7 +231,7 @@ def test_no_place_is_found_in_any_format_from_any_input(source: str, kind: Outpu
 @pytest.mark.parametrize("kind", FORMATS)
 def test_the_same_pictures_keep_their_places_where_nobody_asks(kind: OutputFormat, quick: Remover) -> None:
     """So the search of the test above finds what is there."""
-    made = transform(a_jpeg(), kind, quick, RemoveOptions(), Encoding(), Stages())
+    made = transform(a_jpeg(), kind, quick, RemoveOptions(), Encoding(), StageTimes())
     assert places_in(made.encoded)
 
 
@@ -244,7 +244,7 @@ def test_what_is_no_place_stays_byte_for_byte() -> None:
     assert found.exif == {0x829A: BLOCK.exif[0x829A]}
     assert found.main[0x83BB].data == record(90, b"\x1b%G", of=1) + record(80, KEPT.encode())
     assert found.interop == {1: BLOCK.interop[1]}
-    assert xmp.clean(stripped.xmp, place=False) == stripped.xmp
+    assert xmp.strip(stripped.xmp, place=False) == stripped.xmp
     assert KEPT in stripped.xmp.decode()
 
 
@@ -262,7 +262,7 @@ def test_what_is_no_place_stays_byte_for_byte() -> None:
 def test_records_that_cannot_be_read_are_left_out_and_said_so(records: bytes) -> None:
     with pytest.raises(ValueError, match=r"cut short|something else"):
         without_places(records)
-    block = exif.build(Exif(main={0x013B: ascii_entry(KEPT), 0x83BB: Entry(7, len(records), records)}))
+    block = exif.build(Exif(main={0x013B: ascii_entry(KEPT), 0x83BB: Tag(7, len(records), records)}))
     stripped, notes = Metadata(exif=block).stripped(Strip.GPS)
     assert stripped.exif is not None
     assert PLACE.encode() not in stripped.exif

@@ -35,7 +35,7 @@ from cutout.formats.sixteen_bit import encode_png16
 from cutout.jobs.worker import Encoding, transform
 from cutout.options import RemoveOptions
 from cutout.pipeline.remover import Remover
-from cutout.timing import Stages
+from cutout.timing import StageTimes
 
 if TYPE_CHECKING:
     from conftest import Cutout
@@ -170,7 +170,7 @@ def test_the_command_is_not_misled_by_it(cutout: Cutout, tmp_path: Path) -> None
 
 def test_what_the_service_does_with_a_picture_is_not_misled_by_it(quick: Remover) -> None:
     data = png(announced(30_000_000), png_frame(64, 32), size=(64, 32))
-    done = transform(data, OutputFormat.PNG, quick, RemoveOptions(), Encoding(), Stages())
+    done = transform(data, OutputFormat.PNG, quick, RemoveOptions(), Encoding(), StageTimes())
     assert (done.frames, done.size) == (1, (64, 32))
 
 
@@ -703,7 +703,7 @@ def test_attributes_of_a_packet_are_cut_in_one_pass() -> None:
     """Each of them used to be looked for in the whole tag: 20,000 took half a minute, nine times as many an hour."""
     places = b"".join(b'exif:GPS%d="1" ' % number for number in range(190_000))
     kept = b"dc:a=\"1 exif:GPSx='2'\" " + b"dc:b = '3' "
-    cut = xmp.clean(description(kept + places + b'dc:c="4" '), place=False)
+    cut = xmp.strip(description(kept + places + b'dc:c="4" '), place=False)
     assert cut == description(kept[:-1] + b' dc:c="4" ')
 
 
@@ -716,7 +716,7 @@ def test_attributes_of_a_packet_are_cut_in_one_pass() -> None:
 )
 def test_a_packet_beyond_all_measure_is_no_packet(packet: bytes, text: str) -> None:
     with pytest.raises(ValueError, match=text):
-        xmp.clean(packet)
+        xmp.strip(packet)
 
 
 def test_what_lies_beside_an_animation_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:

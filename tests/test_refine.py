@@ -17,7 +17,7 @@ from cutout.imaging import composite, guided_filter
 from cutout.models.registry import MODELS
 from cutout.options import RemoveOptions
 from cutout.pipeline import inference
-from cutout.timing import Stages
+from cutout.timing import StageTimes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -101,8 +101,8 @@ def test_the_same_picture_gives_the_same_bytes(examples: Path, remover: Remover)
 
 def test_without_either_option_the_network_looks_once_and_the_mask_is_its_own(examples: Path, remover: Remover) -> None:
     rgb = decode((examples / "coffee.jpg").read_bytes()).rgb
-    expected = remover.session.predict(rgb, fit=None, rescale=None, stages=Stages())
-    mask, resolution = inference.predict(remover.session, rgb, RemoveOptions(), Stages())
+    expected = remover.session.predict(rgb, fit=None, rescale=None, stages=StageTimes())
+    mask, resolution = inference.predict(remover.session, rgb, RemoveOptions(), StageTimes())
     assert resolution == (320, 320)
     assert mask.tobytes() == expected.tobytes()
 
@@ -127,7 +127,7 @@ def test_a_coarse_mask_moves_onto_the_edge() -> None:
     mask = coarse(truth)
     plain, refined = (
         error(composite.upscale(mask, rgb.size), truth),
-        error(guided_filter.refine(rgb, mask, mask.size), truth),
+        error(guided_filter.sharpen_edges(rgb, mask, mask.size), truth),
     )
     assert refined < 0.45 * plain
 
@@ -138,21 +138,21 @@ def test_where_colours_tell_nothing_the_contour_stays() -> None:
     flat = Image.new("RGB", (640, 640), (90, 90, 90))
     plain, refined = (
         np.asarray(found) > 127
-        for found in (composite.upscale(mask, flat.size), guided_filter.refine(flat, mask, mask.size))
+        for found in (composite.upscale(mask, flat.size), guided_filter.sharpen_edges(flat, mask, mask.size))
     )
     assert (plain != refined).mean() < 0.005
 
 
 def test_far_from_the_contour_nothing_changes() -> None:
     rgb, truth = disc(640)
-    refined = np.asarray(guided_filter.refine(rgb, coarse(truth), (80, 80)))
+    refined = np.asarray(guided_filter.sharpen_edges(rgb, coarse(truth), (80, 80)))
     assert (refined[:100] == 0).all()
     assert (refined[260:380, 260:380] == 255).all()
 
 
 @pytest.mark.parametrize("value", [0, 255])
 def test_a_mask_without_a_contour_stays_as_it_is(value: int) -> None:
-    alpha = guided_filter.refine(disc(300)[0], Image.new("L", (80, 80), value), (80, 80))
+    alpha = guided_filter.sharpen_edges(disc(300)[0], Image.new("L", (80, 80), value), (80, 80))
     assert alpha.getextrema() == (value, value)
 
 
@@ -160,24 +160,24 @@ def test_a_mask_without_a_contour_stays_as_it_is(value: int) -> None:
 def test_any_size_is_refined(size: tuple[int, int]) -> None:
     mask = Image.new("L", (80, 80))
     mask.paste(255, (0, 0, 40, 80))
-    assert guided_filter.refine(Image.new("RGB", size), mask, mask.size).size == size
+    assert guided_filter.sharpen_edges(Image.new("RGB", size), mask, mask.size).size == size
 
 
 def test_blocks_leave_no_seam(monkeypatch: pytest.MonkeyPatch) -> None:
     rgb, truth = disc(1100)
     mask = coarse(truth)
-    blocks = np.asarray(guided_filter.refine(rgb, mask, mask.size), np.int16)
+    blocks = np.asarray(guided_filter.sharpen_edges(rgb, mask, mask.size), np.int16)
     monkeypatch.setattr(guided_filter, "_BLOCK", 4096)
-    whole = np.asarray(guided_filter.refine(rgb, mask, mask.size), np.int16)
+    whole = np.asarray(guided_filter.sharpen_edges(rgb, mask, mask.size), np.int16)
     assert np.abs(blocks - whole).max() <= 1
 
 
 def test_leaving_out_what_lies_far_from_the_contour_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     rgb, truth = disc(800)
     small = Image.fromarray((truth * 255).astype(np.uint8)).resize((80, 80), Image.Resampling.BOX)
-    part = np.asarray(guided_filter.refine(rgb, small, (80, 80)), np.int16)
+    part = np.asarray(guided_filter.sharpen_edges(rgb, small, (80, 80)), np.int16)
     monkeypatch.setattr(guided_filter, "_extent", lambda near, _margin: (0, 0, near.shape[1], near.shape[0]))
-    assert np.abs(part - np.asarray(guided_filter.refine(rgb, small, (80, 80)), np.int16)).max() <= 1
+    assert np.abs(part - np.asarray(guided_filter.sharpen_edges(rgb, small, (80, 80)), np.int16)).max() <= 1
 
 
 def test_a_large_picture_needs_little_memory_beside_its_own() -> None:
@@ -185,7 +185,7 @@ def test_a_large_picture_needs_little_memory_beside_its_own() -> None:
     mask = Image.new("L", (320, 320))
     mask.paste(255, (80, 80, 240, 240))
     tracemalloc.start()
-    guided_filter.refine(rgb, mask, mask.size)
+    guided_filter.sharpen_edges(rgb, mask, mask.size)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 100e6, "numpy's share; a dozen float32 planes of the whole picture would be 576 MB"
@@ -229,7 +229,7 @@ def test_the_picture_is_looked_at_in_both_fits_and_the_subject_closely() -> None
     rgb = Image.new("RGB", (1000, 800))
     rgb.paste(ORANGE, (450, 350, 550, 450))
     session: Any = Painter(by_red)
-    mask, resolution = inference.predict(session, rgb, RemoveOptions(refine=True), Stages())
+    mask, resolution = inference.predict(session, rgb, RemoveOptions(refine=True), StageTimes())
     assert resolution == (64, 64)
     whole, again, subject = session.seen[1:]
     assert whole == again == (1000, 800)
@@ -244,29 +244,31 @@ def test_the_picture_is_looked_at_in_both_fits_and_the_subject_closely() -> None
 def test_what_would_show_the_same_again_is_not_looked_at(size: tuple[int, int], looks: int) -> None:
     """A subject that fills the picture, a picture that is as square as the input, and one that is not."""
     session: Any = Painter(by_red)
-    inference.predict(session, Image.new("RGB", size, ORANGE), RemoveOptions(refine=True), Stages())
+    inference.predict(session, Image.new("RGB", size, ORANGE), RemoveOptions(refine=True), StageTimes())
     assert session.seen[1:] == [size] * looks
 
 
 def test_padding_that_was_asked_for_is_complemented_by_stretching() -> None:
     session: Any = Painter(by_red)
-    inference.predict(session, Image.new("RGB", (400, 300), ORANGE), RemoveOptions(refine=True, fit=Fit.PAD), Stages())
+    inference.predict(
+        session, Image.new("RGB", (400, 300), ORANGE), RemoveOptions(refine=True, fit=Fit.PAD), StageTimes()
+    )
     assert session.fits == [Fit.PAD, Fit.STRETCH]
 
 
 def test_a_model_that_takes_any_aspect_sees_the_picture_once() -> None:
     session: Any = Painter(by_red)
     session.spec = MODELS["modnet"]
-    inference.predict(session, Image.new("RGB", (400, 300), ORANGE), RemoveOptions(refine=True), Stages())
+    inference.predict(session, Image.new("RGB", (400, 300), ORANGE), RemoveOptions(refine=True), StageTimes())
     assert len(session.fits) == 1
 
 
 def test_an_empty_mask_and_a_class_model_are_looked_at_once() -> None:
     empty: Any = Painter(by_red)
-    inference.predict(empty, Image.new("RGB", (300, 300)), RemoveOptions(refine=True, tiles=3), Stages())
+    inference.predict(empty, Image.new("RGB", (300, 300)), RemoveOptions(refine=True, tiles=3), StageTimes())
     clothes: Any = Painter(by_red)
     clothes.spec = MODELS["u2net_cloth_seg"]
-    inference.predict(clothes, disc(300)[0], RemoveOptions(refine=True, tiles=3), Stages())
+    inference.predict(clothes, disc(300)[0], RemoveOptions(refine=True, tiles=3), StageTimes())
     assert len(empty.seen) == len(clothes.seen) == 2
 
 
@@ -274,7 +276,7 @@ def test_only_tiles_on_the_contour_are_looked_at() -> None:
     rgb = Image.new("RGB", (1600, 1600))
     rgb.paste(ORANGE, (200, 200, 500, 500))
     session: Any = Painter(by_red)
-    inference.predict(session, rgb, RemoveOptions(tiles=4), Stages())
+    inference.predict(session, rgb, RemoveOptions(tiles=4), StageTimes())
     assert len(session.seen[2:]) == 4
 
 
@@ -297,7 +299,7 @@ def test_no_more_tiles_are_looked_at_than_the_picture_has_parts_of_the_models_si
     for left in range(0, size[0], 20):
         rgb.paste(ORANGE, (left, 0, left + 10, size[1]))
     session: Any = Painter(by_itself)
-    mask, _ = inference.predict(session, rgb, RemoveOptions(tiles=8), Stages())
+    mask, _ = inference.predict(session, rgb, RemoveOptions(tiles=8), StageTimes())
     whole, *tiles = session.seen[1:]
     assert whole == size
     assert len(tiles) <= (0 if grid == (1, 1) else grid[0] * grid[1])
@@ -313,7 +315,7 @@ def by_itself(rgb: Image.Image) -> Image.Image:
 
 def test_one_tile_is_none() -> None:
     session: Any = Painter(by_red)
-    inference.predict(session, disc(900)[0], RemoveOptions(tiles=1), Stages())
+    inference.predict(session, disc(900)[0], RemoveOptions(tiles=1), StageTimes())
     assert len(session.seen[1:]) == 1
 
 
@@ -337,7 +339,7 @@ def test_a_tile_that_errs_leaves_no_step() -> None:
         return found if number == 0 or number % 2 else found.point(lambda value: value // 3)
 
     session: Any = Painter(err)
-    mask, _ = inference.predict(session, rgb, RemoveOptions(tiles=4), Stages())
+    mask, _ = inference.predict(session, rgb, RemoveOptions(tiles=4), StageTimes())
     values = np.asarray(mask, np.int16)
     assert np.ptp(values) == 255
     assert np.abs(np.diff(values, axis=1)).max() <= 8, "along the contour"

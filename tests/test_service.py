@@ -22,7 +22,7 @@ from cutout.jobs.worker import Encoding, transform
 from cutout.options import RemoveOptions
 from cutout.service.models import Engine
 from cutout.service.settings import Settings, read_keys
-from cutout.timing import Stages
+from cutout.timing import StageTimes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -72,7 +72,7 @@ def test_the_result_is_that_of_the_command_byte_for_byte(real: httpx.Client, exa
     alone = post(real, data)
     with ThreadPoolExecutor(3) as pool:
         many = list(pool.map(lambda _: post(real, data), range(3)))
-    expected = transform(data, OutputFormat.PNG, remover, RemoveOptions(), Encoding(), Stages()).encoded
+    expected = transform(data, OutputFormat.PNG, remover, RemoveOptions(), Encoding(), StageTimes()).encoded
     assert {answer.content for answer in [alone, *many]} == {expected}
     assert alone.headers["content-type"] == "image/png"
     assert alone.headers["x-model-version"].startswith("u2netp-")

@@ -30,7 +30,7 @@ from cutout.models.files import require
 from cutout.models.registry import MODELS
 from cutout.options import RemoveOptions
 from cutout.pipeline.remover import Remover
-from cutout.timing import Stages
+from cutout.timing import StageTimes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -108,7 +108,7 @@ def opened(path: Path, *, warn: Callable[[str], None] = lambda _text: None, **se
 
 def test_the_embedded_model_runs_on_the_cpu_and_says_so(remover: Remover, examples: Path) -> None:
     assert (remover.model, remover.device) == ("u2netp", "cpu")
-    stages = Stages()
+    stages = StageTimes()
     picture = decode((examples / "astronaut.jpg").read_bytes())
     mask = remover.session.predict(picture.rgb, fit=None, rescale=None, stages=stages)
     assert (mask.mode, mask.size, mask.getextrema()) == ("L", (320, 320), (0, 255))
@@ -117,9 +117,9 @@ def test_the_embedded_model_runs_on_the_cpu_and_says_so(remover: Remover, exampl
 
 def test_fit_and_rescale_of_a_call_count_before_the_models_own(remover: Remover, examples: Path) -> None:
     rgb = decode((examples / "coffee.jpg").read_bytes()).rgb.crop((0, 0, 400, 200))
-    padded = remover.session.predict(rgb, fit=Fit.PAD, rescale=None, stages=Stages())
+    padded = remover.session.predict(rgb, fit=Fit.PAD, rescale=None, stages=StageTimes())
     assert padded.size == (320, 160), "the padding is cropped"
-    raw = remover.session.predict(rgb, fit=None, rescale=False, stages=Stages())
+    raw = remover.session.predict(rgb, fit=None, rescale=False, stages=StageTimes())
     assert raw.getextrema() != (0, 255)
 
 
@@ -193,7 +193,7 @@ def test_a_file_shaped_like_modnet_takes_the_pictures_aspect(
     )
     remover = opened(path)
     picture = halves(size)
-    assert remover.session.predict(picture.rgb, fit=None, rescale=None, stages=Stages()).size == runs_at
+    assert remover.session.predict(picture.rgb, fit=None, rescale=None, stages=StageTimes()).size == runs_at
     assert ends(remover.cut(picture, MASK).image) == pytest.approx((int(0.1 * 255), int(0.9 * 255)), abs=1)
 
 
@@ -233,7 +233,7 @@ def test_an_unknown_model_option_lists_the_known_ones(
 def test_a_users_own_file_tells_its_size_itself(tmp_path: Path) -> None:
     remover = opened(network(tmp_path / "mine.onnx", (1, 3, 96, 160)))
     assert remover.session.spec.size == (96, 160)
-    assert remover.session.predict(halves().rgb, fit=None, rescale=None, stages=Stages()).size == (160, 96)
+    assert remover.session.predict(halves().rgb, fit=None, rescale=None, stages=StageTimes()).size == (160, 96)
 
 
 # --- files that do not fit ---

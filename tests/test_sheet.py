@@ -10,7 +10,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cutout.evaluate.contact_sheet import Entry, Side, View, checkerboard, edge_window, enlarged, fitted, shown, stacked
+from cutout.evaluate.contact_sheet import (
+    Result,
+    SheetRow,
+    View,
+    checkerboard,
+    edge_window,
+    enlarged,
+    fitted,
+    shown,
+    stacked,
+)
 from cutout.evaluate.html import MARK, gallery
 
 RED, GREEN = (200, 0, 0), (0, 150, 0)
@@ -23,8 +33,8 @@ def cut(size: tuple[int, int] = (40, 30)) -> Image.Image:
     return image
 
 
-def entry(*sides: Side, name: str = "a.jpg", link: str = "") -> Entry:
-    return Entry(name=name, picture=Image.new("RGB", (40, 30), (1, 2, 3)), sides=sides, link=link)
+def entry(*sides: Result, name: str = "a.jpg", link: str = "") -> SheetRow:
+    return SheetRow(name=name, picture=Image.new("RGB", (40, 30), (1, 2, 3)), sides=sides, link=link)
 
 
 @pytest.mark.parametrize(
@@ -80,22 +90,22 @@ def test_enlarged_pixels_stay_sharp() -> None:
 
 
 def test_a_sheet_has_a_row_for_each_side_and_a_column_for_each_view() -> None:
-    sides = (Side(by="one", cut=cut()), Side(by="two", cut=cut()))
-    sheet = np.asarray(stacked([entry(*sides), entry(Side(by="one", cut=cut()))], GREEN))
+    sides = (Result(by="one", cut=cut()), Result(by="two", cut=cut()))
+    sheet = np.asarray(stacked([entry(*sides), entry(Result(by="one", cut=cut()))], GREEN))
     red = (sheet == RED).all(axis=2)
     assert red.sum() == 3 * 4 * 20 * 30, "three rows, of whose views four show the subject"
     assert (sheet == (1, 2, 3)).all(axis=2).sum() == 2 * 40 * 30, "each input once"
 
 
 def test_a_side_that_failed_is_told_and_leaves_room() -> None:
-    failed = stacked([entry(Side(by="one", cut=None, note="broken"))])
-    silent = stacked([entry(Side(by="one", cut=None))])
+    failed = stacked([entry(Result(by="one", cut=None, note="broken"))])
+    silent = stacked([entry(Result(by="one", cut=None))])
     assert failed.size == silent.size
     assert not np.array_equal(np.asarray(failed), np.asarray(silent)), "the note is written"
 
 
 def test_a_gallery_holds_all_it_shows_and_fetches_nothing() -> None:
-    page = gallery([entry(Side(by="one", cut=cut()), Side(by="two", cut=None, note="broken")), entry()], GREEN)
+    page = gallery([entry(Result(by="one", cut=cut()), Result(by="two", cut=None, note="broken")), entry()], GREEN)
     assert MARK in page[:1000]
     assert "default-src 'none'" in page
     assert not re.search(r"(src|href)=|https?:|@import|<script", page.replace("default-src", ""))
@@ -108,6 +118,6 @@ def test_a_gallery_holds_all_it_shows_and_fetches_nothing() -> None:
 
 def test_names_command_nothing_in_a_gallery() -> None:
     nasty = '<script>alert("x")</script>'
-    page = gallery([entry(Side(by=nasty, cut=cut()), name=nasty, link='a"b')])
+    page = gallery([entry(Result(by=nasty, cut=cut()), name=nasty, link='a"b')])
     assert nasty not in page
     assert 'href="a&quot;b"' in page

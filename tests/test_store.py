@@ -13,7 +13,7 @@ import pytest
 
 from cutout.errors import ExitCode, ModelError
 from cutout.models import files as store
-from cutout.models.files import State, locate, require, verify
+from cutout.models.files import FileState, locate, require, verify
 from cutout.models.registry import MODELS, ModelSpec, custom_spec, find_spec
 
 BODY = b"not really a network " * 50
@@ -150,7 +150,7 @@ class TestPlaces:
     ) -> None:
         monkeypatch.setenv("REMBG_HOME", str(tmp_path))
         put(tmp_path / place)
-        assert locate(spec).state is State.MISSING
+        assert locate(spec).state is FileState.MISSING
 
     def test_rembgs_names_of_real_models_are_known(self, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """Rembg stores RMBG 2.0 as bria-rmbg.onnx and BiRefNet under its short name."""
@@ -184,13 +184,13 @@ class TestPlaces:
         """Containers run programs as users that exist in no database."""
         monkeypatch.delenv("HOME")
         monkeypatch.setattr(os, "getuid", lambda: 4_000_000)
-        assert locate(spec).state is State.MISSING
+        assert locate(spec).state is FileState.MISSING
         put(ours)
         assert require(spec) == ours
 
     def test_a_folder_of_that_name_is_not_the_model(self, spec: ModelSpec, ours: Path, theirs: Path) -> None:
         ours.mkdir(parents=True)
-        assert locate(spec).state is State.MISSING
+        assert locate(spec).state is FileState.MISSING
         put(theirs)
         assert require(spec) == locate(spec).path == theirs
 
@@ -212,7 +212,7 @@ class TestPlaces:
 class TestMissing:
     def test_the_error_names_the_command_that_fetches_it(self, spec: ModelSpec) -> None:
         assert locate(spec).path is None
-        assert locate(spec).state is State.MISSING
+        assert locate(spec).state is FileState.MISSING
         with pytest.raises(ModelError, match="tiny is not on this machine") as caught:
             require(spec)
         assert caught.value.hint == "fetch it first: cutout models pull tiny"
@@ -275,7 +275,7 @@ class TestCorrupt:
 
     def test_wrong_size_is_seen_without_reading(self, spec: ModelSpec, ours: Path, hashed: Counter[Path]) -> None:
         put(ours, BODY[:-1])
-        assert locate(spec).state is State.CORRUPT
+        assert locate(spec).state is FileState.CORRUPT
         assert locate(spec).path == ours
         assert not verify(ours, spec)
         assert not hashed
@@ -285,9 +285,9 @@ class TestCorrupt:
     ) -> None:
         """After one verification `locate` knows; `verify` reads again, for a bad read must not condemn a file."""
         put(ours, WRONG)
-        assert locate(spec).state is State.UNVERIFIED
+        assert locate(spec).state is FileState.UNVERIFIED
         assert not verify(ours, spec)
-        assert locate(spec).state is State.CORRUPT
+        assert locate(spec).state is FileState.CORRUPT
         assert not verify(ours, spec)
         assert hashed[ours] == 2
         put(theirs)
@@ -324,10 +324,10 @@ class TestCorrupt:
 class TestRemembered:
     def test_the_hash_is_computed_once(self, spec: ModelSpec, ours: Path, hashed: Counter[Path]) -> None:
         put(ours)
-        assert locate(spec).state is State.UNVERIFIED
+        assert locate(spec).state is FileState.UNVERIFIED
         for _ in range(3):
             assert require(spec) == ours
-        assert locate(spec).state is State.VERIFIED
+        assert locate(spec).state is FileState.VERIFIED
         assert hashed == {ours: 1}
 
     def test_asked_to_read_again_it_reads_again(self, spec: ModelSpec, ours: Path, hashed: Counter[Path]) -> None:
@@ -340,7 +340,7 @@ class TestRemembered:
         put(ours)
         assert verify(ours, spec)
         os.utime(ours, ns=(1, 1))
-        assert locate(spec).state is State.UNVERIFIED
+        assert locate(spec).state is FileState.UNVERIFIED
         assert verify(ours, spec)
         assert hashed[ours] == 2
 
@@ -357,7 +357,7 @@ class TestRemembered:
         put(ours)
         assert verify(ours, spec)
         put(ours, BODY[:10])
-        assert locate(spec).state is State.CORRUPT
+        assert locate(spec).state is FileState.CORRUPT
         assert not verify(ours, spec)
 
     def test_a_file_written_to_while_it_was_read_does_not_pass_for_verified(
@@ -375,7 +375,7 @@ class TestRemembered:
         monkeypatch.setattr(store, "sha256", sha256)
         verify(ours, spec)
         monkeypatch.setattr(store, "sha256", real)
-        assert locate(spec).state is State.UNVERIFIED
+        assert locate(spec).state is FileState.UNVERIFIED
         assert not verify(ours, spec)
 
     def test_an_unwritable_home_costs_only_the_memory(
@@ -406,6 +406,6 @@ class TestRemembered:
         verify(ours, spec)
         (stamp,) = (home / "cutout" / "verified").iterdir()
         stamp.write_bytes(content)
-        assert locate(spec).state is State.UNVERIFIED
+        assert locate(spec).state is FileState.UNVERIFIED
         assert require(spec) == ours
         assert hashed[ours] == 2

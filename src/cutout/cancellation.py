@@ -27,7 +27,7 @@ class Cancellation:
         self._over.set()
 
     def check(self) -> None:
-        """What the work calls between its steps; see `Stages`.
+        """What the work calls between its steps; see `StageTimes`.
 
         Raises:
             CancelledError: It should not go on.

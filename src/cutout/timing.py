@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["STAGES", "Stages"]
+__all__ = ["STAGES", "StageTimes"]
 
 STAGES = ("load", "decode", "preprocess", "inference", "postprocess", "encode", "write")
 """The stages of one picture, in order. `load` is reading its bytes."""
 
 
-class Stages:
+class StageTimes:
     """Wall-clock time of one picture's stages; not shared between threads.
 
     Args:

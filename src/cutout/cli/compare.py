@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
     from cutout.enums import OutputFormat
     from cutout.evaluate.comparison import Gathered
-    from cutout.evaluate.contact_sheet import Color, Entry
-    from cutout.evaluate.predictors import Contender, Found
+    from cutout.evaluate.contact_sheet import Color, SheetRow
+    from cutout.evaluate.predictors import Prediction, Predictor
     from cutout.pipeline.remover import Cutout
 
 __all__ = ["compare"]
@@ -149,7 +149,7 @@ def _color(text: str) -> Color:
 
 
 def _gather(
-    found: Sequence[Found], sides: Sequence[Contender], console: Console, *, size: int, detail: bool, workers: int
+    found: Sequence[Prediction], sides: Sequence[Predictor], console: Console, *, size: int, detail: bool, workers: int
 ) -> list[Gathered]:
     from cutout.evaluate.comparison import Gathered
     from cutout.jobs.worker import run
@@ -159,7 +159,7 @@ def _gather(
         for side in sides:
             with side.open() as cut:
 
-                def work(one: Gathered, by: str = side.name, cut: Callable[[Found], Cutout] = cut) -> Gathered:
+                def work(one: Gathered, by: str = side.name, cut: Callable[[Prediction], Cutout] = cut) -> Gathered:
                     one.add(by, cut)
                     return one
 
@@ -184,7 +184,7 @@ def _check_paper(pixels: int, *, page: bool) -> None:
         )
 
 
-def _drawn(entries: Sequence[Entry], output_format: OutputFormat | None, color: Color) -> bytes:
+def _drawn(entries: Sequence[SheetRow], output_format: OutputFormat | None, color: Color) -> bytes:
     if output_format is None:
         from cutout.evaluate.html import gallery
 

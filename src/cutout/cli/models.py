@@ -29,7 +29,7 @@ _Json = Annotated[bool, option("--json", text="One JSON line per model.")]
 @app.command("list")
 def list_models(as_json: _Json = False) -> None:
     """Show every model: licence, size, where it is on disk."""
-    from cutout.models.files import State, locate
+    from cutout.models.files import FileState, locate
 
     rows = [(spec, locate(spec)) for spec in MODELS.values()]
     if as_json:
@@ -43,7 +43,7 @@ def list_models(as_json: _Json = False) -> None:
     for spec, found in rows:
         licence = f"{spec.licence} (non-commercial)" if spec.non_commercial else spec.licence
         names = ", ".join((spec.name, *spec.aliases))
-        there = found.state in {State.VERIFIED, State.UNVERIFIED}
+        there = found.state in {FileState.VERIFIED, FileState.UNVERIFIED}
         place = "in this package" if spec.embedded and there else found.state.value
         table.add_row(names, f"{spec.bytes / 1e6:.1f}", licence, place, spec.about)
     # what stands in brackets or between colons in a path is no markup

@@ -8,7 +8,7 @@ import typer
 
 from cutout.errors import UsageError
 
-__all__ = ["jobs_option", "memory_option", "option", "pairs"]
+__all__ = ["jobs_option", "key_values", "memory_option", "option"]
 
 _MOST_JOBS = 1024
 """Each is a thread."""
@@ -33,7 +33,7 @@ def memory_option(panel: str | None = None) -> Any:
     return option("--memory-limit", text=text, metavar="SIZE", panel=panel)
 
 
-def pairs(texts: list[str], option: str = "--model-option") -> dict[str, Any]:
+def key_values(texts: list[str], option: str = "--model-option") -> dict[str, Any]:
     """`key=value` texts as a mapping; a value that is JSON is taken as such.
 
     Raises:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from cutout.cli.options import pairs
+from cutout.cli.options import key_values
 from cutout.cpus import usable_cpus
 from cutout.errors import UsageError, printable
 from cutout.models.registry import DEFAULT_MODEL
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from cutout.cli.console import Console
-    from cutout.evaluate.predictors import Contender
+    from cutout.evaluate.predictors import Predictor
 
 __all__ = ["emit_json", "emit_line", "open_sides", "options_of", "workers_for"]
 
@@ -26,7 +26,7 @@ def options_of(texts: list[str], /, **named: Any) -> RemoveOptions:
     Raises:
         UsageError: An unknown name, a value out of range, or one option said twice.
     """
-    values = {name.replace("-", "_"): value for name, value in pairs(texts, "--set").items()}
+    values = {name.replace("-", "_"): value for name, value in key_values(texts, "--set").items()}
     said = {name: value for name, value in named.items() if value is not None and value is not False}
     if twice := sorted(set(values) & set(said)):
         raise UsageError(f"{twice[0]} is said twice, once by --set")
@@ -43,18 +43,18 @@ def open_sides(
     config: Path | None,
     model_option: list[str] | None,
     workers: int,
-) -> list[Contender]:
+) -> list[Predictor]:
     """Models and folders of results; the default model where neither is named."""
-    from cutout.evaluate.predictors import contenders
+    from cutout.evaluate.predictors import open_predictors
 
     settings = {
         "device": device,
         "jobs": workers,
-        "model_options": pairs(model_option or []),
+        "model_options": key_values(model_option or []),
         "warn": console.warn,
     }
     wanted = models or ([] if results else [DEFAULT_MODEL])
-    return contenders(wanted, results or [], options, config=config, settings=settings)
+    return open_predictors(wanted, results or [], options, config=config, settings=settings)
 
 
 def workers_for(jobs: int, pictures: int) -> int:

@@ -12,7 +12,7 @@ import typer
 from cutout.cli import appearance, devices
 from cutout.cli.console import Console
 from cutout.cli.idle import Asked, idle
-from cutout.cli.options import jobs_option, memory_option, option, pairs
+from cutout.cli.options import jobs_option, key_values, memory_option, option
 from cutout.cli.run import Interrupt, is_terminal, print_plan, run_plan
 from cutout.cpus import threads_each, usable_cpus
 from cutout.device_options import DeviceOptions, parse_batch
@@ -294,11 +294,11 @@ def remove(
         "model": model,
         "device": device,
         "model_config": model_config,
-        "model_options": pairs(model_option or []),
+        "model_options": key_values(model_option or []),
         "device_options": DeviceOptions(
             batch=parse_batch(batch),
             half=half,
-            provider_options=pairs(provider_option or [], "--provider-option"),
+            provider_options=key_values(provider_option or [], "--provider-option"),
             cpu_fallback=cpu_fallback,
             gpu_memory_limit=gpu_memory_limit,
             gpu_wait=gpu_wait,

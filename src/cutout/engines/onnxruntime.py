@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from cutout.engines.runtime import Prepared
     from cutout.enums import Fit
     from cutout.models.registry import ModelSpec
-    from cutout.timing import Stages
+    from cutout.timing import StageTimes
 
 __all__ = ["OnnxSession", "Session", "closed", "open_session"]
 
@@ -45,7 +45,7 @@ class Session(Protocol):
     device: str
     """What really runs, such as `cpu` or `cuda:0`."""
 
-    def predict(self, rgb: Image.Image, *, fit: Fit | None, rescale: bool | None, stages: Stages) -> Image.Image:
+    def predict(self, rgb: Image.Image, *, fit: Fit | None, rescale: bool | None, stages: StageTimes) -> Image.Image:
         """The mask (mode L, any resolution) of a picture (mode RGB); None takes the model's own defaults."""
         ...
 
@@ -78,7 +78,7 @@ class OnnxSession:
         self._output = [inner.get_outputs()[spec.output].name]
         self._sparing = sparing
 
-    def predict(self, rgb: Image.Image, *, fit: Fit | None, rescale: bool | None, stages: Stages) -> Image.Image:
+    def predict(self, rgb: Image.Image, *, fit: Fit | None, rescale: bool | None, stages: StageTimes) -> Image.Image:
         """See `Session.predict`; the mask comes at the model's own resolution."""
         spec = self.spec
         with stages.time("preprocess"):

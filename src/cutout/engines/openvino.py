@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from cutout.engines.devices.providers import DeviceRequest
     from cutout.enums import Fit
     from cutout.models.registry import ModelSpec
-    from cutout.timing import Stages
+    from cutout.timing import StageTimes
 
 __all__ = ["OpenVinoSession", "check_reduced", "no_reduced", "open_reduced"]
 
@@ -66,7 +66,7 @@ class OpenVinoSession:
         self.spec = spec
         self.device = CPU.device
 
-    def predict(self, rgb: Image.Image, *, fit: Fit | None, rescale: bool | None, stages: Stages) -> Image.Image:
+    def predict(self, rgb: Image.Image, *, fit: Fit | None, rescale: bool | None, stages: StageTimes) -> Image.Image:
         """See `session.Session.predict`; the mask comes at the model's own resolution."""
         spec = self.spec
         with stages.time("preprocess"):

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from cutout.engines.devices.providers import DeviceRequest
     from cutout.enums import Fit
-    from cutout.timing import Stages
+    from cutout.timing import StageTimes
 
 __all__ = ["PREFIX", "RembgSession", "open_rembg"]
 
@@ -49,7 +49,7 @@ class RembgSession:
         *,
         fit: Fit | None,  # noqa: ARG002 - the protocol's; rembg decides
         rescale: bool | None,  # noqa: ARG002
-        stages: Stages,
+        stages: StageTimes,
     ) -> Image.Image:
         """See `Session.predict`; several masks (clothes) become their union."""
         from PIL import ImageChops

@@ -9,7 +9,7 @@ from urllib.parse import quote
 from cutout.atomic import is_there
 from cutout.enums import OUTPUT_SUFFIXES, OutputFormat
 from cutout.errors import CutoutError, UsageError
-from cutout.evaluate.contact_sheet import Entry, Side, edge_window, enlarged, fitted
+from cutout.evaluate.contact_sheet import Result, SheetRow, edge_window, enlarged, fitted
 from cutout.evaluate.html import MARK
 from cutout.evaluate.predictors import read
 from cutout.formats import decode
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from PIL import Image
 
-    from cutout.evaluate.predictors import Found
+    from cutout.evaluate.predictors import Prediction
     from cutout.pipeline.remover import Cutout
 
 __all__ = ["PAGES", "Gathered", "check_output", "spread"]
@@ -43,26 +43,26 @@ class Gathered:
         errors: What went wrong, and with whom.
     """
 
-    def __init__(self, found: Found, *, size: int, detail: bool) -> None:
+    def __init__(self, found: Prediction, *, size: int, detail: bool) -> None:
         self.found = found
         self.errors: list[tuple[str, CutoutError]] = []
         self._size, self._detail = size, detail
         self._box: tuple[int, int, int, int] | None = None
         self._picture: Image.Image | None = None
         self._close: Image.Image | None = None
-        self._sides: list[Side] = []
-        self._near: list[Side] = []
+        self._sides: list[Result] = []
+        self._near: list[Result] = []
 
-    def add(self, by: str, cut: Callable[[Found], Cutout]) -> None:
+    def add(self, by: str, cut: Callable[[Prediction], Cutout]) -> None:
         """What one side makes of it; whatever goes wrong becomes a note."""
         try:
             self._add(by, cut)
         except Exception as caught:  # noqa: BLE001 - the last resort: one picture never stops the others
             error = caught if isinstance(caught, CutoutError) else BugError.of(caught)
             self.errors.append((by, error))
-            self._sides.append(Side(by=by, cut=None, note=error.message))
+            self._sides.append(Result(by=by, cut=None, note=error.message))
 
-    def _add(self, by: str, cut: Callable[[Found], Cutout]) -> None:
+    def _add(self, by: str, cut: Callable[[Prediction], Cutout]) -> None:
         rgb = decode.decode(read(self.found.path)).rgb
         made = cut(self.found)
         whole = _rgba(made, rgb)
@@ -71,18 +71,18 @@ class Gathered:
         if self._detail and whole.size == rgb.size:
             self._box = self._box or edge_window(whole.getchannel("A"), max(1, self._size // ZOOM))
             self._close = self._close or enlarged(rgb.crop(self._box), ZOOM)
-            self._near.append(Side(by=by, cut=enlarged(whole.crop(self._box), ZOOM)))
-        self._sides.append(Side(by=by, cut=fitted(whole, self._size), note="; ".join(made.warnings)))
+            self._near.append(Result(by=by, cut=enlarged(whole.crop(self._box), ZOOM)))
+        self._sides.append(Result(by=by, cut=fitted(whole, self._size), note="; ".join(made.warnings)))
 
-    def entries(self, below: Path) -> list[Entry]:
+    def entries(self, below: Path) -> list[SheetRow]:
         """The picture, and its detail, for a sheet that will lie in that folder."""
         name = self.found.path.name.encode("utf-8", "replace").decode().replace("\n", " ")
-        whole = Entry(name=name, picture=self._picture, sides=tuple(self._sides), link=_link(self.found.path, below))
+        whole = SheetRow(name=name, picture=self._picture, sides=tuple(self._sides), link=_link(self.found.path, below))
         if self._box is None:
             return [whole]
         left, top, *_ = self._box
         detail = f"{name}, detail at {left},{top}, {ZOOM} times as large"
-        return [whole, Entry(name=detail, picture=self._close, sides=tuple(self._near))]
+        return [whole, SheetRow(name=detail, picture=self._close, sides=tuple(self._near))]
 
 
 def _rgba(made: Cutout, rgb: Image.Image) -> Image.Image:
@@ -135,7 +135,7 @@ def _head(page: Path) -> bytes:
         return file.read(1000)
 
 
-def spread(found: Sequence[Found], limit: int | None) -> list[Found]:
+def spread(found: Sequence[Prediction], limit: int | None) -> list[Prediction]:
     """At most so many of the pictures, evenly from first to last."""
     if limit is None or limit >= len(found):
         return list(found)

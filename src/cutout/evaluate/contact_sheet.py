@@ -12,7 +12,18 @@ from PIL import Image, ImageDraw, ImageFont
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["VIEWS", "Entry", "Side", "View", "checkerboard", "edge_window", "enlarged", "fitted", "shown", "stacked"]
+__all__ = [
+    "VIEWS",
+    "Result",
+    "SheetRow",
+    "View",
+    "checkerboard",
+    "edge_window",
+    "enlarged",
+    "fitted",
+    "shown",
+    "stacked",
+]
 
 Color = tuple[int, int, int]
 
@@ -35,7 +46,7 @@ VIEWS = tuple(View)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Side:
+class Result:
     """What one model or tool made of a picture.
 
     Attributes:
@@ -50,7 +61,7 @@ class Side:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Entry:
+class SheetRow:
     """A picture and its cut-outs, as large as they are to be shown.
 
     Attributes:
@@ -62,7 +73,7 @@ class Entry:
 
     name: str
     picture: Image.Image | None
-    sides: tuple[Side, ...]
+    sides: tuple[Result, ...]
     link: str = ""
 
 
@@ -137,7 +148,7 @@ def edge_window(alpha: Image.Image, side: int) -> tuple[int, int, int, int]:
     return left, top, left + width, top + height
 
 
-def stacked(entries: Sequence[Entry], color: Color = (30, 150, 70), views: Sequence[View] = VIEWS) -> Image.Image:
+def stacked(entries: Sequence[SheetRow], color: Color = (30, 150, 70), views: Sequence[View] = VIEWS) -> Image.Image:
     """All entries below each other: a row for each side, a column for each view, a line of text above each row.
 
     Returns:
@@ -154,7 +165,7 @@ def stacked(entries: Sequence[Entry], color: Color = (30, 150, 70), views: Seque
     for number, view in enumerate(views):
         draw.text((_GAP + number * (wide + _GAP), _GAP // 2), view.value, _INK, font)
     top = line + _GAP
-    before: Entry | None = None
+    before: SheetRow | None = None
     for (entry, side), (_, height) in zip(rows, sizes, strict=True):
         text = " - ".join(part for part in (entry.name, side.by, side.note) if part)
         draw.text((_GAP, top), text, _INK, font)
@@ -168,12 +179,12 @@ def stacked(entries: Sequence[Entry], color: Color = (30, 150, 70), views: Seque
     return sheet
 
 
-def _row_size(entry: Entry, side: Side) -> tuple[int, int]:
+def _row_size(entry: SheetRow, side: Result) -> tuple[int, int]:
     images = [image for image in (entry.picture, side.cut) if image is not None]
     return max((image.width for image in images), default=1), max((image.height for image in images), default=1)
 
 
-def _tile(entry: Entry, side: Side, view: View, color: Color, *, first: bool) -> Image.Image | None:
+def _tile(entry: SheetRow, side: Result, view: View, color: Color, *, first: bool) -> Image.Image | None:
     if view is View.INPUT:
         return entry.picture if first else None
     return None if side.cut is None else shown(side.cut, view, color)

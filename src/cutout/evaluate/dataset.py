@@ -10,7 +10,7 @@ from PIL import Image
 
 from cutout.errors import CutoutError, PictureError, UsageError
 from cutout.evaluate.metrics import Scores, score
-from cutout.evaluate.predictors import Found, by_key, mask_of, pictures, read
+from cutout.evaluate.predictors import Prediction, by_key, mask_of, pictures, read
 from cutout.formats import decode
 from cutout.jobs.report import BugError
 
@@ -35,7 +35,7 @@ _LEEWAY = 0.02
 class Pair:
     """A picture and its true mask."""
 
-    found: Found
+    found: Prediction
     mask: Path
 
 
@@ -78,12 +78,12 @@ def pairs(images: str, masks: str) -> tuple[list[Pair], list[Path]]:
     return found_pairs, [path for key, path in ready.items() if key not in wanted]
 
 
-def judge(pair: Pair, cut: Callable[[Found], Cutout], *, side: int | None = SIDE) -> Verdict:
+def judge(pair: Pair, cut: Callable[[Prediction], Cutout], *, side: int | None = SIDE) -> Verdict:
     """Make or find the cut-out of a picture and score it; whatever goes wrong becomes the verdict.
 
     Args:
         pair: The picture and its mask.
-        cut: What the `with` block of `Contender.open` gave.
+        cut: What the `with` block of `Predictor.open` gave.
         side: Longest side at which masks are compared; None takes them as they are.
     """
     try:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from PIL import Image
 
-    from cutout.evaluate.contact_sheet import Color, Entry, Side
+    from cutout.evaluate.contact_sheet import Color, Result, SheetRow
 
 __all__ = ["MARK", "gallery"]
 
@@ -42,12 +42,12 @@ figure { margin: 0 } figcaption { color: var(--faint); font-size: .8rem }
 """
 
 
-def gallery(entries: Sequence[Entry], color: Color = (30, 150, 70), title: str = "Cut-outs") -> str:
+def gallery(entries: Sequence[SheetRow], color: Color = (30, 150, 70), title: str = "Cut-outs") -> str:
     """The page; each picture and each cut-out is in it once, whatever the number of views."""
     return "".join(_page(entries, color, title))
 
 
-def _page(entries: Sequence[Entry], color: Color, title: str) -> Iterator[str]:
+def _page(entries: Sequence[SheetRow], color: Color, title: str) -> Iterator[str]:
     policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
     yield f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n{MARK}\n'
     yield f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
@@ -60,7 +60,7 @@ def _page(entries: Sequence[Entry], color: Color, title: str) -> Iterator[str]:
     yield "</body>\n</html>\n"
 
 
-def _entry(entry: Entry) -> Iterator[str]:
+def _entry(entry: SheetRow) -> Iterator[str]:
     name = escape(entry.name)
     title = f'<a href="{escape(entry.link)}">{name}</a>' if entry.link else name
     yield f"<section>\n<h2>{title}</h2>\n"
@@ -73,7 +73,7 @@ def _entry(entry: Entry) -> Iterator[str]:
     yield "</section>\n"
 
 
-def _side(side: Side, name: str, first: str) -> Iterator[str]:
+def _side(side: Result, name: str, first: str) -> Iterator[str]:
     """A row; the views of a cut-out share its bytes."""
     by = escape(side.by)
     yield f"<p>{by}: {escape(side.note)}</p>\n" if side.note else f"<p>{by}</p>\n"

@@ -28,11 +28,11 @@ if TYPE_CHECKING:
 
     from cutout.options import RemoveOptions
 
-__all__ = ["Contender", "Found", "by_key", "contenders", "mask_of", "pictures", "read"]
+__all__ = ["Prediction", "Predictor", "by_key", "mask_of", "open_predictors", "pictures", "read"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Found:
+class Prediction:
     """One picture among the inputs.
 
     Attributes:
@@ -45,7 +45,7 @@ class Found:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Contender:
+class Predictor:
     """Makes or finds cut-outs.
 
     Attributes:
@@ -55,16 +55,16 @@ class Contender:
     """
 
     name: str
-    open: Callable[[], AbstractContextManager[Callable[[Found], Cutout]]]
+    open: Callable[[], AbstractContextManager[Callable[[Prediction], Cutout]]]
 
 
-def pictures(inputs: Sequence[str]) -> list[Found]:
+def pictures(inputs: Sequence[str]) -> list[Prediction]:
     """The pictures that files, folders and glob patterns stand for, sorted as `cutout remove` does them.
 
     Raises:
         UsageError: An input does not exist, is standard input, or is a folder that cannot be read.
     """
-    found: list[Found] = []
+    found: list[Prediction] = []
     for name in inputs:
         if name == STDIO:
             raise UsageError("standard input cannot be read here", hint="name files or folders")
@@ -75,11 +75,11 @@ def pictures(inputs: Sequence[str]) -> list[Found]:
         for job in todo.jobs:
             if job.source is not None:
                 below = job.source.relative_to(name) if os.path.isdir(name) else Path(job.source.name)  # noqa: PTH112
-                found.append(Found(path=job.source, key=below.with_suffix("").as_posix()))
+                found.append(Prediction(path=job.source, key=below.with_suffix("").as_posix()))
     return found
 
 
-def by_key(found: Sequence[Found]) -> dict[str, Path]:
+def by_key(found: Sequence[Prediction]) -> dict[str, Path]:
     """Pictures by what they are paired by.
 
     Raises:
@@ -97,14 +97,14 @@ def by_key(found: Sequence[Found]) -> dict[str, Path]:
     return {key: paths[0] for key, paths in groups.items()}
 
 
-def contenders(
+def open_predictors(
     models: Sequence[str],
     results: Sequence[str],
     options: RemoveOptions,
     *,
     config: Path | None = None,
     settings: Mapping[str, Any] | None = None,
-) -> list[Contender]:
+) -> list[Predictor]:
     """All that are asked for, models first. What cannot work is refused before any of them works.
 
     Args:
@@ -126,7 +126,7 @@ def contenders(
     return found
 
 
-def _model(model: str, options: RemoveOptions, config: Path | None, settings: dict[str, Any]) -> Contender:
+def _model(model: str, options: RemoveOptions, config: Path | None, settings: dict[str, Any]) -> Predictor:
     name = model
     if not model.startswith(PREFIX):
         spec = resolve_model(model, own := config if model.lower().endswith(".onnx") else None)
@@ -135,19 +135,19 @@ def _model(model: str, options: RemoveOptions, config: Path | None, settings: di
         name = spec.name
 
     @contextmanager
-    def opened() -> Iterator[Callable[[Found], Cutout]]:
+    def opened() -> Iterator[Callable[[Prediction], Cutout]]:
         with Remover(model, options=options, **settings) as remover:
             yield lambda found: remover.cut(decode.decode(read(found.path), max_size=options.max_size), quiet=True)
 
-    return Contender(name=name, open=opened)
+    return Predictor(name=name, open=opened)
 
 
-def _folder(folder: str) -> Contender:
+def _folder(folder: str) -> Predictor:
     if not Path(folder).is_dir():
         raise UsageError(f"--results {folder} is no folder", hint="give the folder that a tool wrote its results to")
     ready = by_key(pictures([folder]))
 
-    def find(found: Found) -> Cutout:
+    def find(found: Prediction) -> Cutout:
         path = ready.get(found.key) or ready.get(f"{found.key}-cutout")
         if path is None:
             raise PictureError(f"{folder} holds no result of that name", hint="results are named as their pictures are")
@@ -155,7 +155,7 @@ def _folder(folder: str) -> Contender:
         alpha = mask_of(picture, data, str(path))
         return Cutout(rgb=None if picture.alpha is None else picture.rgb, alpha=alpha, metadata=picture.metadata)
 
-    return Contender(name=Path(os.path.normpath(folder)).name, open=lambda: nullcontext(find))
+    return Predictor(name=Path(os.path.normpath(folder)).name, open=lambda: nullcontext(find))
 
 
 def read(path: Path) -> bytes:

@@ -10,7 +10,7 @@ import zlib
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from cutout.formats.metadata.exif import Entry, Exif, build, parse, reorder
+from cutout.formats.metadata.exif import Exif, Tag, build, parse, reorder
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -74,9 +74,9 @@ class Tiff:
         places = [self._append(strip) for strip in strips]
         tags = _page_tags(order, shape, kind, step, places, list(map(len, strips)))
         if metadata.icc and colors:
-            tags[0x8773] = Entry(7, len(metadata.icc), metadata.icc)
+            tags[0x8773] = Tag(7, len(metadata.icc), metadata.icc)
         if metadata.xmp:
-            tags[0x02BC] = Entry(1, len(metadata.xmp), metadata.xmp)
+            tags[0x02BC] = Tag(1, len(metadata.xmp), metadata.xmp)
         if metadata.dpi:
             tags |= {tag: _rational(order, value) for tag, value in zip((0x011A, 0x011B), metadata.dpi, strict=True)}
             tags[0x0128] = _shorts(order, 2)  # inches
@@ -86,7 +86,7 @@ class Tiff:
         """The file."""
         return b"".join(self._parts)
 
-    def _append_directory(self, order: Order, tags: dict[int, Entry], found: Exif) -> None:
+    def _append_directory(self, order: Order, tags: dict[int, Tag], found: Exif) -> None:
         main, exif, gps, interop = (
             reorder(part, found.order, order) for part in (found.main, found.exif, found.gps, found.interop)
         )
@@ -112,7 +112,7 @@ class Tiff:
 
 def _page_tags(
     order: Order, shape: tuple[int, ...], kind: np.dtype[Any], rows: int, places: list[int], lengths: list[int]
-) -> dict[int, Entry]:
+) -> dict[int, Tag]:
     height, width, samples = shape
     tags = {
         0x0100: _longs(order, width),
@@ -150,13 +150,13 @@ def _library() -> tuple[Any, int]:
     return zlib_ng, 4
 
 
-def _shorts(order: Order, *values: int) -> Entry:
-    return Entry(3, len(values), struct.pack(f"{order}{len(values)}H", *values))
+def _shorts(order: Order, *values: int) -> Tag:
+    return Tag(3, len(values), struct.pack(f"{order}{len(values)}H", *values))
 
 
-def _longs(order: Order, *values: int) -> Entry:
-    return Entry(4, len(values), struct.pack(f"{order}{len(values)}I", *values))
+def _longs(order: Order, *values: int) -> Tag:
+    return Tag(4, len(values), struct.pack(f"{order}{len(values)}I", *values))
 
 
-def _rational(order: Order, value: float) -> Entry:
-    return Entry(5, 1, struct.pack(order + "II", round(value * 1000), 1000))
+def _rational(order: Order, value: float) -> Tag:
+    return Tag(5, 1, struct.pack(order + "II", round(value * 1000), 1000))

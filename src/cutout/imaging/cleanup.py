@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     Pixels = npt.NDArray[np.uint8]
 
-__all__ = ["clean", "dilate", "erode", "feather", "fill_holes", "keep_largest", "remove_small"]
+__all__ = ["clean_up", "dilate", "erode", "feather", "fill_holes", "keep_largest", "remove_small"]
 
 _SOLID = 128
 """Alpha from which on a pixel belongs to an object."""
@@ -37,7 +37,7 @@ _DISC = 8
 """Radius up to which the structuring element is an exact disc."""
 
 
-def clean(alpha: Image.Image, options: RemoveOptions, check: Callable[[], None] = lambda: None) -> Image.Image:
+def clean_up(alpha: Image.Image, options: RemoveOptions, check: Callable[[], None] = lambda: None) -> Image.Image:
     """All clean-up that was asked for, in this order; the alpha itself (mode L) where nothing was.
 
     1. `threshold`: hard edge

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     Box = tuple[int, int, int, int]
     Plane = npt.NDArray[np.float32]
 
-__all__ = ["clean"]
+__all__ = ["decontaminate"]
 
 _WORK = 60_000
 """Pixels of the picture on which foreground and background are spread; what is seen of them is gathered from four times
@@ -79,7 +79,7 @@ class _Grid:
         return image.reduce(factor, self.box)
 
 
-def clean(rgb: Image.Image, alpha: Image.Image, *, in_place: bool = False) -> Image.Image:
+def decontaminate(rgb: Image.Image, alpha: Image.Image, *, in_place: bool = False) -> Image.Image:
     """The picture with the old background's colour taken out of its soft pixels.
 
     Args:

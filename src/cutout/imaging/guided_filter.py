@@ -26,7 +26,7 @@ __all__ = [
     "box_mean",
     "linear_coefficients",
     "probability",
-    "refine",
+    "sharpen_edges",
     "steepen",
     "to_mask",
     "working",
@@ -48,7 +48,7 @@ _BLOCK = 512
 """Side of the blocks in which the full picture is worked on, in pixels."""
 
 
-def refine(rgb: Image.Image, mask: Image.Image, resolution: tuple[int, int]) -> Image.Image:
+def sharpen_edges(rgb: Image.Image, mask: Image.Image, resolution: tuple[int, int]) -> Image.Image:
     """The mask at the picture's size, its contour moved onto the picture's edges.
 
     Only pixels near the contour are computed one by one; the picture is worked on in blocks, so that a large one needs

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     """Left, top, right, bottom."""
     Box = tuple[int, int, int, int]
 
-__all__ = ["Frame", "cast", "finish", "frame_of", "is_framed", "layout", "place", "subject_box"]
+__all__ = ["Layout", "cast", "finish", "frame_of", "is_framed", "layout", "place", "subject_box"]
 
 _THERE = 13
 """Alpha (a twentieth) from which on the subject counts as there."""
@@ -44,7 +44,7 @@ _TAIL = 1.25
 
 
 @dataclass(frozen=True, slots=True)
-class Frame:
+class Layout:
     """How the picture lies in the result.
 
     Attributes:
@@ -78,7 +78,7 @@ def finish(
     picture: Callable[[tuple[int, int]], Image.Image] | None = None,
     subject: Box | None = None,
 ) -> tuple[Image.Image | None, Image.Image | None]:
-    """Frame, background and shadow, as far as they are asked for.
+    """Layout, background and shadow, as far as they are asked for.
 
     Args:
         rgb: The picture, mode RGB.
@@ -106,7 +106,7 @@ def finish(
     return _compose(colors, alpha, behind, shade, shadow)
 
 
-def frame_of(alpha: Image.Image, options: RemoveOptions, subject: Box | None = None) -> tuple[Frame, Box]:
+def frame_of(alpha: Image.Image, options: RemoveOptions, subject: Box | None = None) -> tuple[Layout, Box]:
     """How a picture lies in the result, and the box that it is framed by, the whole where nobody asks.
 
     Args:
@@ -120,7 +120,7 @@ def frame_of(alpha: Image.Image, options: RemoveOptions, subject: Box | None = N
     shadow = values.parse_shadow(options.shadow)
     if subject is None:
         subject = (subject_box(alpha) if is_framed(options) or shadow else None) or (0, 0, *alpha.size)
-    return layout(subject, options, shadow) if is_framed(options) else Frame(alpha.size), subject
+    return layout(subject, options, shadow) if is_framed(options) else Layout(alpha.size), subject
 
 
 def is_framed(options: RemoveOptions) -> bool:
@@ -162,7 +162,7 @@ def _sums(cells: Image.Image, objects: Regions) -> npt.NDArray[np.float64]:
     return np.asarray(np.bincount(objects.label, weights=summed[objects.ends] - summed[objects.starts]), np.float64)
 
 
-def layout(subject: Box, options: RemoveOptions, shadow: Shadow | None) -> Frame:
+def layout(subject: Box, options: RemoveOptions, shadow: Shadow | None) -> Layout:
     """How the picture lies in the result, when it is cropped or set on a canvas.
 
     Args:
@@ -191,10 +191,10 @@ def layout(subject: Box, options: RemoveOptions, shadow: Shadow | None) -> Frame
         raise UsageError(
             f"--{cause} makes the picture {size[0]}×{size[1]} pixels large", hint=f"give a smaller {cause}"
         )
-    return Frame(size, 1.0, before - left, over - top)
+    return Layout(size, 1.0, before - left, over - top)
 
 
-def _on_canvas(subject: Box, options: RemoveOptions, shadow: Shadow | None) -> Frame:
+def _on_canvas(subject: Box, options: RemoveOptions, shadow: Shadow | None) -> Layout:
     size = values.parse_canvas(options.canvas)
     left, top, right, bottom = values.free_area(size, options.margin)
     width, height = subject[2] - subject[0], subject[3] - subject[1]
@@ -210,7 +210,7 @@ def _on_canvas(subject: Box, options: RemoveOptions, shadow: Shadow | None) -> F
     across, down = values.parse_position(options.position)
     x = left + (right - left - width * scale - room[0] - room[2]) * across + room[0] - subject[0] * scale
     y = top + (bottom - top - height * scale - room[1] - room[3]) * down + room[1] - subject[1] * scale
-    return Frame(size, 1.0, round(x), round(y)) if scale == 1 else Frame(size, scale, x, y)
+    return Layout(size, 1.0, round(x), round(y)) if scale == 1 else Layout(size, scale, x, y)
 
 
 def _fitting(width: int, height: int, across: float, down: float, shadow: Shadow) -> float:
@@ -232,12 +232,12 @@ def _room(shadow: Shadow | None, side: float) -> Sides:
     return max(0.0, blur - dx), max(0.0, blur - dy), max(0.0, blur + dx), max(0.0, blur + dy)
 
 
-def place(rgb: Image.Image | None, alpha: Image.Image, frame: Frame) -> tuple[Image.Image | None, Image.Image]:
+def place(rgb: Image.Image | None, alpha: Image.Image, frame: Layout) -> tuple[Image.Image | None, Image.Image]:
     """The picture in its frame; what lies outside of the picture is transparent.
 
     Colours are resampled with the alpha as their weight, so that hidden ones do not get into the edge.
     """
-    if frame == Frame(alpha.size):
+    if frame == Layout(alpha.size):
         return rgb, alpha
     width, height = frame.size
     if not frame.resamples:
@@ -266,7 +266,7 @@ def place(rgb: Image.Image | None, alpha: Image.Image, frame: Frame) -> tuple[Im
     return colors, transparency
 
 
-def _reached(frame: Frame, content: Box, size: tuple[int, int]) -> tuple[Box, Sides]:
+def _reached(frame: Layout, content: Box, size: tuple[int, int]) -> tuple[Box, Sides]:
     """What of the result the content of a picture reaches, and where that lies in the picture."""
     low, high, first, last = [], [], [], []
     starts = (frame.left, frame.top)
@@ -302,7 +302,7 @@ def _background(
     rgb: Image.Image,
     alpha: Image.Image,
     options: RemoveOptions,
-    frame: Frame,
+    frame: Layout,
     picture: Callable[[tuple[int, int]], Image.Image] | None,
 ) -> Image.Image | Color | None:
     if picture is not None:

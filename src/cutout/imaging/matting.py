@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     Floats = npt.NDArray[np.float32]
     Bools = npt.NDArray[np.bool_]
 
-__all__ = ["UnsolvableError", "refine", "trimap"]
+__all__ = ["UnsolvableError", "matte", "trimap"]
 
 # The figures behind these are in docs/quality-matting.md.
 _WINDOW = 3  # side of the windows over which the solver compares colours
@@ -47,7 +47,7 @@ class UnsolvableError(CutoutError):
     kind = "matting"
 
 
-def refine(
+def matte(
     rgb: Image.Image, mask: Image.Image, options: RemoveOptions, check: Callable[[], None] = lambda: None
 ) -> Image.Image:
     """The alpha of a picture along its own edges.

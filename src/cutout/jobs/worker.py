@@ -21,9 +21,9 @@ from cutout.formats.animation import Frame, encode_frames
 from cutout.imaging import layout
 from cutout.jobs.report import BugError, Outcome, Status
 from cutout.jobs.storage import activity, read_input, write_output
-from cutout.pipeline.animation import Sights
+from cutout.pipeline.animation import FrameMasks
 from cutout.pipeline.estimate import need_of
-from cutout.timing import Stages
+from cutout.timing import StageTimes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from cutout.formats.decode import Picture
     from cutout.jobs.plan import Job
     from cutout.options import RemoveOptions
-    from cutout.pipeline.animation import Sight
+    from cutout.pipeline.animation import MaskResult
     from cutout.pipeline.remover import Remover
 
     Work = TypeVar("Work")
@@ -89,7 +89,7 @@ def process(
     options: RemoveOptions,
     encoding: Encoding,
     *,
-    lanes: AbstractContextManager[Any] | None = None,
+    slots: AbstractContextManager[Any] | None = None,
 ) -> Outcome:
     """Do one file. Everything that can go wrong with it becomes its outcome, a bug of ours too; nothing is raised.
 
@@ -100,14 +100,14 @@ def process(
         remover: The opened model.
         options: What to do with the pixels.
         encoding: How to write them.
-        lanes: Held while there are pixels to work on, not while files are read and written: a semaphore with a place
+        slots: Held while there are pixels to work on, not while files are read and written: a semaphore with a place
             for each picture that is worked on side by side.
 
     Raises:
         BrokenPipeError: Whoever read standard output has gone: there is nobody to tell.
     """
     with activity.working():
-        outcome = _process(job, remover, options, encoding, lanes or nullcontext())
+        outcome = _process(job, remover, options, encoding, slots or nullcontext())
     _let_go(outcome.error)
     return outcome
 
@@ -120,9 +120,9 @@ def _let_go(error: BaseException | None) -> None:
 
 
 def _process(
-    job: Job, remover: Remover, options: RemoveOptions, encoding: Encoding, lanes: AbstractContextManager[Any]
+    job: Job, remover: Remover, options: RemoveOptions, encoding: Encoding, slots: AbstractContextManager[Any]
 ) -> Outcome:
-    stages = Stages()
+    stages = StageTimes()
     try:
         if job.target is not None:
             if is_there(job.target) and job.existing is Existing.SKIP:
@@ -130,7 +130,7 @@ def _process(
             check_writable(job.target)
         with stages.time("load"):
             data = read_input(job, encoding.max_pixels)
-        with lanes:
+        with slots:
             result = transform(data, job.output_format, remover, options, encoding, stages)
         del data
         with stages.time("write"):
@@ -181,7 +181,7 @@ def transform(
     remover: Remover,
     options: RemoveOptions,
     encoding: Encoding,
-    stages: Stages,
+    stages: StageTimes,
 ) -> Transformed:
     """From the bytes of the input to the bytes of the output, in memory.
 
@@ -220,7 +220,7 @@ def _transform(
     remover: Remover,
     options: RemoveOptions,
     encoding: Encoding,
-    stages: Stages,
+    stages: StageTimes,
 ) -> Transformed:
     limits: dict[str, Any] = {
         "max_size": options.max_size,
@@ -252,7 +252,7 @@ def _cut_frames(
     remover: Remover,
     options: RemoveOptions,
     encoding: Encoding,
-    stages: Stages,
+    stages: StageTimes,
 ) -> Transformed:
     """All frames of an animation, or all pages; one of them in memory at a time.
 
@@ -260,13 +260,13 @@ def _cut_frames(
     runs twice then, and the model sees each frame in the first run alone.
     """
     together = layout.is_framed(options) and not first.paged
-    sights: Iterable[Sight | None] = _look(film(), remover, options, stages) if together else repeat(None)
+    mask_results: Iterable[MaskResult | None] = _look(film(), remover, options, stages) if together else repeat(None)
     warnings: dict[str, int] = {}
     sizes: list[tuple[int, int]] = []
 
     def cut() -> Generator[Frame]:
-        for picture, sight in zip(_timed(film(), stages), sights, strict=False):
-            cutout = remover.cut(picture, options, stages, sight=sight, quiet=True)
+        for picture, mask_result in zip(_timed(film(), stages), mask_results, strict=False):
+            cutout = remover.cut(picture, options, stages, mask_result=mask_result, quiet=True)
             metadata, notes = cutout.metadata.stripped(encoding.strip)
             for warning in (*cutout.warnings, *notes):
                 warnings[warning] = warnings.get(warning, 0) + 1
@@ -289,16 +289,16 @@ def _cut_frames(
     return Transformed(encoded=encoded, size=sizes[0], warnings=told, frames=count)
 
 
-def _look(film: Iterator[Picture], remover: Remover, options: RemoveOptions, stages: Stages) -> Sights:
-    sights = Sights()
+def _look(film: Iterator[Picture], remover: Remover, options: RemoveOptions, stages: StageTimes) -> FrameMasks:
+    mask_results = FrameMasks()
     for picture in _timed(film, stages):
-        sight = remover.look(picture, options, stages)
+        mask_result = remover.look(picture, options, stages)
         with stages.time("postprocess"):
-            sights.add(sight)
-    return sights
+            mask_results.add(mask_result)
+    return mask_results
 
 
-def _timed(film: Iterator[Picture], stages: Stages) -> Iterator[Picture]:
+def _timed(film: Iterator[Picture], stages: StageTimes) -> Iterator[Picture]:
     """The same film, the time that it takes counted."""
     while True:
         with stages.time("decode"):
@@ -357,10 +357,10 @@ def process_all(
 
     One picture at a time is meant so: its outcomes come in the order of the jobs.
     """
-    lanes = threading.Semaphore(workers)
+    slots = threading.Semaphore(workers)
     return run(
         jobs,
-        lambda job: process(job, remover, options, encoding, lanes=lanes),
+        lambda job: process(job, remover, options, encoding, slots=slots),
         workers=workers,
         ahead=_AHEAD if workers > 1 else 0,
         stop=stop,

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "NOWHERE",
-    "Found",
-    "State",
+    "FileState",
+    "ModelFile",
     "candidates",
     "data_home",
     "expanded",
@@ -42,7 +42,7 @@ NOWHERE = Path(os.devnull, "cutout")
 """Where nothing lies and nothing can be kept: all that is kept is kept if that is possible, and only then."""
 
 
-class State(StrEnum):
+class FileState(StrEnum):
     """What is known of a model file without reading all of it."""
 
     VERIFIED = "verified"
@@ -54,11 +54,11 @@ class State(StrEnum):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Found:
+class ModelFile:
     """Where a model lies and in which state; `path` is None when it is missing."""
 
     path: Path | None
-    state: State
+    state: FileState
 
 
 def data_home() -> Path:
@@ -127,7 +127,7 @@ def expanded(path: str) -> Path:
     return Path(os.path.expanduser(path))  # noqa: PTH111 - `Path.expanduser` raises for such a user
 
 
-def locate(spec: ModelSpec) -> Found:
+def locate(spec: ModelSpec) -> ModelFile:
     """Where the model lies, judged by size and by remembered verification only; reads no model bytes.
 
     A corrupt file is passed over when another place holds a good one.
@@ -135,13 +135,13 @@ def locate(spec: ModelSpec) -> Found:
     corrupt: Path | None = None
     for path in candidates(spec):
         state = _quick_state(path, spec)
-        if state in {State.VERIFIED, State.UNVERIFIED}:
-            return Found(path=path, state=state)
-        if state is State.CORRUPT and corrupt is None:
+        if state in {FileState.VERIFIED, FileState.UNVERIFIED}:
+            return ModelFile(path=path, state=state)
+        if state is FileState.CORRUPT and corrupt is None:
             corrupt = path
     if corrupt is not None:
-        return Found(path=corrupt, state=State.CORRUPT)
-    return Found(path=None, state=State.MISSING)
+        return ModelFile(path=corrupt, state=FileState.CORRUPT)
+    return ModelFile(path=None, state=FileState.MISSING)
 
 
 def require(spec: ModelSpec) -> Path:
@@ -222,16 +222,16 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _quick_state(path: Path, spec: ModelSpec) -> State:
+def _quick_state(path: Path, spec: ModelSpec) -> FileState:
     size = _size(path)
     if size is None:
-        return State.MISSING
+        return FileState.MISSING
     if spec.bytes and size != spec.bytes:
-        return State.CORRUPT
+        return FileState.CORRUPT
     remembered = _remembered(path) if spec.sha256 else None
     if remembered is None:
-        return State.UNVERIFIED
-    return State.VERIFIED if remembered == spec.sha256 else State.CORRUPT
+        return FileState.UNVERIFIED
+    return FileState.VERIFIED if remembered == spec.sha256 else FileState.CORRUPT
 
 
 def _size(path: Path) -> int | None:

@@ -26,12 +26,12 @@ if TYPE_CHECKING:
 
     from cutout.engines.onnxruntime import Session
     from cutout.options import RemoveOptions
-    from cutout.timing import Stages
+    from cutout.timing import StageTimes
 
     Plane = npt.NDArray[np.floating]
     Box = tuple[int, int, int, int]
 
-__all__ = ["predict", "subject_box", "tile_boxes", "tile_grid", "window"]
+__all__ = ["confident_box", "predict", "tile_boxes", "tile_grid", "window"]
 
 _ALIKE = 0.05
 """Pictures whose aspect is so near to the input's look the same padded and stretched."""
@@ -49,7 +49,7 @@ it may show a part of the subject alone, and take that for background."""
 
 
 def predict(
-    session: Session, rgb: Image.Image, options: RemoveOptions, stages: Stages
+    session: Session, rgb: Image.Image, options: RemoveOptions, stages: StageTimes
 ) -> tuple[Image.Image, tuple[int, int]]:
     """The mask of a picture, by as many looks as the options ask for.
 
@@ -85,7 +85,7 @@ def predict(
 class _Look:
     """The network on parts of one picture."""
 
-    def __init__(self, session: Session, rgb: Image.Image, fit: Fit | None, stages: Stages) -> None:
+    def __init__(self, session: Session, rgb: Image.Image, fit: Fit | None, stages: StageTimes) -> None:
         self.session, self.rgb, self._fit, self._stages = session, rgb, fit, stages
 
     def at(self, box: Box) -> Image.Image:
@@ -116,7 +116,7 @@ def _with_other_fit(look: _Look, options: RemoveOptions, values: Plane) -> Plane
 def _with_subject(look: _Look, whole: Image.Image, first: Plane, both: Plane) -> Plane:
     """The whole picture's mask in both fits, averaged with a look at the subject."""
     size = look.rgb.size
-    box = subject_box(whole, size)
+    box = confident_box(whole, size)
     if box == (0, 0, *size):  # it fills the picture: a closer look would show what the first one did
         return average([both, first], [0.5, 0.5])
     part, place = _placed(look.at(box), box, size, _size(both))
@@ -149,7 +149,7 @@ def _toward(values: Plane, others: Plane, weight: Plane) -> Plane:
     return average([values, others], [1 - weight, weight])
 
 
-def subject_box(mask: Image.Image, size: tuple[int, int], margin: float = _MARGIN) -> Box:
+def confident_box(mask: Image.Image, size: tuple[int, int], margin: float = _MARGIN) -> Box:
     """Where the subject lies in the picture, with a margin.
 
     Args:

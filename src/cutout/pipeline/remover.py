@@ -29,9 +29,9 @@ from cutout.models.registry import DEFAULT_MODEL, ModelSpec, custom_spec, find_s
 from cutout.models.tensors import input_size
 from cutout.options import RemoveOptions
 from cutout.pipeline import inference
-from cutout.pipeline.animation import Sight
+from cutout.pipeline.animation import MaskResult
 from cutout.pipeline.budget import budget_of
-from cutout.timing import Stages
+from cutout.timing import StageTimes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -200,10 +200,10 @@ class Remover:
         self,
         picture: Picture,
         options: RemoveOptions | None = None,
-        stages: Stages | None = None,
+        stages: StageTimes | None = None,
         *,
         consume: bool = False,
-        sight: Sight | None = None,
+        mask_result: MaskResult | None = None,
         quiet: bool = False,
     ) -> Cutout:
         """Remove the background of a decoded picture; what a user should know of it is emitted as a `CutoutWarning`.
@@ -213,27 +213,29 @@ class Remover:
             options: Instead of the options given at construction.
             stages: Receives the time of each stage.
             consume: The picture is not needed any more: its pixels may become the cut-out's, which saves a copy.
-            sight: What `look` gave for this picture and these options; None looks now.
+            mask_result: What `look` gave for this picture and these options; None looks now.
             quiet: Emit no `CutoutWarning`: the caller tells what stands in `Cutout.warnings`.
 
         Raises:
             CutoutError: The model failed on this picture, was closed, or the check of the stages ended the work.
             PictureError: There is not enough memory for it.
         """
-        options, stages = self._checked(options), stages or Stages()
+        options, stages = self._checked(options), stages or StageTimes()
         with _memory_told(), _composing(picture):
             with stages.time("preprocess"):
                 picture = _beside_background(picture, options)
-            sight = sight or self._look(picture, options, stages)
+            mask_result = mask_result or self._look(picture, options, stages)
             with stages.time("postprocess"):
-                cutout = _completed(picture, sight, options, stages, consume=consume)
+                cutout = _completed(picture, mask_result, options, stages, consume=consume)
         for text in () if quiet else cutout.warnings:
             remark(text)
         return cutout
 
-    def look(self, picture: Picture, options: RemoveOptions | None = None, stages: Stages | None = None) -> Sight:
+    def look(
+        self, picture: Picture, options: RemoveOptions | None = None, stages: StageTimes | None = None
+    ) -> MaskResult:
         """The first half of `cut`, whose arguments and errors it has: what is there, down to the final alpha."""
-        options, stages = self._checked(options), stages or Stages()
+        options, stages = self._checked(options), stages or StageTimes()
         with _memory_told(), _composing(picture):
             with stages.time("preprocess"):
                 picture = _beside_background(picture, options)
@@ -245,7 +247,7 @@ class Remover:
         _check(options)
         return options
 
-    def _look(self, picture: Picture, options: RemoveOptions, stages: Stages) -> Sight:
+    def _look(self, picture: Picture, options: RemoveOptions, stages: StageTimes) -> MaskResult:
         warnings: list[str] = []
         with stages.time("preprocess"):
             rgb = seen = picture.rgb
@@ -254,20 +256,24 @@ class Remover:
                 seen = to_srgb(rgb, icc, enough=_enough(self.session.spec, rgb.size) if once else None)
         mask, resolution = inference.predict(self.session, seen, options, stages)
         with stages.time("postprocess"):
-            alpha = guided_filter.refine(rgb, mask, resolution) if options.refine else composite.upscale(mask, rgb.size)
+            alpha = (
+                guided_filter.sharpen_edges(rgb, mask, resolution)
+                if options.refine
+                else composite.upscale(mask, rgb.size)
+            )
             if options.post_process:
                 alpha = composite.post_process(alpha)
             if options.matting:
                 try:
-                    alpha = matting.refine(rgb, alpha, options, stages.check)
+                    alpha = matting.matte(rgb, alpha, options, stages.check)
                 except matting.UnsolvableError as unsolvable:
                     warnings.append(f"matting was left out: {unsolvable.message}")
-            alpha = cleanup.clean(alpha, options, stages.check)
+            alpha = cleanup.clean_up(alpha, options, stages.check)
             if picture.alpha is not None:
                 alpha = composite.multiply(alpha, picture.alpha)
             if not alpha.getbbox():
                 warnings.append("nothing was found: the cut-out is empty")
-            return Sight(alpha=alpha, warnings=tuple(warnings))
+            return MaskResult(alpha=alpha, warnings=tuple(warnings))
 
 
 @contextmanager
@@ -283,13 +289,15 @@ def _composing(picture: Picture) -> AbstractContextManager[None]:
     return allowing(max(specs.MAX_CANVAS, picture.rgb.width * picture.rgb.height))
 
 
-def _completed(picture: Picture, sight: Sight, options: RemoveOptions, stages: Stages, *, consume: bool) -> Cutout:
+def _completed(
+    picture: Picture, mask_result: MaskResult, options: RemoveOptions, stages: StageTimes, *, consume: bool
+) -> Cutout:
     """Colours, frame and background, once it is known what is there."""
-    rgb, alpha, warnings = picture.rgb, sight.alpha, [*picture.notes, *sight.warnings]
+    rgb, alpha, warnings = picture.rgb, mask_result.alpha, [*picture.notes, *mask_result.warnings]
     if options.edge_colors is EdgeColors.CLEAN and not options.mask:
-        rgb = decontaminate.clean(rgb, alpha, in_place=consume and picture.deep is None)
+        rgb = decontaminate.decontaminate(rgb, alpha, in_place=consume and picture.deep is None)
         stages.check()
-    frame, subject = layout.frame_of(alpha, options, sight.subject)
+    frame, subject = layout.frame_of(alpha, options, mask_result.subject)
     colors, transparency = _finish(rgb, alpha, options, subject)
     deep = None if colors is None else _deep(picture, alpha, colors, frame)
     if deep is None and picture.deep is not None and colors is not None:
@@ -377,12 +385,12 @@ def _finish(
 
 
 def _deep(
-    picture: Picture, alpha: Image.Image, colors: Image.Image, frame: layout.Frame
+    picture: Picture, alpha: Image.Image, colors: Image.Image, frame: layout.Layout
 ) -> npt.NDArray[np.uint16] | None:
     """The result's colours in 16 bits; None where the picture has none, or its pixels are not the result's."""
     if picture.deep is None or frame.resamples:
         return None
-    if frame == layout.Frame(picture.rgb.size):
+    if frame == layout.Layout(picture.rgb.size):
         return merge(picture.deep, picture.rgb, colors)
     before, _ = layout.place(picture.rgb, alpha, frame)
     assert before is not None  # noqa: S101 - colours in, colours out

@@ -20,7 +20,7 @@ from cutout.service.metrics import CONTENT_TYPE, Metrics
 from cutout.service.models import Engine, media_type
 from cutout.service.openapi import PICTURE, errors, form_body, secured
 from cutout.service.queue import WorkQueue
-from cutout.service.requests import GoneError, Intake, texts
+from cutout.service.requests import ClientGoneError, Intake, texts
 from cutout.service.routes import batches, pages, removebg
 from cutout.service.runner import Periodic, Runner
 from cutout.service.settings import Settings
@@ -29,7 +29,7 @@ from cutout.service.store.sqlite import Jobs, SqliteJobs
 __all__ = ["create_app"]
 
 
-class State:
+class AppState:
     """What a running application holds."""
 
     def __init__(self, settings: Settings, engine: Engine | None, metrics: Metrics) -> None:
@@ -125,7 +125,7 @@ def create_app(settings: Settings, engine: Engine | None = None) -> FastAPI:
         engine: The opened models; without it they are opened while the application already says that it lives.
     """
     metrics = Metrics()
-    state = State(settings, engine, metrics)
+    state = AppState(settings, engine, metrics)
 
     @asynccontextmanager
     async def life(_app: FastAPI) -> AsyncIterator[None]:
@@ -146,7 +146,7 @@ def create_app(settings: Settings, engine: Engine | None = None) -> FastAPI:
         redoc_url=None,
         lifespan=life,
     )
-    app.state.house = state
+    app.state.state = state
     _handle_errors(app)
     _add_removal(app, state)
     _add_watching(app, state)
@@ -159,7 +159,7 @@ def create_app(settings: Settings, engine: Engine | None = None) -> FastAPI:
     return app
 
 
-async def _open(state: State) -> None:
+async def _open(state: AppState) -> None:
     try:
         await asyncio.to_thread(state.open)
         state.start()
@@ -173,7 +173,7 @@ async def _open(state: State) -> None:
         signal.raise_signal(signal.SIGTERM)  # a service that can never be ready must not look alive
 
 
-def _add_removal(app: FastAPI, state: State) -> None:
+def _add_removal(app: FastAPI, state: AppState) -> None:
     images = {media_type(kind): PICTURE for kind in form.FORMATS.values()}
 
     @app.post(
@@ -196,8 +196,10 @@ def _add_removal(app: FastAPI, state: State) -> None:
             data = await intake.file(upload)
             background = await intake.background(fields)
             try:
-                wish = form.wish(values, intake.engine, max_pixels=state.settings.max_pixels, background=background)
-                done = await intake.cut(request, data, wish)
+                cut_request = form.cut_request(
+                    values, intake.engine, max_pixels=state.settings.max_pixels, background=background
+                )
+                done = await intake.cut(request, data, cut_request)
             finally:
                 intake.drop(background)
         headers = picture_headers(done, asyncio.get_running_loop().time() - started)
@@ -205,7 +207,7 @@ def _add_removal(app: FastAPI, state: State) -> None:
         return Response(done.data, media_type=media_type(done.output_format), headers=headers)
 
 
-def _add_watching(app: FastAPI, state: State) -> None:
+def _add_watching(app: FastAPI, state: AppState) -> None:
     # some watchers ask for no more than the headers
     @app.head("/health", include_in_schema=False)
     @app.get("/health", tags=["service"])
@@ -237,7 +239,7 @@ def _add_watching(app: FastAPI, state: State) -> None:
         return Response(text, media_type=CONTENT_TYPE)
 
 
-def _scrape(state: State, device: str) -> bytes:
+def _scrape(state: AppState, device: str) -> bytes:
     pending = None
     try:
         pending = 0 if state.jobs is None else state.jobs.pending()
@@ -276,7 +278,7 @@ def _handle_errors(app: FastAPI) -> None:
         return answer(request, Problem(422, "usage", f"{where}: {first.get('msg', 'not valid')}"))
 
     app.add_exception_handler(CutoutError, ours)
-    app.add_exception_handler(GoneError, gone)
+    app.add_exception_handler(ClientGoneError, gone)
     app.add_exception_handler(HTTPException, foreign)
     app.add_exception_handler(RequestValidationError, invalid)
     app.add_exception_handler(Exception, ours)

@@ -15,13 +15,13 @@ from cutout.enums import OutputFormat
 from cutout.errors import UsageError
 from cutout.jobs.worker import Encoding
 from cutout.options import RemoveOptions
-from cutout.service.models import Engine, Wish
+from cutout.service.models import CutRequest, Engine
 from cutout.values import parse_color
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["FORMATS", "SHORT", "schema", "wish"]
+__all__ = ["FORMATS", "SHORT", "cut_request", "schema"]
 
 FORMATS = {entry.value: entry for entry in OutputFormat} | {"jpeg": OutputFormat.JPEG}
 SHORT = {
@@ -55,7 +55,7 @@ _NONE = {"", "none", "null"}
 
 
 @dataclass(frozen=True, slots=True)
-class _Entry:
+class _FormField:
     name: str
     kinds: tuple[Any, ...]
     """What the value may be, without None; the members of a union."""
@@ -168,10 +168,10 @@ def _numbers(text: str) -> tuple[int, ...] | None:
     return tuple(map(int, parts)) if len(parts) > 1 and all(part.isdecimal() for part in parts) else None
 
 
-def _entries(owner: type[Any]) -> dict[str, _Entry]:
+def _entries(owner: type[Any]) -> dict[str, _FormField]:
     hints = typing.get_type_hints(owner)
     return {
-        field.name: _Entry(field.name, *_kinds(hints[field.name]), _default(field))
+        field.name: _FormField(field.name, *_kinds(hints[field.name]), _default(field))
         for field in fields(owner)
         if field.name not in _OURS and field.name != "max_pixels"
     }
@@ -194,14 +194,14 @@ _FILE = _entries(Encoding)
 _ENCODING = {field.name for field in fields(Encoding)}
 
 
-def wish(
+def cut_request(
     values: Mapping[str, str],
     engine: Engine,
     *,
     max_pixels: int,
     background: Path | None = None,
     canvas: tuple[int, int] | None = None,
-) -> Wish:
+) -> CutRequest:
     """What a form asks for.
 
     Args:
@@ -242,7 +242,7 @@ def wish(
     most = max_pixels // _MARGIN_TAKES if look.get("margin") and not look.get("canvas") else max_pixels
     encoding = Encoding(**file, **fixed, max_pixels=most)
     _check_canvas(values.get("canvas", ""), max_pixels)
-    return Wish(model=engine.resolve(model), options=options, output_format=output_format, encoding=encoding)
+    return CutRequest(model=engine.resolve(model), options=options, output_format=output_format, encoding=encoding)
 
 
 def _options(look: dict[str, Any], background: Path | None) -> RemoveOptions:

@@ -16,7 +16,7 @@ from cutout.formats.checks.sniff import HEAD, sniff
 from cutout.jobs.worker import Encoding, transform
 from cutout.pipeline.budget import Budget, budget_of
 from cutout.pipeline.remover import Remover, resolve_model
-from cutout.timing import Stages
+from cutout.timing import StageTimes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from cutout.options import RemoveOptions
     from cutout.service.settings import Settings
 
-__all__ = ["Done", "Engine", "NotAPictureError", "ScarceError", "Wish", "media_type"]
+__all__ = ["CutRequest", "Done", "Engine", "NotAPictureError", "ScarceError", "media_type"]
 
 _SMALL_MODEL = 200_000_000
 
@@ -40,7 +40,7 @@ class ScarceError(CutoutError):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Wish:
+class CutRequest:
     """What is to be done with a picture.
 
     Attributes:
@@ -161,12 +161,14 @@ class Engine:
             raise UsageError(f"this service has no model {name[:80]!r}", hint=f"it has {', '.join(self.models)}")
         return self._names[name]
 
-    def cut(self, data: bytes, wish: Wish, *, alone: bool = False, check: Callable[[], None] = lambda: None) -> Done:
+    def cut(
+        self, data: bytes, cut_request: CutRequest, *, alone: bool = False, check: Callable[[], None] = lambda: None
+    ) -> Done:
         """One picture, from bytes to bytes.
 
         Args:
             data: The file.
-            wish: What is to be done with it.
+            cut_request: What is to be done with it.
             alone: Nothing else is there to do.
             check: Called between the steps; what it raises ends the work, see `cancellation`.
 
@@ -182,11 +184,13 @@ class Engine:
             raise NotAPictureError(
                 "this is not a picture of a known format", hint="PNG, JPEG, WebP, AVIF, HEIC, TIFF, BMP, GIF are known"
             )
-        opened = self._models[wish.model]
-        stages = Stages(check)
+        opened = self._models[cut_request.model]
+        stages = StageTimes(check)
         try:
             remover = opened.alone if alone else opened.many
-            result = transform(data, wish.output_format, remover, wish.options, wish.encoding, stages)
+            result = transform(
+                data, cut_request.output_format, remover, cut_request.options, cut_request.encoding, stages
+            )
         except (CutoutError, MemoryError) as error:
             if isinstance(error, MemoryError) or _is_scarce(error):
                 gc.collect()
@@ -197,7 +201,7 @@ class Engine:
             raise
         return Done(
             data=result.encoded,
-            output_format=wish.output_format,
+            output_format=cut_request.output_format,
             size=result.size,
             warnings=result.warnings,
             ms=stages.rounded(),

@@ -33,11 +33,11 @@ if TYPE_CHECKING:
     from starlette.requests import Request
 
     from cutout.service.metrics import Metrics
-    from cutout.service.models import Done, Engine, Wish
+    from cutout.service.models import CutRequest, Done, Engine
     from cutout.service.queue import WorkQueue
     from cutout.service.settings import Settings
 
-__all__ = ["GoneError", "Intake", "texts"]
+__all__ = ["ClientGoneError", "Intake", "texts"]
 
 _FIELDS = 100
 _PREFIX = "cutout-service-"
@@ -45,7 +45,7 @@ _LONGEST_TEXT = 64 * 1024
 _Read = TypeVar("_Read")
 
 
-class GoneError(Exception):
+class ClientGoneError(Exception):
     """The client has closed the connection: nobody waits for an answer."""
 
 
@@ -85,7 +85,7 @@ class Intake:
         Raises:
             OverloadedError: The queue is full; nothing of the body was read.
             Problem: The body is no form, too large, has too many parts, or came too slowly.
-            GoneError: The client has gone.
+            ClientGoneError: The client has gone.
         """
         with self._admitted(request):
             if _kind(request) != "multipart/form-data":
@@ -104,7 +104,7 @@ class Intake:
         Raises:
             OverloadedError: The queue is full; nothing of the body was read.
             Problem: The body is neither, too large, has too many parts, or came too slowly.
-            GoneError: The client has gone.
+            ClientGoneError: The client has gone.
         """
         with self._admitted(request):
             if _kind(request) == "application/json":
@@ -163,7 +163,7 @@ class Intake:
         except TimeoutError:
             raise Problem(408, "slow", "the request took too long to arrive") from None
         except ClientDisconnect:
-            raise GoneError from None
+            raise ClientGoneError from None
 
     async def file(self, upload: object) -> bytes:
         """The content of a form's file.
@@ -240,18 +240,18 @@ class Intake:
                 background.unlink()
             forget_backgrounds()
 
-    async def cut(self, request: Request, data: bytes, wish: Wish) -> Done:
+    async def cut(self, request: Request, data: bytes, cut_request: CutRequest) -> Done:
         """One picture through the queue.
 
         Raises:
-            GoneError: The client has gone; what was begun ends at its next step.
+            ClientGoneError: The client has gone; what was begun ends at its next step.
             Problem: The time limit has passed; the same.
             CutoutError: The picture cannot be done.
         """
         wanted = Cancellation(self.settings.timeout)
         try:
             done = await self._through(
-                request, lambda alone: self.engine.cut(data, wish, alone=alone, check=wanted.check)
+                request, lambda alone: self.engine.cut(data, cut_request, alone=alone, check=wanted.check)
             )
         finally:
             wanted.cancel()
@@ -283,7 +283,7 @@ class Intake:
             if result.done():
                 return self._told(result)
             if watch.done():
-                raise GoneError
+                raise ClientGoneError
             away = self.queue.retry_after()
             raise Problem(503, "timeout", "the time limit of this request has passed", retry_after=away)
         finally:

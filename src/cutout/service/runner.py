@@ -54,8 +54,8 @@ def do(
             metrics.pictures.labels("batch", "storage").inc()
         return
     try:
-        wish = form.wish(work.fields, engine, max_pixels=max_pixels)
-        done = engine.cut(data, wish, alone=alone, check=_still_there(work, jobs))
+        cut_request = form.cut_request(work.fields, engine, max_pixels=max_pixels)
+        done = engine.cut(data, cut_request, alone=alone, check=_still_there(work, jobs))
     except CancelledError:  # it was deleted meanwhile: there is nothing to keep, and nobody to tell
         return
     except Exception as error:  # noqa: BLE001 - one picture never stops the others

@@ -16,7 +16,7 @@ from cutout.formats.metadata.places import PLAIN_TAGS, without_places
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["Entry", "Exif", "build", "is_crowded", "parse", "reorder", "sizes"]
+__all__ = ["Exif", "Tag", "build", "is_crowded", "parse", "reorder", "sizes"]
 
 _WIDTHS = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4}
 """Bytes of one value by its type."""
@@ -39,7 +39,7 @@ _MOST_ENTRIES = 4096
 """That are read from one block: cameras write some hundred."""
 
 
-class Entry(NamedTuple):
+class Tag(NamedTuple):
     """One value as it stands in the file."""
 
     kind: int
@@ -49,7 +49,7 @@ class Entry(NamedTuple):
     data: bytes
 
 
-Directory = dict[int, Entry]
+Directory = dict[int, Tag]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -86,7 +86,7 @@ class Exif:
         """The same, for pixels that lie as they are to be seen."""
         if _ORIENTATION not in self.main:
             return self
-        return replace(self, main=self.main | {_ORIENTATION: Entry(3, 1, struct.pack(self.order + "H", 1))})
+        return replace(self, main=self.main | {_ORIENTATION: Tag(3, 1, struct.pack(self.order + "H", 1))})
 
     def without_orientation(self) -> Exif:
         """The same without a word about how the pixels lie, which means upright too."""
@@ -95,7 +95,7 @@ class Exif:
     def sized(self, width: int, height: int) -> Exif:
         """The same, for a picture of this size, where it says one."""
         sizes = {_WIDTH: width, _HEIGHT: height}
-        new = {tag: Entry(4, 1, struct.pack(self.order + "I", size)) for tag, size in sizes.items() if tag in self.exif}
+        new = {tag: Tag(4, 1, struct.pack(self.order + "I", size)) for tag, size in sizes.items() if tag in self.exif}
         return replace(self, exif=self.exif | new)
 
     def without_place(self) -> tuple[Exif, tuple[str, ...]]:
@@ -105,7 +105,7 @@ class Exif:
         if _IPTC in self.main:
             try:
                 if records := without_places(self.main[_IPTC].data):
-                    main[_IPTC] = Entry(7, len(records), records)
+                    main[_IPTC] = Tag(7, len(records), records)
             except ValueError as error:
                 notes = (f"the IPTC records may hold a place and were left out: {error}",)
         exif = {tag: entry for tag, entry in self.exif.items() if tag in PLAIN_TAGS}
@@ -213,7 +213,7 @@ class _Reader:
                 continue
             if tag == _NOTE and length > 4:
                 self.note_at = place
-            found[tag] = Entry(kind, number, self.block[place : place + length])
+            found[tag] = Tag(kind, number, self.block[place : place + length])
         return found
 
     def child(self, parent: Directory, tag: int) -> Directory:
@@ -263,7 +263,7 @@ class _Writer:
     def put(self, directory: Directory, children: list[_Child]) -> int:
         """Write a directory and those it points to; gives its address."""
         below = {tag: child for tag, child in children if child[0] or any(inner[0] for _, inner in child[1])}
-        entries = directory | {tag: Entry(4, 1, b"") for tag in below}
+        entries = directory | {tag: Tag(4, 1, b"") for tag in below}
         start = self._room(2 + 12 * len(entries) + 4)
         table = struct.pack(self.order + "H", len(entries))
         for tag, entry in sorted(entries.items()):
@@ -313,6 +313,6 @@ def reorder(directory: Directory, order: str, wanted: str) -> Directory:
     return {tag: entry._replace(data=_swapped(entry)) for tag, entry in directory.items()}
 
 
-def _swapped(entry: Entry) -> bytes:
+def _swapped(entry: Tag) -> bytes:
     width = {5: 4, 10: 4}.get(entry.kind, _WIDTHS[entry.kind])  # a rational is two numbers
     return b"".join(entry.data[i : i + width][::-1] for i in range(0, len(entry.data), width))

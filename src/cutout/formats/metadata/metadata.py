@@ -8,7 +8,7 @@ from typing import Any
 
 from cutout.enums import OutputFormat, Strip
 from cutout.formats.metadata import exif as blocks
-from cutout.formats.metadata import xmp as packets
+from cutout.formats.metadata.xmp import strip as strip_xmp
 
 __all__ = ["NO_METADATA", "Metadata", "read_dpi", "read_exif", "read_xmp"]
 
@@ -50,7 +50,7 @@ class Metadata:
             exif = blocks.build(kept) if kept else None
         if xmp is not None:
             try:
-                xmp = packets.clean(xmp, place=False)
+                xmp = strip_xmp(xmp, place=False)
             except ValueError as error:
                 xmp, notes = None, (*notes, f"the XMP packet may hold a place and was left out: {error}")
         return replace(self, exif=exif, xmp=xmp), notes
@@ -129,7 +129,7 @@ def read_xmp(packet: object) -> tuple[bytes | None, tuple[str, ...]]:
     if not isinstance(packet, bytes) or not packet.strip(b"\0 \r\n\t"):
         return None, ()
     try:
-        return packets.clean(packet), ()
+        return strip_xmp(packet), ()
     except ValueError as error:
         return None, (f"the XMP packet is broken and was left out: {error}",)
 

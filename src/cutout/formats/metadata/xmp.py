@@ -11,7 +11,7 @@ from xml.parsers import expat
 
 from cutout.formats.metadata.places import is_place
 
-__all__ = ["clean"]
+__all__ = ["strip"]
 
 _TIFF, _EXIF = "http://ns.adobe.com/tiff/1.0/", "http://ns.adobe.com/exif/1.0/"
 # Sizes and the orientation of the old file; small pictures that still show the background; the rest of a packet that
@@ -28,7 +28,7 @@ _MOST_PARTS = 200_000
 
 
 @lru_cache(maxsize=2)  # all frames of an animation have the same
-def clean(packet: bytes, *, place: bool = True) -> bytes:
+def strip(packet: bytes, *, place: bool = True) -> bytes:
     """The packet without what no longer holds, such as the orientation and thumbnails.
 
     Args:

@@ -32,7 +32,7 @@ __all__ = ["router"]
 _ELSEWHERE = 5  # seconds after which to ask again for what other machines work on
 
 
-class House(Protocol):
+class ServiceState(Protocol):
     """What the endpoints need of the running application."""
 
     jobs: Jobs | None
@@ -43,10 +43,10 @@ class House(Protocol):
         ...
 
 
-def router(house: House, settings: Settings) -> APIRouter:
+def router(state: ServiceState, settings: Settings) -> APIRouter:
     """The endpoints."""
     routes = APIRouter(tags=["batches"])
-    ends = _Endpoints(house, settings)
+    ends = _Endpoints(state, settings)
     images = {media_type(kind): PICTURE for kind in form.FORMATS.values()}
     routes.add_api_route(
         "/batch-remove-background",
@@ -98,8 +98,8 @@ def _as_json(schema: dict[str, Any]) -> dict[str, Any]:
 
 
 class _Endpoints:
-    def __init__(self, house: House, settings: Settings) -> None:
-        self._house = house
+    def __init__(self, state: ServiceState, settings: Settings) -> None:
+        self._house = state
         self._settings = settings
 
     async def start(self, request: Request) -> dict[str, Any]:
@@ -112,7 +112,7 @@ class _Endpoints:
             for upload in uploads:
                 intake.check_size(upload.size or 0)
             values = texts(fields, without={"files", "file"})
-            form.wish(values, intake.engine, max_pixels=intake.settings.max_pixels)  # what is wrong is told now
+            form.cut_request(values, intake.engine, max_pixels=intake.settings.max_pixels)  # what is wrong is told now
             names = [label(upload.filename, f"picture-{number}") for number, upload in enumerate(uploads)]
             files = [(name, upload.file.read) for name, upload in zip(names, uploads, strict=True)]
             told = await asyncio.to_thread(_warnings, names, uploads)

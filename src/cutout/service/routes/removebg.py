@@ -63,7 +63,7 @@ for _name in _SHORT:
         _WORDS[_name] = {"type": "string", "maxLength": _LONGEST}
 
 
-class House(Protocol):
+class ServiceState(Protocol):
     """What the endpoint needs of the running application."""
 
     def ready(self) -> Intake:
@@ -75,7 +75,7 @@ def _bad(name: str, text: str) -> Problem:
     return Problem(400, f"invalid-{name.replace('_', '-')}", text)
 
 
-def router(house: House) -> APIRouter:
+def router(state: ServiceState) -> APIRouter:
     """The endpoint."""
     routes = APIRouter(tags=["remove.bg"])
     schema = {"type": "object", "properties": _WORDS}
@@ -92,7 +92,7 @@ def router(house: House) -> APIRouter:
     @routes.post("/v1.0/removebg", response_class=Response, responses=answers, openapi_extra={"requestBody": body})
     async def removebg(request: Request) -> Response:
         """Remove the background of one picture, as remove.bg does."""
-        intake = house.ready()
+        intake = state.ready()
         started = asyncio.get_running_loop().time()
         async with intake.any_form(request) as fields:
             words = {name: value for name, value in fields.items() if isinstance(value, str) and value}
@@ -111,8 +111,10 @@ def router(house: House) -> APIRouter:
                 if {"scale", "position"} & set(values):
                     limit = int(values["max_size"]) if "max_size" in values else None
                     canvas = await intake.aside(request, lambda: _size(data, limit, most))
-                wish = form.wish(values, intake.engine, max_pixels=most, background=background, canvas=canvas)
-                done = await intake.cut(request, data, wish)
+                cut_request = form.cut_request(
+                    values, intake.engine, max_pixels=most, background=background, canvas=canvas
+                )
+                done = await intake.cut(request, data, cut_request)
             finally:
                 intake.drop(background)
             data, kind, ending = done.data, media_type(done.output_format), done.output_format.value

@@ -75,7 +75,7 @@ class Jobs(Protocol):
 
         Args:
             client: Who gives it.
-            fields: The wish, as in a form.
+            fields: The cut_request, as in a form.
             files: Names, and how to read the pictures.
             most: Unfinished batches that the client may have, this one included.
 
