@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter, ImageOps
 
+from cutout.formats.in_memory import from_image
 from cutout.imaging.decontaminate import decontaminate
 
 if TYPE_CHECKING:
@@ -167,7 +168,7 @@ def speed() -> None:
         with Image.open(path) as small:
             scale = (12e6 / (small.width * small.height)) ** 0.5
             size = round(small.width * scale), round(small.height * scale)
-            picture = decode.from_image(small.resize(size, Image.Resampling.LANCZOS))
+            picture = from_image(small.resize(size, Image.Resampling.LANCZOS))
         jpeg = decode.encode(picture.rgb, None, OutputFormat.JPEG, picture.metadata)
 
         def way(colors: str, data: bytes = jpeg) -> int:

@@ -3,7 +3,7 @@
 usage: python benchmarks/memory.py [--megapixels N ...] [--only WORD] [--limit GB]
 
 Each case runs in a process of its own: a small picture first, so that libraries and the model are loaded, then the
-large one. Shown is by how much the largest resident size grew, and what `cutout.pipeline.estimate` says beforehand, whose
+large one. Shown is by how much the largest resident size grew, and what `pipeline.estimate` says beforehand, whose
 constants were fitted to this table. Linux only. No process takes more than the limit.
 """
 

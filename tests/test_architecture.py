@@ -1,4 +1,7 @@
-"""The layers of the program: imports point downward only, and nothing is loaded before it is needed."""
+"""The shape of the program: who imports what, how much stands in one place, what a start loads.
+
+Which package may import which is the contract in `pyproject.toml`, checked by `lint-imports`.
+"""
 
 from __future__ import annotations
 
@@ -14,169 +17,6 @@ import pytest
 import cutout as package
 
 SOURCE = Path(package.__file__).parent
-
-# Level by level from the bottom; a module may import those of the rows above its own, and none of its own row.
-LAYERS: tuple[tuple[str, ...], ...] = (
-    (
-        "errors",
-        "faults",
-        "places",
-        "specs",
-    ),
-    (
-        "atomic",
-        "cancellation",
-        "choices",
-        "closedform",
-        "cpus",
-        "device_options",
-        "exif",
-        "faults_more",
-        "gpu_memory",
-        "libtiff",
-        "memory",
-        "onnx_bytes",
-        "pixel_limit",
-        "pngchunks",
-        "regions",
-        "resize",
-        "sheet",
-        "sniff",
-        "stages",
-        "structure",
-        "xmp",
-    ),
-    (
-        "budget",
-        "colors",
-        "diagnosis",
-        "foreground",
-        "graph",
-        "limits",
-        "matte",
-        "metadata",
-        "metrics",
-        "models",
-        "options",
-        "png",
-        "preflight",
-        "provider_table",
-        "tiny_model",
-    ),
-    (
-        "backdrop",
-        "cleanup",
-        "deep",
-        "device_queue",
-        "device_run",
-        "files",
-        "graph_batch",
-        "graph_half",
-        "matting",
-        "providers",
-        "reasons",
-        "refine",
-        "runtime_log",
-        "store",
-        "surroundings",
-        "tensor",
-        "tiff",
-    ),
-    (
-        "download",
-        "encoder",
-        "framing",
-        "job_io",
-        "prepared",
-        "picture",
-        "report",
-        "runtime",
-    ),
-    ("estimate", "session"),
-    (
-        "accelerator",
-        "codec",
-        "frames",
-        "openvino_session",
-        "passes",
-        "proof",
-        "rembg_session",
-        "sight",
-    ),
-    (
-        "doctor",
-        "gallery",
-        "pipeline",
-    ),
-    (
-        "batch",
-        "predictors",
-    ),
-    (
-        "api",
-        "bench",
-        "comparison",
-        "console",
-        "evaluation",
-    ),
-    (
-        "service",
-        "service.logs",
-        "service.losses",
-        "service.origins",
-        "service.protocol",
-        "service.queue",
-        "service.scripts",
-        "service.settings",
-        "service.tasks",
-    ),
-    ("service.engine",),
-    (
-        "service.form",
-        "service.metrics",
-        "service.problems",
-    ),
-    (
-        "service.describe",
-        "service.fetch",
-        "service.guard",
-        "service.intake",
-        "service.jobs",
-    ),
-    ("service.answers", "service.runner"),
-    (
-        "service.batches",
-        "service.cluster",
-        "service.page",
-        "service.removebg",
-    ),
-    ("service.app",),
-    ("service.run",),
-    (
-        "cli.extras",
-        "cli.options",
-    ),
-    (
-        "cli.bench",
-        "cli.devices",
-        "cli.doctor",
-        "cli.idle",
-        "cli.looks",
-        "cli.models",
-        "cli.run",
-        "cli.serve",
-        "cli.sides",
-    ),
-    (
-        "cli.compare",
-        "cli.evaluate",
-        "cli.remove",
-        "cli.worker",
-    ),
-    ("cli",),
-    ("", "__main__"),  # the package itself: its public names
-)
-LEVEL = {module: level for level, row in enumerate(LAYERS) for module in row}
 
 HEAVY = {"PIL", "numpy", "onnxruntime", "pooch", "requests", "rich", "tqdm", "typer"}
 RARELY_NEEDED = {
@@ -249,42 +89,67 @@ def loaded_by(code: str, *args: str | Path) -> set[str]:
     return set(json.loads(run.stdout.splitlines()[-1]))
 
 
-def test_every_module_has_its_place_in_the_table() -> None:
-    assert set(LEVEL) == set(modules())
-    assert len(LEVEL) == sum(map(len, LAYERS)), "a module stands in the table twice"
-
-
-@pytest.mark.parametrize("module", sorted(modules()))
-def test_imports_point_downward_only(module: str) -> None:
-    targets = {target for name in imported(module) if (target := ours(name)) is not None}
-    upward = {target for target in targets if LEVEL[target] >= LEVEL[module]}
-    assert not upward, f"cutout.{module} is not above {sorted(upward)}"
+MOST_LINES = 400
+MOST_LINES_OF_A_FUNCTION = 60
+MOST_MODULES_OF_A_FOLDER = 14
 
 
 def test_the_walk_sees_imports_inside_functions_and_for_type_checking() -> None:
     assert "cutout.jobs.report.Report" in imported("cli.run"), "under TYPE_CHECKING"
     assert "cutout.pipeline.remover.Remover" in imported("cli.run"), "inside a function"
-    assert ours("cutout.formats.decode.decode") == "codec"
+    assert ours("cutout.formats.decode.decode") == "formats.decode"
     assert ours("cutout.cli.options.option") == "cli.options"
     assert ours("cutout.remove") == ""
 
 
+def test_no_folder_is_crowded() -> None:
+    folders: dict[str, list[str]] = {}
+    for path in SOURCE.rglob("*.py"):
+        if path.name != "__init__.py":
+            folders.setdefault(str(path.parent.relative_to(SOURCE)), []).append(path.stem)
+    crowded = {folder: len(names) for folder, names in folders.items() if len(names) > MOST_MODULES_OF_A_FOLDER}
+    assert not crowded
+
+
+def documented(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    """Lines of its docstring."""
+    first = function.body[0]
+    is_text = (
+        isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str)
+    )
+    return (first.end_lineno or first.lineno) - first.lineno + 1 if is_text else 0
+
+
+def test_no_module_and_no_function_is_too_long_to_be_read_at_once() -> None:
+    long = []
+    for path in SOURCE.rglob("*.py"):
+        text = path.read_text("utf-8")
+        if (lines := len(text.splitlines())) > MOST_LINES:
+            long.append(f"{path.name}: {lines} lines")
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and path.parent.name != "cli":
+                lines = (node.end_lineno or node.lineno) - node.lineno + 1 - documented(node)
+                if lines > MOST_LINES_OF_A_FUNCTION:
+                    long.append(f"{path.name}: {node.name} has {lines} lines")
+    assert not long
+
+
 def test_only_the_session_imports_onnxruntime() -> None:
-    assert importers("onnxruntime") == {"runtime"}
+    assert importers("onnxruntime") == {"engines.runtime"}
 
 
 def test_each_optional_package_is_imported_by_one_module() -> None:
-    assert importers("rembg") == {"rembg_session"}
-    assert importers("openvino") == {"openvino_session"}
+    assert importers("rembg") == {"engines.rembg"}
+    assert importers("openvino") == {"engines.openvino"}
     assert not importers("numba", "pymatting", "scipy")
-    assert importers("pillow_heif") == {"encoder"}
-    assert importers("requests", "tqdm") == {"download"}
-    assert importers("rich") <= {"console", "cli.models"}
+    assert importers("pillow_heif") == {"formats.encode"}
+    assert importers("requests", "tqdm") == {"models.download"}
+    assert importers("rich") <= {"cli.console", "cli.models"}
     commands = {"cli.bench", "cli.compare", "cli.doctor", "cli.evaluate", "cli.models", "cli.remove", "cli.worker"}
     assert importers("typer") == {"cli", "cli.options", *commands}
-    assert importers("celery", "kombu", "redis") == {"service.cluster"}
+    assert importers("celery", "kombu", "redis") == {"service.store.redis"}
     assert importers("prometheus_client") == {"service.metrics"}
-    assert importers("uvicorn") == {"service.protocol", "service.run"}
+    assert importers("uvicorn") == {"service.http.protocol", "service.http.server"}
 
 
 def test_the_service_is_loaded_by_its_own_commands_alone() -> None:
@@ -302,7 +167,7 @@ def test_only_the_codec_opens_pictures() -> None:
         for node in ast.walk(tree)
         if isinstance(node, ast.Attribute) and ast.unparse(node) in {"Image.open", "PIL.Image.open"}
     }
-    assert opening == {"codec"}
+    assert opening == {"formats.decode"}
     assert not importers("PIL.Image.open")
 
 

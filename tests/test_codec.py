@@ -20,7 +20,8 @@ from PIL import __version__ as pillow_version
 
 from cutout.errors import PictureError
 from cutout.formats import decode as codec
-from cutout.formats.decode import Picture, decode, from_array, from_image
+from cutout.formats.decode import Picture, decode
+from cutout.formats.in_memory import from_array, from_image
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -12,7 +12,7 @@ import onnx
 import onnxruntime
 import pytest
 
-from cutout.cli.examine import examine
+from cutout.engines.devices.examine import examine
 from cutout.engines.devices.providers import CPU, PROVIDERS
 from cutout.engines.devices.runtime_log import what_it_says
 from cutout.engines.graphs.tiny import SHAPE, expected, tiny_model

@@ -14,7 +14,8 @@ from small import brightness_model
 
 from cutout.errors import PictureError
 from cutout.formats.checks import libtiff
-from cutout.formats.decode import decode, film, from_image
+from cutout.formats.decode import decode, film
+from cutout.formats.in_memory import from_image
 
 if TYPE_CHECKING:
     from pathlib import Path

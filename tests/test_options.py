@@ -14,7 +14,8 @@ from PIL import Image
 from cutout import values as specs
 from cutout.enums import OUTPUT_SUFFIXES, Fit, OutputFormat
 from cutout.errors import ExitCode, ModelError, UsageError
-from cutout.models.registry import ALIASES, DEFAULT_MODEL, MODELS, Activation, custom_spec, find_spec
+from cutout.models.custom import custom_spec
+from cutout.models.registry import ALIASES, DEFAULT_MODEL, MODELS, Activation, find_spec
 from cutout.options import RemoveOptions
 from cutout.values import parse_color
 

@@ -13,8 +13,9 @@ import pytest
 
 from cutout.errors import ExitCode, ModelError
 from cutout.models import files as store
+from cutout.models.custom import custom_spec
 from cutout.models.files import FileState, locate, require, verify
-from cutout.models.registry import MODELS, ModelSpec, custom_spec, find_spec
+from cutout.models.registry import MODELS, ModelSpec, find_spec
 
 BODY = b"not really a network " * 50
 WRONG = bytes(len(BODY))

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, overload
 from cutout.enums import OutputFormat
 from cutout.errors import PictureError, UsageError, remark
 from cutout.formats import decode
+from cutout.formats.in_memory import from_array, from_image
 from cutout.formats.picture import Header
 from cutout.formats.reading import most_bytes, read_file
 from cutout.jobs.plan import STDIO, plan
@@ -100,9 +101,9 @@ def remove(
         if isinstance(data, bytes | bytearray | memoryview):
             picture = decode.decode(bytes(data), max_size=wanted.max_size, deep=True)
         elif isinstance(data, Image.Image):
-            picture = decode.from_image(data, max_size=wanted.max_size)
+            picture = from_image(data, max_size=wanted.max_size)
         else:
-            picture = decode.from_array(data, max_size=wanted.max_size)
+            picture = from_array(data, max_size=wanted.max_size)
         cutout = remover.cut(picture, wanted)
         if as_bytes:
             return decode.encode(cutout.rgb, cutout.alpha, OutputFormat.PNG, cutout.metadata, deep=cutout.deep)

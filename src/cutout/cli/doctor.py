@@ -18,7 +18,7 @@ def doctor(as_json: Annotated[bool, option("--json", text="Print JSON.")] = Fals
 
     Exit code 4 when something that is installed cannot be used.
     """
-    from cutout.cli.examine import examine
+    from cutout.engines.devices.examine import examine
 
     found = examine()
     if as_json:

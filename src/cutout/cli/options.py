@@ -1,14 +1,30 @@
-"""Options of the command line as data: help text, environment variable, panel."""
+"""What the commands share: how an option is made, those of accelerators, and what an extra that is missing says."""
 
 from __future__ import annotations
 
-from typing import Any
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from cutout.errors import UsageError
 
-__all__ = ["jobs_option", "key_values", "memory_option", "option"]
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = [
+    "Batch",
+    "CpuFallback",
+    "GpuMemoryLimit",
+    "GpuWait",
+    "Half",
+    "ProviderOption",
+    "jobs_option",
+    "key_values",
+    "memory_option",
+    "needs",
+    "option",
+]
 
 _MOST_JOBS = 1024
 """Each is a thread."""
@@ -31,6 +47,50 @@ def memory_option(panel: str | None = None) -> Any:
     """`--memory-limit`, the same for all commands that work on pictures of other people's choice."""
     text = "Memory that all pictures at work may take, such as 2GB; larger ones wait. (default: 60% of the machine's)"
     return option("--memory-limit", text=text, metavar="SIZE", panel=panel)
+
+
+_ACCELERATORS = "Accelerators"
+
+ProviderOption = Annotated[
+    list[str] | None,
+    option("--provider-option", text="KEY=VALUE for the named device. Can be repeated.", panel=_ACCELERATORS),
+]
+Batch = Annotated[
+    str | None,
+    option(
+        "--batch", text="Pictures an accelerator computes at once. (default: auto)", panel=_ACCELERATORS, metavar="N"
+    ),
+]
+Half = Annotated[bool, option("--half", text="Compute in half precision on an accelerator.", panel=_ACCELERATORS)]
+CpuFallback = Annotated[
+    bool, option("--cpu-fallback", text="What a device has no memory for, the processor does.", panel=_ACCELERATORS)
+]
+GpuMemoryLimit = Annotated[
+    float,
+    option(
+        "--gpu-memory-limit", text="auto passes over a card whose memory is fuller.", panel=_ACCELERATORS, metavar="%"
+    ),
+]
+GpuWait = Annotated[
+    float, option("--gpu-wait", text="Seconds to wait for such a card.", panel=_ACCELERATORS, metavar="S")
+]
+
+
+@contextmanager
+def needs(extra: str) -> Iterator[None]:
+    """Around imports that an extra brings.
+
+    Raises:
+        UsageError: It is not installed; the hint is the command that installs it.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] == "cutout":
+            raise
+        raise UsageError(
+            f"{error.name} is not installed, which this command needs", hint=f'pip install "cutout-cli[cpu,{extra}]"'
+        ) from None
 
 
 def key_values(texts: list[str], option: str = "--model-option") -> dict[str, Any]:

@@ -9,10 +9,21 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cutout.cli import appearance, devices
+from cutout.cli import appearance
 from cutout.cli.console import Console
 from cutout.cli.idle import Asked, idle
-from cutout.cli.options import jobs_option, key_values, memory_option, option
+from cutout.cli.options import (
+    Batch,
+    CpuFallback,
+    GpuMemoryLimit,
+    GpuWait,
+    Half,
+    ProviderOption,
+    jobs_option,
+    key_values,
+    memory_option,
+    option,
+)
 from cutout.cli.run import Interrupt, is_terminal, print_plan, run_plan
 from cutout.cpus import threads_each, usable_cpus
 from cutout.device_options import DeviceOptions, parse_batch
@@ -141,12 +152,12 @@ def remove(
             panel=_MODEL,
         ),
     ] = None,
-    provider_option: devices.ProviderOption = None,
-    batch: devices.Batch = None,
-    half: devices.Half = False,
-    cpu_fallback: devices.CpuFallback = False,
-    gpu_memory_limit: devices.GpuMemoryLimit = 80.0,
-    gpu_wait: devices.GpuWait = 0.0,
+    provider_option: ProviderOption = None,
+    batch: Batch = None,
+    half: Half = False,
+    cpu_fallback: CpuFallback = False,
+    gpu_memory_limit: GpuMemoryLimit = 80.0,
+    gpu_wait: GpuWait = 0.0,
     precision: Annotated[
         Precision,
         option(
@@ -326,7 +337,7 @@ def _asked(
     options: RemoveOptions, encoding: Encoding, todo: Plan, inputs: list[str], model: str, config: Path | None
 ) -> Asked:
     from cutout.engines.rembg import PREFIX
-    from cutout.pipeline.remover import resolve_model
+    from cutout.models.custom import resolve_model
 
     spec = None if model.startswith(PREFIX) else resolve_model(model, config)
     return Asked(
@@ -375,7 +386,7 @@ def _check_formats(todo: Plan, bit_depth: BitDepth) -> None:
 def _pull(model: str, console: Console) -> None:
     from cutout.cli.models import pull_one
     from cutout.engines.rembg import PREFIX
-    from cutout.pipeline.remover import resolve_model
+    from cutout.models.custom import resolve_model
 
     if not model.startswith(PREFIX) and (spec := resolve_model(model)).path is None:
         pull_one(spec, console, force=False)

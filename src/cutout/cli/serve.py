@@ -98,7 +98,7 @@ def serve(
     """Serve an HTTP interface and a web page (needs the extra serve)."""
     from dataclasses import replace
 
-    from cutout.cli.extras import needs
+    from cutout.cli.options import needs
     from cutout.cpus import usable_cpus
 
     with needs("serve,cluster" if broker else "serve"):

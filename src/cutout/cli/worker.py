@@ -6,8 +6,7 @@ from typing import Annotated
 
 import typer
 
-from cutout.cli.extras import needs
-from cutout.cli.options import jobs_option, memory_option, option
+from cutout.cli.options import jobs_option, memory_option, needs, option
 from cutout.cli.serve import LogFormat
 from cutout.models.registry import DEFAULT_MODEL
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import os
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cutout import values as specs
@@ -17,15 +15,16 @@ from cutout.engines.batching import open_model
 from cutout.engines.devices.providers import request_device
 from cutout.engines.rembg import PREFIX, open_rembg
 from cutout.enums import BackgroundFit, EdgeColors, Precision, parse_precision
-from cutout.errors import ModelError, PictureError, UsageError, remark
+from cutout.errors import PictureError, UsageError, remark
 from cutout.formats import decode
 from cutout.formats.checks.pixel_limit import allowing
 from cutout.formats.color import is_srgb, to_srgb
-from cutout.formats.reading import most_bytes, read_file, read_regular
+from cutout.formats.reading import most_bytes, read_file
 from cutout.formats.sixteen_bit import merge, shift
 from cutout.imaging import background, cleanup, composite, decontaminate, guided_filter, layout, matting
-from cutout.models.files import expanded, require
-from cutout.models.registry import DEFAULT_MODEL, ModelSpec, custom_spec, find_spec
+from cutout.models.custom import refuse_config, resolve_model
+from cutout.models.files import require
+from cutout.models.registry import DEFAULT_MODEL, ModelSpec
 from cutout.models.tensors import input_size
 from cutout.options import RemoveOptions
 from cutout.pipeline import inference
@@ -36,6 +35,7 @@ from cutout.timing import StageTimes
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from contextlib import AbstractContextManager
+    from pathlib import Path
     from typing import Self
 
     import numpy as np
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from cutout.pipeline.animation import Box
     from cutout.pipeline.budget import Budget
 
-__all__ = ["Cutout", "Remover", "forget_backgrounds", "resolve_model"]
+__all__ = ["Cutout", "Remover", "forget_backgrounds"]
 
 _WHITE = (255, 255, 255, 255)
 _MOST_CONFIG = 1 << 20  # bytes
@@ -141,7 +141,7 @@ class Remover:
         devices = device_options or DeviceOptions()
         devices.check_heard(warn, reduced=reduced, rembg=str(model) if str(model).startswith(PREFIX) else None)
         if str(model).startswith(PREFIX):
-            _refuse_config(model_config)
+            refuse_config(model_config)
             name = str(model).removeprefix(PREFIX)
             if reduced:
                 from cutout.engines.openvino import no_reduced
@@ -308,39 +308,6 @@ def _completed(
 def _enough(spec: ModelSpec, size: tuple[int, int]) -> int:
     """Pixels of the longer side that a model needs to see: four times its input's, to which it scales them down."""
     return 4 * (1024 if spec.name.startswith(PREFIX) else max(input_size(spec, size)))
-
-
-def resolve_model(model: str | Path, config: Mapping[str, Any] | Path | None = None) -> ModelSpec:
-    """The description of a registry model or of an `.onnx` file.
-
-    Raises:
-        UsageError: No such model, or a configuration given for a registry model.
-        ModelError: The configuration cannot be read or does not fit.
-    """
-    text = str(model)
-    if isinstance(model, Path) or text.lower().endswith(".onnx") or "/" in text or "\\" in text:
-        return custom_spec(expanded(text), _read_config(config))
-    _refuse_config(config)
-    return find_spec(text)
-
-
-def _refuse_config(config: Mapping[str, Any] | Path | None) -> None:
-    if config is not None:
-        raise UsageError("--model-config describes an .onnx file, but --model names no file")
-
-
-def _read_config(config: Mapping[str, Any] | Path | None) -> dict[str, Any]:
-    if config is None:
-        return {}
-    if not isinstance(config, Path):
-        return dict(config)
-    try:
-        values = json.loads(read_regular(config))
-    except (OSError, ValueError, RecursionError) as error:
-        raise ModelError(f"the model configuration {config} cannot be read: {error}") from error
-    if not isinstance(values, dict):
-        raise ModelError(f"the model configuration {config} must be a JSON object")
-    return values
 
 
 def _check(options: RemoveOptions) -> None:

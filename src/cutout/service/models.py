@@ -14,8 +14,9 @@ from cutout.enums import OutputFormat
 from cutout.errors import CutoutError, PictureError, UsageError
 from cutout.formats.checks.sniff import HEAD, sniff
 from cutout.jobs.worker import Encoding, transform
+from cutout.models.custom import resolve_model
 from cutout.pipeline.budget import Budget, budget_of
-from cutout.pipeline.remover import Remover, resolve_model
+from cutout.pipeline.remover import Remover
 from cutout.timing import StageTimes
 
 if TYPE_CHECKING:

@@ -1,1 +1,1 @@
-"""What is kept of a file beside its pixels: profile, resolution, EXIF, XMP, and the places that are taken out of them."""
+"""Metadata of picture files: profile, resolution, EXIF, XMP, and how places are taken out of them."""
