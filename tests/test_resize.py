@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -50,3 +53,21 @@ def test_black_and_white_stay_what_they_are() -> None:
     for level in (0, 255):
         small = shrink(Image.new("RGB", (3000, 2000), (level,) * 3), (320, 320))
         assert small.getextrema() == ((level, level),) * 3
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the largest resident size is in kilobytes there")
+def test_an_endless_strip_costs_no_more_than_its_pixels() -> None:
+    """Pillow's weights for it would take half a gigabyte; no photograph has such a shape, a mutilated header may."""
+    code = (
+        "import resource\n"
+        "from PIL import Image\n"
+        "from cutout.imaging.resample import shrink\n"
+        "strip = Image.new('RGB', (10_000_000, 2), (200, 100, 50))\n"
+        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "small = shrink(strip, (32, 32))\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before, small.getextrema())\n"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120).stdout
+    grown, extrema = out.split(maxsplit=1)
+    assert int(grown) < 100_000
+    assert extrema.strip() == "((200, 200), (100, 100), (50, 50))"

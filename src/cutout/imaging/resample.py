@@ -22,6 +22,9 @@ _WORTH = 4.0
 """From this ratio on the first pass is most of the work."""
 _TALL = 1.7
 """From this ratio of both ratios on, Pillow 13 goes down first; older ones always go across first."""
+_ENDLESS, _GAP = 1000.0, 64.0
+"""From this ratio on a strip of millions of pixels is averaged first, to so many times the result: the weights of its
+pixels would take gigabytes. No photograph comes near it."""
 _LOBES = 3
 _COLUMNS = 8
 """Columns of the result that one product gives: fewer share less of their input, more multiply more zeros."""
@@ -56,7 +59,8 @@ def shrink(rgb: Image.Image, size: tuple[int, int]) -> Image.Image:
     """
     across, down = rgb.width / size[0], rgb.height / size[1]
     if across < _WORTH or not 2 <= down <= _TALL * across:
-        return rgb.resize(size, Image.Resampling.LANCZOS)
+        gap = _GAP if max(across, down) > _ENDLESS else None
+        return rgb.resize(size, Image.Resampling.LANCZOS, reducing_gap=gap)
     blocks = _blocks(rgb.width, size[0], 0.0, rgb.width, _COLUMNS)
     widest = max(block.high - block.low for block in blocks)
     rows = max(8, _PRODUCT // (widest * _COLUMNS * 3))
