@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import threading
 import zipfile
 from typing import TYPE_CHECKING, Any
 
@@ -164,6 +165,15 @@ def test_two_services_never_share_a_folder(tmp_path: Path) -> None:
         SqliteJobs(tmp_path / "jobs", expiry=60)
     first.close()
     SqliteJobs(tmp_path / "jobs", expiry=60).close()
+
+
+def test_a_store_that_another_thread_closes_frees_its_folder(tmp_path: Path) -> None:
+    first = SqliteJobs(tmp_path / "jobs", expiry=60)
+    closing = threading.Thread(target=first.close)
+    closing.start()
+    closing.join()
+    SqliteJobs(tmp_path / "jobs", expiry=60).close()
+    assert first  # it lives until here: not its collection has freed the folder
 
 
 def full(target: Path, _data: bytes) -> bool:

@@ -63,7 +63,7 @@ class SqliteJobs:
         self._adding: dict[str, str] = {}  # batches that are being written, and whose
         self._turn: dict[str, float] = {}  # when a client's picture was taken last
         self._guard = threading.Lock()
-        self._claim = filelock.FileLock(folder / "in-use")
+        self._claim = filelock.FileLock(folder / "in-use", thread_local=False)  # one thread opens, another closes
         way_out = "choose another --folder"
         try:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
