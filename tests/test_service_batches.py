@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import threading
 import zipfile
 from typing import TYPE_CHECKING, Any
 
@@ -163,6 +164,14 @@ def test_two_services_never_share_a_folder(tmp_path: Path) -> None:
     with pytest.raises(CutoutError, match="another service"):
         SqliteJobs(tmp_path / "jobs", expiry=60)
     first.close()
+    SqliteJobs(tmp_path / "jobs", expiry=60).close()
+
+
+def test_a_folder_is_free_again_whichever_thread_closes_its_store(tmp_path: Path) -> None:
+    first = SqliteJobs(tmp_path / "jobs", expiry=60)
+    thread = threading.Thread(target=first.close)
+    thread.start()
+    thread.join()
     SqliteJobs(tmp_path / "jobs", expiry=60).close()
 
 

@@ -1,4 +1,4 @@
-"""From a request to a finished picture: admission, form, queue, time limit; and clients that go away."""
+"""From a request to a finished picture: admission, form, queue, time limit, closed connections."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from cutout.service.queue import WorkQueue
     from cutout.service.settings import Settings
 
-__all__ = ["ClientGoneError", "Intake", "texts"]
+__all__ = ["ClientDisconnectedError", "RequestHandler", "texts"]
 
 _FIELDS = 100
 _PREFIX = "cutout-service-"
@@ -45,12 +45,12 @@ _LONGEST_TEXT = 64 * 1024
 _Read = TypeVar("_Read")
 
 
-class ClientGoneError(Exception):
+class ClientDisconnectedError(Exception):
     """The client has closed the connection: nobody waits for an answer."""
 
 
-class Intake:
-    """What all endpoints that take pictures share.
+class RequestHandler:
+    """Reads the requests of all endpoints that take pictures, and has their pictures cut out.
 
     Args:
         settings: Limits.
@@ -85,7 +85,7 @@ class Intake:
         Raises:
             OverloadedError: The queue is full; nothing of the body was read.
             Problem: The body is no form, too large, has too many parts, or came too slowly.
-            ClientGoneError: The client has gone.
+            ClientDisconnectedError: The client has closed the connection.
         """
         with self._admitted(request):
             if _kind(request) != "multipart/form-data":
@@ -104,7 +104,7 @@ class Intake:
         Raises:
             OverloadedError: The queue is full; nothing of the body was read.
             Problem: The body is neither, too large, has too many parts, or came too slowly.
-            ClientGoneError: The client has gone.
+            ClientDisconnectedError: The client has closed the connection.
         """
         with self._admitted(request):
             if _kind(request) == "application/json":
@@ -163,7 +163,7 @@ class Intake:
         except TimeoutError:
             raise Problem(408, "slow", "the request took too long to arrive") from None
         except ClientDisconnect:
-            raise ClientGoneError from None
+            raise ClientDisconnectedError from None
 
     async def file(self, upload: object) -> bytes:
         """The content of a form's file.
@@ -222,7 +222,7 @@ class Intake:
 
     def _write(self, data: bytes) -> Path:
         with self._writing:
-            if not Path(self._temporary.name).is_dir():  # whoever cleans /tmp has taken it for forgotten
+            if not Path(self._temporary.name).is_dir():  # a cleaner of temporary files has removed it
                 self._temporary.cleanup()
                 self._temporary = tempfile.TemporaryDirectory(prefix=_PREFIX)
             path = Path(self._temporary.name) / secrets.token_hex(16)
@@ -244,17 +244,17 @@ class Intake:
         """One picture through the queue.
 
         Raises:
-            ClientGoneError: The client has gone; what was begun ends at its next step.
+            ClientDisconnectedError: The client has closed the connection; work that was begun ends at its next step.
             Problem: The time limit has passed; the same.
             CutoutError: The picture cannot be done.
         """
-        wanted = Cancellation(self.settings.timeout)
+        cancellation = Cancellation(self.settings.timeout)
         try:
             done = await self._through(
-                request, lambda alone: self.engine.cut(data, cut_request, alone=alone, check=wanted.check)
+                request, lambda alone: self.engine.cut(data, cut_request, alone=alone, check=cancellation.check)
             )
         finally:
-            wanted.cancel()
+            cancellation.cancel()
         self.metrics.done(done, "request")
         missing = await asyncio.to_thread(losses, data)  # a file of tiny blocks takes its time
         return replace(done, warnings=(*missing, *done.warnings))
@@ -266,8 +266,8 @@ class Intake:
     async def waited(self, request: Request, work: Coroutine[Any, Any, _Read]) -> _Read:
         """Anything that waits for others on the event loop, such as the network; raises as `cut` does.
 
-        It is cancelled when its client has gone or its time is over. As many at once as there are requests in the
-        house: nobody else has to wait because they do.
+        It is cancelled when the client closes the connection or the time limit passes. There may be as many at once as
+        there are admitted requests: no request waits for another one's network.
         """
         return await self._outcome(request, asyncio.ensure_future(work))
 
@@ -276,21 +276,21 @@ class Intake:
         return await self._outcome(request, asyncio.wrap_future(ticket))
 
     async def _outcome(self, request: Request, result: asyncio.Future[_Read]) -> _Read:
-        watch = asyncio.ensure_future(_gone(request))
+        watch = asyncio.ensure_future(_disconnected(request))
         try:
             waiting: set[asyncio.Future[Any]] = {result, watch}
             await asyncio.wait(waiting, timeout=self.settings.timeout, return_when=asyncio.FIRST_COMPLETED)
             if result.done():
-                return self._told(result)
+                return self._result(result)
             if watch.done():
-                raise ClientGoneError
+                raise ClientDisconnectedError
             away = self.queue.retry_after()
             raise Problem(503, "timeout", "the time limit of this request has passed", retry_after=away)
         finally:
-            result.cancel()  # and with it the ticket, if nobody has begun
+            result.cancel()  # and with it the ticket, if no worker has taken it
             watch.cancel()
 
-    def _told(self, result: asyncio.Future[_Read]) -> _Read:
+    def _result(self, result: asyncio.Future[_Read]) -> _Read:
         try:
             return result.result()
         except ExpiredError as error:
@@ -325,7 +325,7 @@ def _kind(request: Request) -> str:
     return request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
-async def _gone(request: Request) -> None:
+async def _disconnected(request: Request) -> None:
     """Returns when the client has closed the connection."""
     while (await request.receive())["type"] != "http.disconnect":
         pass

@@ -23,8 +23,7 @@ from cutout.errors import CutoutError
 from cutout.service import logs
 from cutout.service.http.problems import Problem
 from cutout.service.store import scripts
-from cutout.service.store.base import MOST_ATTEMPTS, Item, Task, Work
-from cutout.service.store.sqlite import too_many
+from cutout.service.store.base import MOST_ATTEMPTS, Item, Task, Work, too_many
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -76,7 +75,7 @@ class RedisJobs:
         task = secrets.token_urlsafe(18)
         self.pending(client)  # forgets what has expired
         try:
-            with _told():
+            with _redis_errors():
                 place = [_key(task), f"cutout:unfinished:{client}"]
                 if not self._admit(keys=place, args=[task, client, most, _UNCLAIMED]):
                     raise too_many(most)
@@ -132,13 +131,13 @@ class RedisJobs:
         return most - min(_SPARE, most // 16) - int(memory["used_memory"]) if most else math.inf
 
     def mend(self) -> int:
-        """Hand out again what nobody has any more, see `scripts.LOST`; how many pictures that were.
+        """Hand out again what no living worker has, see `scripts.LOST`; how many pictures that were.
 
         Its worker has died, or was killed between taking the message and noting that it has it, or the service was
         between keeping a batch and handing it out, or Redis has lost the queue. Done twice does no harm.
         """
         count = 0
-        with _told():
+        with _redis_errors():
             while True:
                 sent, lost = self._lost(keys=[_OPEN, _PREFIX + _QUEUE], args=[self._lease, _WINDOW])
                 for picture in lost:
@@ -167,7 +166,7 @@ class RedisJobs:
 
     def renew(self, held: Sequence[tuple[str, int]]) -> None:
         """Say that pictures, batch and number of each, are being worked on."""
-        with _told():
+        with _redis_errors():
             self._renew(keys=[_OPEN], args=[_picture(*one) for one in held])
 
     def _insist(self, act: Callable[[], Any]) -> Any:
@@ -175,7 +174,7 @@ class RedisJobs:
         pause = 0.1
         while True:
             try:
-                with _told():
+                with _redis_errors():
                     return act()
             except Problem as error:
                 away = isinstance(error.__cause__, _AWAY)
@@ -215,7 +214,7 @@ class RedisJobs:
 
     def task(self, task: str) -> Task | None:
         """See `Jobs`."""
-        with _told():
+        with _redis_errors():
             raw = self._base.hgetall(_key(task))
         facts = {name.decode(): value.decode() for name, value in raw.items()}
         if "names" not in facts:
@@ -235,7 +234,7 @@ class RedisJobs:
 
     def result(self, task: str, number: int) -> bytes:
         """See `Jobs`."""
-        with _told():
+        with _redis_errors():
             found = self._base.get(_key(task, number, "out"))
         if found is None:
             raise FileNotFoundError(task)
@@ -246,13 +245,13 @@ class RedisJobs:
         known = self.task(task)
         if known is None:
             return False
-        with _told():
+        with _redis_errors():
             self._forget(task, known.client, len(known.items))
         return True
 
     def pending(self, client: str | None = None) -> int:
         """See `Jobs`."""
-        with _told():
+        with _redis_errors():
             if client is None:
                 return int(self._base.zcard(_OPEN))
             mine = f"cutout:unfinished:{client}"
@@ -321,7 +320,7 @@ def application(url: str) -> celery.Celery:
 def work(
     url: str, *, concurrency: int, redelivery: float, expiry: float, do: Callable[[Work, RedisJobs], None]
 ) -> None:
-    """Work on what the services accept, until told to stop.
+    """Work on what the services accept, until a signal to stop.
 
     Args:
         url: `redis://…`.
@@ -347,7 +346,7 @@ def work(
                 do(taken, jobs)
             finally:
                 held.discard((task, number))
-        except CutoutError as error:  # Redis is away and we are told to stop: another will do it
+        except CutoutError as error:  # Redis is away and the worker stops: another one will do it
             logs.event("away", level=logging.WARNING, text=error.message)
             return
         logs.event("picture", task=task, number=number, ms=round((time.perf_counter() - started) * 1e3, 1))
@@ -381,8 +380,8 @@ def _key(task: str, number: int | None = None, what: str = "") -> str:
 
 
 @contextmanager
-def _told() -> Iterator[None]:
-    """Around talking to Redis: that it is full or cannot be reached is said in our words."""
+def _redis_errors() -> Iterator[None]:
+    """Turns errors of Redis and Celery into a `Problem`: no memory left, or no connection."""
     try:
         yield
     except (redis.RedisError, kombu.exceptions.KombuError, OSError) as error:
