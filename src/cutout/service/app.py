@@ -58,7 +58,7 @@ class AppState:
         return self.handler
 
     def open(self) -> None:
-        """Open the models, which takes its time."""
+        """Open the models; blocks for seconds."""
         if self.engine is not None:
             for name in self.engine.models:
                 self.metrics.loads.labels(name).inc()
@@ -95,7 +95,7 @@ class AppState:
         return SqliteJobs(self.settings.folder, expiry=self.settings.expiry)
 
     def start(self) -> None:
-        """Begin with what an earlier process has left."""
+        """Begin with the batches that an earlier process left unfinished."""
         if isinstance(self.jobs, SqliteJobs) and self.engine is not None:
             limit = self.settings.max_pixels
             self.runner = Runner(self.jobs, self.engine, self.queue, self.metrics, max_pixels=limit)

@@ -24,7 +24,7 @@ __all__ = ["CONTENT_TYPE", "Metrics"]
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
-_FRESH = 10.0  # seconds that a look at the graphics card holds
+_FRESH = 10.0  # seconds that a measurement of the graphics card is kept
 
 
 class Metrics:

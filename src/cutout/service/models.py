@@ -174,7 +174,7 @@ class Engine:
             check: Called between the steps; what it raises ends the work, see `cancellation`.
 
         Raises:
-            CancelledError: The check says that nobody wants the picture any more.
+            CancelledError: The check says that the picture is no longer wanted.
             NotAPictureError: The content is no picture's.
             ScarceError: There was not enough memory.
             OverBudgetError: There never is enough for this picture.
@@ -212,7 +212,7 @@ class Engine:
 
 
 def _is_scarce(error: CutoutError) -> bool:
-    text = f"{error} {error.__cause__ or ''}"  # our own words may hide the runtime's
+    text = f"{error} {error.__cause__ or ''}"  # the runtime's text may stand in the cause
     return "not enough memory" in text.lower() or is_out_of_memory(text)
 
 

@@ -46,7 +46,7 @@ _Read = TypeVar("_Read")
 
 
 class ClientDisconnectedError(Exception):
-    """The client has closed the connection: nobody waits for an answer."""
+    """The client has closed the connection; an answer would reach no one."""
 
 
 class RequestHandler:
@@ -130,7 +130,7 @@ class RequestHandler:
             self.queue.leave(client)
 
     async def _parsed(self, request: Request, files: int, longest: int) -> FormData:
-        # a few more files than allowed, so that we say so in our own words
+        # a few more files than allowed, so that the refusal is a `Problem` of ours
         reading = request.form(max_files=files + 4, max_fields=_FIELDS, max_part_size=longest)
         try:
             return await self._in_time(reading)
@@ -197,7 +197,7 @@ class RequestHandler:
             raise Problem(413, "too-large", f"the picture is larger than {limit}", hint="send a smaller one")
 
     async def background(self, form: FormData, name: str = "background") -> Path | None:
-        """A background picture that came as a file, checked and laid where the pipeline finds it; see `drop`.
+        """A background picture that came as a file, checked and written to a temporary file; `drop` removes it.
 
         Raises:
             CutoutError: It is no picture.
@@ -208,7 +208,7 @@ class RequestHandler:
         return await self.lay(self.checked(await upload.read()), lane="backgrounds")
 
     async def lay(self, data: bytes, *, lane: str) -> Path:
-        """Check a background picture, and lay it where the pipeline finds it; see `drop`.
+        """Check a background picture, and write it to a temporary file; `drop` removes it.
 
         Raises:
             CutoutError: It is no picture, or too large.
@@ -234,7 +234,7 @@ class RequestHandler:
         return path
 
     def drop(self, background: Path | None) -> None:
-        """Remove what `background` laid down."""
+        """Remove the temporary file of `background`."""
         if background is not None:
             with suppress(OSError):
                 background.unlink()
@@ -256,7 +256,7 @@ class RequestHandler:
         finally:
             cancellation.cancel()
         self.metrics.done(done, "request")
-        missing = await asyncio.to_thread(losses, data)  # a file of tiny blocks takes its time
+        missing = await asyncio.to_thread(losses, data)  # off the event loop: a file of tiny blocks takes long
         return replace(done, warnings=(*missing, *done.warnings))
 
     async def aside(self, request: Request, work: Callable[[], _Read]) -> _Read:
@@ -304,7 +304,7 @@ def _no_room(error: OSError) -> Problem:
 
 
 def _check_once(form: FormData, several: AbstractSet[str]) -> None:
-    """Of two values of a field one would be passed over without a word."""
+    """Refuse a field that is there twice: one of its values would be ignored silently."""
     for name, many in Counter(name for name, _ in form.multi_items()).items():
         if many > 1 and name not in several:
             raise _twice(name)

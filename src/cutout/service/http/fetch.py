@@ -131,7 +131,7 @@ async def _looked_up(resolve: Callable[[str, int], list[str]], host: str, port: 
     found: asyncio.Future[list[str]] = loop.create_future()
 
     def tell(addresses: list[str], error: Exception | None) -> None:
-        if found.done():  # nobody waits any more
+        if found.done():  # it was cancelled
             return
         if error is None:
             found.set_result(addresses)

@@ -238,7 +238,7 @@ def _as_latin_1(key: str) -> bytes:
     try:
         return key.encode("latin-1")
     except UnicodeEncodeError:
-        return key.encode()  # nobody can send it so
+        return key.encode()  # as UTF-8 alone
 
 
 def _client(scope: MutableMapping[str, Any], key: bytes, *, keys: bool) -> str:

@@ -91,14 +91,14 @@ def serve(
 
 
 def _with_a_folder(settings: Settings) -> Settings:
-    """The same, with a folder of its own for batches where the user's, which nobody chose, cannot be had."""
+    """The same, with a temporary folder for batches where the default one cannot be written to."""
     if settings.folder != (default := data_home() / "service"):
         return settings
     with contextlib.suppress(OSError):
         default.mkdir(parents=True, exist_ok=True, mode=0o700)
         if os.access(default, os.R_OK | os.W_OK | os.X_OK):
             return settings
-    folder = Path(tempfile.mkdtemp(prefix="cutout-service-"))  # which nobody else may enter
+    folder = Path(tempfile.mkdtemp(prefix="cutout-service-"))  # with rights for this user alone
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     logs.event(
         "warning",

@@ -250,7 +250,7 @@ def _sent(file: IO[bytes]) -> Iterator[bytes]:
 
 def _zip(task: Task, jobs: Jobs) -> tuple[IO[bytes], int]:
     """A temporary file of all results under the names that their pictures had, none twice; and its size."""
-    file = tempfile.TemporaryFile(prefix="cutout-zip-")  # noqa: SIM115 - closed by whoever sends it
+    file = tempfile.TemporaryFile(prefix="cutout-zip-")  # noqa: SIM115 - closed by `_sent`
     taken: set[str] = {"errors.json"}
     with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
         for item in task.items:

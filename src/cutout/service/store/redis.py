@@ -151,7 +151,7 @@ class RedisJobs:
         self._app.send_task(_NAME, args=(task, number), headers={"sent": sent}, expires=_FORGOTTEN)
 
     def begin(self, task: str, number: int) -> Work | None:
-        """Take a picture that was handed out; None if it has ended, was deleted, is in living hands, or never ends."""
+        """Take a picture; None if it has ended, was deleted, has a living worker, or was begun too often."""
         place = [_key(task), _OPEN]
         taken = self._insist(lambda: self._take(keys=place, args=[number, _picture(task, number), self._lease]))
         if taken is None:
@@ -170,7 +170,7 @@ class RedisJobs:
             self._renew(keys=[_OPEN], args=[_picture(*one) for one in held])
 
     def _insist(self, act: Callable[[], Any]) -> Any:
-        """Talk to Redis; a worker waits for one that is away, with what it has in its hands."""
+        """Call Redis; a worker keeps its picture and waits while Redis cannot be reached."""
         pause = 0.1
         while True:
             try:
@@ -255,7 +255,7 @@ class RedisJobs:
             if client is None:
                 return int(self._base.zcard(_OPEN))
             mine = f"cutout:unfinished:{client}"
-            for task in self._base.smembers(mine):  # of batches that nobody came for
+            for task in self._base.smembers(mine):  # of batches that expired
                 if not self._base.exists(_key(task.decode())):
                     self._base.srem(mine, task)
             return int(self._base.scard(mine))
@@ -291,8 +291,8 @@ def application(url: str) -> celery.Celery:
     """The Celery application that service and workers share.
 
     Its messages say no more than that there is something to do. Who has a picture, and whether that one lives, is in
-    `_OPEN`: Celery acknowledges Redis' messages by a time that nobody renews, gives back what a living worker has when
-    its connection breaks, and has a moment in which a killed worker loses one. So that is switched off.
+    `_OPEN`: Celery acknowledges Redis' messages by a time that cannot be renewed, returns to the queue what a living
+    worker has when its connection breaks, and has a moment in which a killed worker loses one. So that is switched off.
     """
     app = celery.Celery("cutout", broker=url)
     app.conf.update(
@@ -355,7 +355,7 @@ def work(
         """In a thread of its own: it goes on while Celery connects anew, or stops and waits for what is begun."""
         while True:
             time.sleep(min(5.0, redelivery / 4))
-            with suppress(Exception):  # Redis is away: nobody else can take them meanwhile
+            with suppress(Exception):  # Redis is away: no other worker can take them meanwhile
                 jobs.renew(tuple(held))
 
     celery.signals.worker_shutting_down.connect(lambda **_: stopping.set(), weak=False)

@@ -234,7 +234,7 @@ class SqliteJobs:
         with self._guard:
             known = {row[0] for row in self._base.execute("SELECT id FROM tasks")} | self._adding.keys()
         for folder in there:
-            with suppress(FileNotFoundError):  # somebody else removes it
+            with suppress(FileNotFoundError):  # another thread removes it
                 if folder.name not in known and all(map(_is_ours, folder.iterdir())):
                     shutil.rmtree(folder, ignore_errors=True)
 
@@ -266,7 +266,7 @@ class SqliteJobs:
                 (error, MOST_ATTEMPTS),
             )
             cursor.execute("UPDATE items SET state = 'waiting' WHERE state = 'working'")
-            # nobody could fetch results while there was no service
+            # results could not be fetched while there was no service
             cursor.execute(
                 "UPDATE tasks SET expires = ? WHERE expires IS NOT NULL OR NOT EXISTS"
                 " (SELECT 1 FROM items WHERE task = tasks.id AND state = 'waiting')",
