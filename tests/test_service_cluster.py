@@ -312,7 +312,7 @@ def test_a_worker_killed_in_the_middle_of_a_batch_of_fifty_loses_none(broker: st
 
 
 def given_up(broker: str, task: str, number: int) -> None:
-    """As when nothing was heard of a picture for longer than the lease."""
+    """As when the lease of a picture was not renewed in time."""
     base = redis.Redis.from_url(broker)
     base.zadd("cutout:open", {f"{task}:{number}": 1}, xx=True)
     base.close()

@@ -147,7 +147,7 @@ def test_a_fetch_ends_when_its_client_has_gone(tmp_path: Path) -> None:
 _SERVE = """
 import sys, time
 from pathlib import Path
-from cutout.service import fetch
+from cutout.service.http import fetch
 from cutout.service.http.server import serve
 from cutout.service.settings import Settings
 

@@ -79,7 +79,7 @@ def test_drop_a_picture_see_the_cutout_download_it(
         seen = find("css selector", "img.after")
         assert until(lambda: seen.get_property("naturalWidth")) == 451
         assert seen.is_displayed()
-        assert "1 of 1 done" in find("id", "told").text
+        assert "1 of 1 done" in find("id", "progress").text
         slider = find("css selector", ".card input[type=range]")
         slider.send_keys("\ue014" * 5)  # the right arrow
         assert slider.get_property("value") == "40"

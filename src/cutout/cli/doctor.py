@@ -27,8 +27,8 @@ def doctor(as_json: Annotated[bool, option("--json", text="Print JSON.")] = Fals
         for name, value in found.facts.items():
             typer.echo(f"{name.replace('_', ' '):18} {_text(value)}")
         for check in found.checks:
-            told = f"works, {check.ms:.2f} ms a run, {check.first_ms:.0f} ms to start" if check.works else check.reason
-            typer.echo(f"device {check.device:11} {'' if check.works else 'NO: '}{told}")
+            text = f"works, {check.ms:.2f} ms a run, {check.first_ms:.0f} ms to start" if check.works else check.reason
+            typer.echo(f"device {check.device:11} {'' if check.works else 'NO: '}{text}")
         for advice in found.advice:
             typer.echo(f"to do: {advice}")
         if found.healthy:

@@ -69,7 +69,7 @@ def pull(
 
 
 def pull_one(spec: ModelSpec, console: Console, *, force: bool) -> Path:
-    """Download one model and say where it is; a licence that forbids commercial use is said first."""
+    """Download one model and print where it is; before that, warn of a licence that forbids commercial use."""
     from cutout.models.download import pull as download
 
     if spec.non_commercial:
@@ -150,8 +150,8 @@ def cache(
     if not clear:
         for file in files:
             typer.echo(f"{file.lstat().st_size / 1e6:8.1f} MB  {file}")
-    told = "removed" if clear else "in all"
-    typer.echo(f"{size / 1e6:8.1f} MB  {told}, {len(files)} file{'' if len(files) == 1 else 's'} in {prepared_home()}")
+    word = "removed" if clear else "in all"
+    typer.echo(f"{size / 1e6:8.1f} MB  {word}, {len(files)} file{'' if len(files) == 1 else 's'} in {prepared_home()}")
 
 
 def _emit(spec: ModelSpec, *, state: str, path: Path | None) -> None:

@@ -66,7 +66,7 @@ def serve(
     jobs: Annotated[int, jobs_option(_LIMIT)] = 0,
     memory_limit: Annotated[str | None, memory_option(_LIMIT)] = None,
     queue: Annotated[
-        int, option("--queue", text="Requests in the house; more are answered with 503.", min=1, panel=_LIMIT)
+        int, option("--queue", text="Requests admitted at once; further ones get 503.", min=1, panel=_LIMIT)
     ] = 128,
     timeout: Annotated[float, option("--timeout", text="Seconds that a request may take.", panel=_LIMIT)] = 120,
     max_body: Annotated[int, option("--max-body", text="Megabytes of one picture.", min=1, panel=_LIMIT)] = 10,
@@ -103,7 +103,7 @@ def serve(
 
     with needs("serve,cluster" if broker else "serve"):
         if broker:
-            import cutout.service.store.redis  # noqa: F401 - that it is missing is told now
+            import cutout.service.store.redis  # noqa: F401 - a missing extra ends the command now
         from cutout.service.http.server import serve as run
         from cutout.service.settings import Settings, read_keys
     keys = (*(api_key or ()), *(read_keys(api_key_file) if api_key_file else ()))

@@ -8,7 +8,7 @@ import re
 import shutil
 import stat
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cutout.errors import ModelError
 from cutout.models.files import is_file, model_home, offline, require, sha256, verify
@@ -27,9 +27,10 @@ _ATTEMPTS = 5
 _CHUNK = 1 << 16
 _TIMEOUT = (10.0, 60.0)  # seconds to connect, seconds between bytes
 _WINDOW, _LEAST = 60.0, 60_000
-"""Seconds, and bytes that must arrive in them: a server that sends a byte now and then would else hold us for years."""
+"""Seconds, and bytes that must arrive in them: one byte now and then never meets the timeout, and takes years."""
 _LARGEST = 8_000_000_000
 """Bytes that are taken of a model whose size is not known."""
+_FREE_SPACE = "free some space there, or point CUTOUT_HOME at another folder"
 
 
 def pull(
@@ -49,7 +50,7 @@ def pull(
         spec: The model.
         force: Download even when a good copy is there.
         progress: Draw a bar on standard error.
-        say: Called with a line worth telling: another process is downloading, or a broken transfer is tried again.
+        say: Called with a line when another process is downloading, or a broken transfer is tried again.
         pause: Seconds before the first retry; doubled for each further one.
 
     Raises:
@@ -70,27 +71,23 @@ def pull(
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         lock = filelock.FileLock(target.with_name(f".{spec.file}.lock"))
-        waited = False
         try:
             lock.acquire(blocking=False)
         except filelock.Timeout:
             say(f"another process is downloading {spec.name}: waiting for it")
-            waited = True
             lock.acquire()
+            force = False  # the other process has just done it, unless it failed or was killed
         try:
-            # the other process may have brought it, or may have failed or been killed
-            if (waited or not force) and _is_good(target, spec):
+            if not force and _is_good(target, spec):
                 return target
             _retrieve(spec, target, progress=progress, say=say, pause=pause)
         finally:
             lock.release()
     except OSError as error:
         full = error.errno in {errno.ENOSPC, errno.EDQUOT}
+        way_out = _FREE_SPACE if full else "point CUTOUT_HOME at a folder that can be written to"
         raise ModelError(
-            f"{spec.name} cannot be stored in {target.parent}: {error.strerror or error}",
-            hint="free some space there, or point CUTOUT_HOME at another folder"
-            if full
-            else "point CUTOUT_HOME at a folder that can be written to",
+            f"{spec.name} cannot be stored in {target.parent}: {error.strerror or error}", hint=way_out
         ) from error
     if not verify(target, spec, again=True):
         raise ModelError(
@@ -155,19 +152,20 @@ class _Transfer:
         for attempt in range(1, _ATTEMPTS + 1):
             try:
                 self._fetch()
-            except (requests.RequestException, ValueError) as error:  # urllib3 tells of odd addresses by ValueErrors
-                cause, more = _cause(error), ""
-                if not _hopeless(error) and attempt < _ATTEMPTS:
-                    wait = self.pause * 2 ** (attempt - 1)
-                    self.say(f"{self.shown} {cause}: trying again in {wait:.0f} s ({attempt} of {_ATTEMPTS} tries)")
-                    time.sleep(wait)
-                    continue
-                if not _hopeless(error):
-                    more = "; what has arrived is kept and continued by the next try"
-                raise ModelError(
-                    f"{self.spec.name} cannot be downloaded: {self.shown} {cause}", hint=self._hint() + more
-                ) from error
-            return
+            except (requests.RequestException, ValueError) as error:  # urllib3 raises ValueError for odd addresses
+                cause, final = f"{self.shown} {_cause(error)}", _is_final(error)
+                if final or attempt == _ATTEMPTS:
+                    hint = (
+                        f"check the network, or set CUTOUT_MODEL_MIRROR to an address that holds {self.spec.file}, "
+                        f"or copy that file into {self.part.parent}"
+                    )
+                    kept = "" if final else "; what has arrived is kept and continued by the next try"
+                    raise ModelError(f"{self.spec.name} cannot be downloaded: {cause}", hint=hint + kept) from error
+                wait = self.pause * 2 ** (attempt - 1)
+                self.say(f"{cause}: trying again in {wait:.0f} s ({attempt} of {_ATTEMPTS} tries)")
+                time.sleep(wait)
+            else:
+                return
 
     def is_right(self) -> bool:
         """Whether the part has the model's hash; it is removed where it has not."""
@@ -181,12 +179,6 @@ class _Transfer:
         return ModelError(
             f"what {self.shown} sent is not {self.spec.name}: {why}, and it was not kept",
             hint="a proxy or mirror may have changed it; try again or set CUTOUT_MODEL_MIRROR",
-        )
-
-    def _hint(self) -> str:
-        return (
-            f"check the network, or set CUTOUT_MODEL_MIRROR to an address that holds {self.spec.file}, "
-            f"or copy that file into {self.part.parent}"
         )
 
     def _fetch(self, *, resume: bool = True) -> None:
@@ -215,7 +207,7 @@ class _Transfer:
                 raise self.refused(f"it is compressed ({coding[:20]}), which was not asked for")
             length = response.headers.get("Content-Length", "")
             if total and length.isdecimal() and have + int(length) != total:
-                # told before it is written over what we have: the sign-in page of a hotel must not cost a gigabyte
+                # checked before it replaces what we have: the sign-in page of a hotel must not cost a gigabyte
                 raise self.refused(f"it has {have + int(length)} bytes instead of {total}")
             self._write(response, have)
 
@@ -224,49 +216,30 @@ class _Transfer:
         from tqdm import tqdm
 
         total, folder = self.spec.bytes, self.part.parent
+        most = total or _LARGEST
         if (free := shutil.disk_usage(folder).free) < total - have:
             raise ModelError(
                 f"{self.spec.name} needs {(total - have) / 1e6:.0f} MB in {folder}, but {free / 1e6:.0f} MB are free",
-                hint="free some space there, or point CUTOUT_HOME at another folder",
+                hint=_FREE_SPACE,
             )
-        arrived, most, pace = have, total or _LARGEST, _Pace(have)
+        shown: dict[str, Any] = {"unit": "B", "unit_scale": True, "desc": self.spec.file, "disable": not self.progress}
+        arrived, since, before = have, time.monotonic(), have
         with (
             self.part.open("ab" if have else "wb") as file,
-            tqdm(
-                total=total or None,
-                initial=have,
-                unit="B",
-                unit_scale=True,
-                desc=self.spec.file,
-                disable=not self.progress,
-            ) as bar,
+            tqdm(total=total or None, initial=have, **shown) as bar,
         ):
             while (chunk := _read(response)) and (arrived := arrived + len(chunk)) <= most:
                 file.write(chunk)
                 bar.update(len(chunk))
-                pace.check(arrived)
+                if (now := time.monotonic()) - since >= _WINDOW:
+                    if arrived - before < _LEAST:
+                        raise requests.ConnectionError(f"too slow: {arrived - before} bytes in {now - since:.0f} s")
+                    since, before = now, arrived
         if arrived > most:
             self.part.unlink()
             raise self.refused(f"it has more than {most} bytes")
         if arrived < total:
             raise requests.ConnectionError(f"the connection ended after {arrived} of {total} bytes")
-
-
-class _Pace:
-    """Ends a transfer that hardly moves, though it never quite stops."""
-
-    def __init__(self, arrived: int) -> None:
-        self._since, self._arrived = time.monotonic(), arrived
-
-    def check(self, arrived: int) -> None:
-        """Raise a `requests.ConnectionError` where too little has come in the last window."""
-        import requests
-
-        if (now := time.monotonic()) - self._since < _WINDOW:
-            return
-        if arrived - self._arrived < _LEAST:
-            raise requests.ConnectionError(f"too slow: {arrived - self._arrived} bytes in {now - self._since:.0f} s")
-        self._since, self._arrived = now, arrived
 
 
 def _read(response: requests.Response) -> bytes:
@@ -281,8 +254,8 @@ def _read(response: requests.Response) -> bytes:
     return bytes(found)
 
 
-def _hopeless(error: Exception) -> bool:
-    """Whether trying again is of no use: the address is wrong, or the server will not have it."""
+def _is_final(error: Exception) -> bool:
+    """Whether trying again is of no use: the address is wrong, or the server refuses."""
     if (response := getattr(error, "response", None)) is not None:
         return response.status_code < 500 and response.status_code not in {408, 429}
     return isinstance(error, ValueError)  # no address at all; requests marks these so
@@ -296,19 +269,16 @@ def _cause(error: Exception) -> str:
     text = str(error)
     if isinstance(error, ValueError):
         return f"is no address, or leads to one that is none ({text[:200]})"
-    for sign, words in (
-        ("Failed to resolve", "has a host name that cannot be resolved"),
-        ("Name or service not known", "has a host name that cannot be resolved"),
-        ("name resolution", "has a host name that cannot be resolved"),
-        ("refused", "refused the connection"),
-        ("CERTIFICATE_VERIFY_FAILED", "has a certificate that is not trusted"),
-        ("too slow", "sends too slowly"),
-        ("Read timed out", "stopped sending"),
-        ("timed out", "did not answer in time"),
-        ("Connection broken", "broke the connection off"),
-        ("Connection aborted", "broke the connection off"),
-        ("unreachable", "cannot be reached"),
-    ):
-        if sign in text:
-            return words
-    return f"failed ({text})"
+    return next((words for pattern, words in _CAUSES if re.search(pattern, text)), f"failed ({text})")
+
+
+_CAUSES = (  # in the texts of urllib3 and of the system; the first that fits is taken
+    ("Failed to resolve|Name or service not known|name resolution", "has a host name that cannot be resolved"),
+    ("refused", "refused the connection"),
+    ("CERTIFICATE_VERIFY_FAILED", "has a certificate that is not trusted"),
+    ("too slow", "sends too slowly"),
+    ("Read timed out", "stopped sending"),
+    ("timed out", "did not answer in time"),
+    ("Connection broken|Connection aborted", "broke the connection off"),
+    ("unreachable", "cannot be reached"),
+)

@@ -48,7 +48,7 @@ class FileState(StrEnum):
     VERIFIED = "verified"
     """Its hash was right, and size and modification time have not changed since."""
     UNVERIFIED = "unverified"
-    """It is there, and nobody has read it yet."""
+    """It is there, and was not read yet."""
     CORRUPT = "corrupt"
     MISSING = "missing"
 

@@ -77,7 +77,7 @@ class ModelSpec:
         aliases: Other names that mean this model.
         other_files: Names under which rembg stores the same bytes.
         embedded: The file ships inside this package.
-        non_commercial: The licence forbids commercial use; said wherever the model is named.
+        non_commercial: The licence forbids commercial use; every download warns of it.
         size: Side lengths (height, width) of the input; None when the network takes any size.
         long_side: For `size` None: pixels of the longer side.
         multiple: For `size` None: both sides are multiples of this.
@@ -87,8 +87,8 @@ class ModelSpec:
         exact_resize: The input is resized by Pillow itself, bit for bit as rembg does: networks in int8 make
             visible what `resize.shrink` does otherwise.
         fit: Default of `--fit`.
-        fit_note: What that was chosen by: MAE · 1000 of stretch → pad, on sets of photographs that docs/quality-eval.md
-            tells of.
+        fit_note: What that was chosen by: MAE · 1000 of stretch → pad, on the sets of photographs of
+            docs/quality-eval.md.
         output: Index of the network output to use; negative counts from the end.
         activation: What turns the output into a mask.
         rescale: Stretch the mask so that its extremes become 0 and 1.

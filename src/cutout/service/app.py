@@ -1,4 +1,4 @@
-"""The application: what it is made of, and the endpoints for one picture and for those who watch."""
+"""The application: what it is made of, and the endpoints for one picture and for monitoring."""
 
 import asyncio
 import logging
@@ -20,7 +20,7 @@ from cutout.service.metrics import CONTENT_TYPE, Metrics
 from cutout.service.models import Engine, media_type
 from cutout.service.openapi import PICTURE, errors, form_body, secured
 from cutout.service.queue import WorkQueue
-from cutout.service.requests import ClientGoneError, Intake, texts
+from cutout.service.requests import ClientDisconnectedError, RequestHandler, texts
 from cutout.service.routes import batches, pages, removebg
 from cutout.service.runner import Periodic, Runner
 from cutout.service.settings import Settings
@@ -39,7 +39,7 @@ class AppState:
         self.given = engine is not None
         self.failure: Exception | None = None
         """Why the models could not be opened."""
-        self.intake: Intake | None = None
+        self.handler: RequestHandler | None = None
         self.jobs: Jobs | None = None
         self.runner: Runner | None = None
         self.periodic: Periodic | None = None
@@ -47,18 +47,18 @@ class AppState:
         self.queue = WorkQueue(settings.workers, settings.queue)
         metrics.watch(self.queue)
 
-    def ready(self) -> Intake:
-        """The way in, once the models are open.
+    def ready(self) -> RequestHandler:
+        """What handles requests, once the models are open.
 
         Raises:
             Problem: They are not yet.
         """
-        if self.intake is None:
+        if self.handler is None:
             raise Problem(503, "starting", "the models are still being opened", retry_after=2)
-        return self.intake
+        return self.handler
 
     def open(self) -> None:
-        """Open the models, which takes its time."""
+        """Open the models; blocks for seconds."""
         if self.engine is not None:
             for name in self.engine.models:
                 self.metrics.loads.labels(name).inc()
@@ -69,11 +69,11 @@ class AppState:
                 loaded=lambda name: self.metrics.loads.labels(name).inc(),
             )
         self.open_jobs()
-        self.intake = Intake(self.settings, self.engine, self.queue, self.metrics)
+        self.handler = RequestHandler(self.settings, self.engine, self.queue, self.metrics)
         logs.event("ready", models=", ".join(self.engine.models), device=self.engine.device)
 
     def give(self, engine: Engine) -> None:
-        """Take models that somebody else has opened."""
+        """Take models that the caller has opened, and will close."""
         self.engine, self.given = engine, True
 
     def open_jobs(self) -> None:
@@ -95,7 +95,7 @@ class AppState:
         return SqliteJobs(self.settings.folder, expiry=self.settings.expiry)
 
     def start(self) -> None:
-        """Begin with what an earlier process has left."""
+        """Begin with the batches that an earlier process left unfinished."""
         if isinstance(self.jobs, SqliteJobs) and self.engine is not None:
             limit = self.settings.max_pixels
             self.runner = Runner(self.jobs, self.engine, self.queue, self.metrics, max_pixels=limit)
@@ -109,11 +109,11 @@ class AppState:
         if self.periodic is not None:
             await self.periodic.stop()
         await asyncio.to_thread(self.queue.close)
-        if self.intake is not None:
-            self.intake.close()
+        if self.handler is not None:
+            self.handler.close()
         if self.jobs is not None:
             self.jobs.close()
-        if self.engine is not None and not self.given:  # another's is for its owner to close
+        if self.engine is not None and not self.given:  # the caller closes its own
             self.engine.close()
 
 
@@ -122,13 +122,13 @@ def create_app(settings: Settings, engine: Engine | None = None) -> FastAPI:
 
     Args:
         settings: What it is started with.
-        engine: The opened models; without it they are opened while the application already says that it lives.
+        engine: The opened models; without it they are opened while /health answers already and /ready does not.
     """
     metrics = Metrics()
     state = AppState(settings, engine, metrics)
 
     @asynccontextmanager
-    async def life(_app: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         opening = asyncio.ensure_future(_open(state))
         if state.given:
             await opening
@@ -144,12 +144,12 @@ def create_app(settings: Settings, engine: Engine | None = None) -> FastAPI:
         summary="Removes the background of pictures.",
         docs_url=None,
         redoc_url=None,
-        lifespan=life,
+        lifespan=lifespan,
     )
-    app.state.state = state
+    app.state.service = state
     _handle_errors(app)
-    _add_removal(app, state)
-    _add_watching(app, state)
+    _add_remove_background(app, state)
+    _add_monitoring(app, state)
     app.include_router(batches.router(state, settings))
     app.include_router(removebg.router(state))
     app.include_router(pages.router())
@@ -173,7 +173,7 @@ async def _open(state: AppState) -> None:
         signal.raise_signal(signal.SIGTERM)  # a service that can never be ready must not look alive
 
 
-def _add_removal(app: FastAPI, state: AppState) -> None:
+def _add_remove_background(app: FastAPI, state: AppState) -> None:
     images = {media_type(kind): PICTURE for kind in form.FORMATS.values()}
 
     @app.post(
@@ -188,44 +188,44 @@ def _add_removal(app: FastAPI, state: AppState) -> None:
     )
     async def remove_background(request: Request) -> Response:
         """Remove the background of one picture; every field of `cutout remove` is a form field here."""
-        intake = state.ready()
+        handler = state.ready()
         started = asyncio.get_running_loop().time()
-        async with intake.form(request, files=2) as fields:
+        async with handler.form(request, files=2) as fields:
             values = texts(fields, without={"file"}, either={"background"})
             upload = fields.get("file")
-            data = await intake.file(upload)
-            background = await intake.background(fields)
+            data = await handler.file(upload)
+            background = await handler.background(fields)
             try:
                 cut_request = form.cut_request(
-                    values, intake.engine, max_pixels=state.settings.max_pixels, background=background
+                    values, handler.engine, max_pixels=state.settings.max_pixels, background=background
                 )
-                done = await intake.cut(request, data, cut_request)
+                done = await handler.cut(request, data, cut_request)
             finally:
-                intake.drop(background)
+                handler.drop(background)
         headers = picture_headers(done, asyncio.get_running_loop().time() - started)
         headers["Content-Disposition"] = disposition(getattr(upload, "filename", ""), done.output_format.value)
         return Response(done.data, media_type=media_type(done.output_format), headers=headers)
 
 
-def _add_watching(app: FastAPI, state: AppState) -> None:
-    # some watchers ask for no more than the headers
+def _add_monitoring(app: FastAPI, state: AppState) -> None:
+    # some monitors send HEAD
     @app.head("/health", include_in_schema=False)
     @app.get("/health", tags=["service"])
     async def health() -> dict[str, str]:
-        """Whether the service lives."""
+        """Whether the service runs."""
         return {"status": "ok", "version": __version__}
 
     @app.head("/ready", include_in_schema=False)
     @app.get("/ready", tags=["service"], responses=errors(503))
     async def ready() -> dict[str, Any]:
         """Whether it would take a picture now: the models are open and the queue is not full."""
-        intake = state.ready()
+        handler = state.ready()
         if state.queue.full:
             raise Problem(503, "overloaded", "the queue is full", retry_after=state.queue.retry_after())
         return {
             "status": "ready",
-            "models": list(intake.engine.models),
-            "device": intake.engine.device,
+            "models": list(handler.engine.models),
+            "device": handler.engine.device,
             "waiting": state.queue.waiting,
             "running": state.queue.running,
         }
@@ -258,11 +258,11 @@ def _handle_errors(app: FastAPI) -> None:
         request.state.outcome = problem.word
         return answer(request, problem)
 
-    async def gone(request: Request, _error: Exception) -> Response:
+    async def disconnected(request: Request, _error: Exception) -> Response:
         request.state.outcome = "gone"
-        return Response(status_code=499)  # nobody reads it; the number is the one that nginx logs
+        return Response(status_code=499)  # for the log: no client reads it, and nginx logs the same number
 
-    async def foreign(request: Request, error: Exception) -> Response:
+    async def by_starlette(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)  # noqa: S101 - registered for it alone
         kind = {404: "not-found", 405: "method"}.get(error.status_code, "request")
         problem = Problem(error.status_code, kind, str(error.detail))
@@ -278,7 +278,7 @@ def _handle_errors(app: FastAPI) -> None:
         return answer(request, Problem(422, "usage", f"{where}: {first.get('msg', 'not valid')}"))
 
     app.add_exception_handler(CutoutError, ours)
-    app.add_exception_handler(ClientGoneError, gone)
-    app.add_exception_handler(HTTPException, foreign)
+    app.add_exception_handler(ClientDisconnectedError, disconnected)
+    app.add_exception_handler(HTTPException, by_starlette)
     app.add_exception_handler(RequestValidationError, invalid)
     app.add_exception_handler(Exception, ours)

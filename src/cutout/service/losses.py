@@ -1,8 +1,11 @@
-"""What a picture loses here without anybody having asked for it: frames and pages after the first."""
+"""Warnings of frames and pages after the first, which an answer does not hold."""
 
 from __future__ import annotations
 
 import struct
+from itertools import islice
+
+from cutout.formats.checks.structure import gif, png_chunks
 
 __all__ = ["losses"]
 
@@ -24,7 +27,8 @@ def _has_more(data: bytes) -> bool:
         if data.startswith(b"\x89PNG\r\n\x1a\n"):
             return _png(data)
         if data[:4] == b"GIF8":
-            return _gif(data)
+            found = gif(data, 2, most_blocks=_MOST)
+            return found.frames + found.cut_short > 1
         if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
             return _webp(data)
         if data[:4] in {b"II*\0", b"MM\0*"}:
@@ -36,35 +40,13 @@ def _has_more(data: bytes) -> bool:
 
 def _png(data: bytes) -> bool:
     """Whether it announces an animation before its pixels, and a second frame comes after them."""
-    at, announced, frames = 8, False, 0
-    for _ in range(_MOST):
-        if at + 8 > len(data):
+    announced, frames = False, 0
+    for chunk in islice(png_chunks(data), _MOST):
+        announced |= chunk.name == b"acTL"
+        frames += chunk.name == b"fcTL"
+        if (chunk.name == b"IDAT" and not announced) or frames > 1:
             break
-        size, kind = struct.unpack_from(">I4s", data, at)
-        announced |= kind == b"acTL"
-        frames += kind == b"fcTL"
-        if (kind == b"IDAT" and not announced) or frames > 1:
-            break
-        at += 12 + size
     return announced and frames > 1
-
-
-def _gif(data: bytes) -> bool:
-    at, frames = 13 + _colors(data[10]), 0
-    while at < len(data) and data[at] in {0x21, 0x2C}:
-        is_frame = data[at] == 0x2C
-        frames += is_frame
-        if frames > 1:
-            return True
-        at += 11 + _colors(data[at + 9]) if is_frame else 2
-        while data[at]:
-            at += 1 + data[at]
-        at += 1
-    return False
-
-
-def _colors(flags: int) -> int:
-    return 3 << (flags & 7) + 1 if flags & 0x80 else 0
 
 
 def _webp(data: bytes) -> bool:

@@ -1,4 +1,4 @@
-"""What Prometheus reads: requests by outcome, queue, stages, memory."""
+"""Metrics for Prometheus: requests by outcome, queue, stages, memory."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ __all__ = ["CONTENT_TYPE", "Metrics"]
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
-_FRESH = 10.0  # seconds that a look at the graphics card holds
+_FRESH = 10.0  # seconds that a measurement of the graphics card is kept
 
 
 class Metrics:
@@ -56,8 +56,12 @@ class Metrics:
         self.loads = Counter("cutout_model_loads", "Models opened.", ["model"], registry=self.registry)
         self._waiting = Gauge("cutout_queue_waiting", "Pictures that wait for a worker.", registry=self.registry)
         self._running = Gauge("cutout_queue_running", "Pictures that are worked on.", registry=self.registry)
-        self._inside = Gauge("cutout_queue_depth", "Requests in the house.", registry=self.registry)
-        self._bound = Gauge("cutout_queue_limit", "Requests that may be in the house.", registry=self.registry)
+        self._inside = Gauge("cutout_queue_depth", "Requests admitted and not answered yet.", registry=self.registry)
+        self._bound = Gauge(
+            "cutout_queue_limit",
+            "Requests admitted at once.",
+            registry=self.registry,
+        )
         self._batch = _Known("cutout_batch_pending", "Pictures of batches not done yet; missing while it is not known.")
         self.registry.register(self._batch)
         self._store = Gauge(
@@ -86,7 +90,7 @@ class Metrics:
 
         Args:
             device: What the models run on.
-            pending: Pictures of batches that are not done; None where nobody knows, and no number would be true.
+            pending: Pictures of batches that are not done; None while the store cannot be asked.
         """
         self._batch.value = pending
         self._store.set(pending is not None)
@@ -125,8 +129,8 @@ class _Card:
 def _ask_cards() -> dict[str, int]:
     command = ["nvidia-smi", "--query-gpu=index,memory.used", "--format=csv,noheader,nounits"]
     try:
-        said = subprocess.run(command, capture_output=True, text=True, timeout=5, check=True).stdout
-        rows = (line.split(",") for line in said.splitlines())
+        output = subprocess.run(command, capture_output=True, text=True, timeout=5, check=True).stdout
+        rows = (line.split(",") for line in output.splitlines())
         return {index.strip(): int(used) << 20 for index, used in rows}
     except (OSError, subprocess.SubprocessError, ValueError):
         return {}

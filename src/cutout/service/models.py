@@ -88,12 +88,12 @@ class _Opened:
     """
 
     def __init__(self, name: str, settings: Settings, budget: Budget, warn: Callable[[str], None]) -> None:
-        told: dict[str, Any] = {"device": settings.device, "memory_limit": budget, "warn": warn}
-        self.many = Remover(name, jobs=settings.workers, **told)
+        shared: dict[str, Any] = {"device": settings.device, "memory_limit": budget, "warn": warn}
+        self.many = Remover(name, jobs=settings.workers, **shared)
         spec = self.many.session.spec
         own = not name.startswith(PREFIX)
         several = settings.workers > 1 and self.many.device == "cpu" and own and spec.bytes < _SMALL_MODEL
-        self.alone = Remover(name, **told) if several else self.many
+        self.alone = Remover(name, **shared) if several else self.many
         self.version = f"{spec.name}-{spec.sha256[:12]}" if spec.sha256 else spec.name
 
     def close(self) -> None:
@@ -106,7 +106,7 @@ class Engine:
 
     Args:
         settings: Names, device, workers.
-        warn: Called with a line worth telling.
+        warn: Called with each warning.
         loaded: Called with the name of each model that was opened.
 
     Raises:
@@ -120,7 +120,7 @@ class Engine:
         warn: Callable[[str], None] = lambda _text: None,
         loaded: Callable[[str], None] = lambda _name: None,
     ) -> None:
-        # one for all models; a request that has waited its whole time for memory is told so
+        # one budget for all models; a request that waits for memory for its whole time limit gets MemoryBusyError
         self.budget = Budget(budget_of(settings.memory_limit, os.environ).limit, patience=settings.timeout)
         self._models: dict[str, _Opened] = {}
         self._names: dict[str, str] = {}
@@ -174,7 +174,7 @@ class Engine:
             check: Called between the steps; what it raises ends the work, see `cancellation`.
 
         Raises:
-            CancelledError: The check says that nobody wants the picture any more.
+            CancelledError: The check says that the picture is no longer wanted.
             NotAPictureError: The content is no picture's.
             ScarceError: There was not enough memory.
             OverBudgetError: There never is enough for this picture.
@@ -212,7 +212,7 @@ class Engine:
 
 
 def _is_scarce(error: CutoutError) -> bool:
-    text = f"{error} {error.__cause__ or ''}"  # our own words may hide the runtime's
+    text = f"{error} {error.__cause__ or ''}"  # the runtime's text may stand in the cause
     return "not enough memory" in text.lower() or is_out_of_memory(text)
 
 

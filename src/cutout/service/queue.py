@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ExpiredError", "OverloadedError", "WorkQueue"]
 
-_LONGEST_AWAY = 600  # seconds after which a client is told to come again at most
+_LONGEST_RETRY = 600  # the largest Retry-After, in seconds
 _RESERVED_EACH = 2
 _RESERVE = 4  # a quarter of the queue on top, for clients that have next to nothing in it
 
@@ -52,12 +52,12 @@ class WorkQueue:
     """So many worker threads, and tickets that wait for them in one lane per client.
 
     A request is admitted before its body is read (`admit`), and leaves when it is answered (`leave`): that bounds how
-    many are in the house. What has come in (`submit`) waits in the lane of its client, and workers take from the lanes
+    many there are at once. What has come in (`submit`) waits in the lane of its client, and workers take from the lanes
     in turn.
 
     Args:
         workers: Threads.
-        bound: Requests in the house at once. A client that has fewer than two there is let in beyond that, up to a
+        bound: Requests admitted at once. A client that has fewer than two of them is admitted beyond that, up to a
             quarter more, so that no other client can shut it out.
     """
 
@@ -158,7 +158,7 @@ class WorkQueue:
         """Seconds until about so many pictures are done, for clients that shall come again; 1 to 600.
 
         Args:
-            pictures: None for half of what is in the house: who comes again then is let in.
+            pictures: None for half of the admitted requests, after which a new one is admitted.
         """
         with self._lock:
             return self._retry_after(self._inside.total() / 2 if pictures is None else pictures)
@@ -166,7 +166,7 @@ class WorkQueue:
     def _retry_after(self, pictures: float) -> int:
         # what takes long now shows in no average before it is finished
         longest = time.monotonic() - min(self._begun.values(), default=time.monotonic())
-        return min(_LONGEST_AWAY, max(1, math.ceil(pictures * max(self._seconds, longest) / self.workers)))
+        return min(_LONGEST_RETRY, max(1, math.ceil(pictures * max(self._seconds, longest) / self.workers)))
 
     def _next(self) -> tuple[_Ticket, Callable[[bool], Any], bool] | None:
         """The next ticket of the lane whose turn it is, its work, whether it is the only one; None when all is over."""
@@ -209,7 +209,7 @@ class WorkQueue:
                 if started > ticket.deadline:
                     raise ExpiredError("the request waited too long in the queue", hint="try again later")
                 result = work(alone)
-            except BaseException as error:  # noqa: BLE001 - whoever waits is told
+            except BaseException as error:  # noqa: BLE001 - raised where the result is awaited
                 self._done(ticket.future, None)
                 ticket.future.set_exception(error)
             else:

@@ -1,4 +1,4 @@
-"""From a request to a finished picture: admission, form, queue, time limit; and clients that go away."""
+"""From a request to a finished picture: admission, form, queue, time limit, closed connections."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from cutout.service.queue import WorkQueue
     from cutout.service.settings import Settings
 
-__all__ = ["ClientGoneError", "Intake", "texts"]
+__all__ = ["ClientDisconnectedError", "RequestHandler", "texts"]
 
 _FIELDS = 100
 _PREFIX = "cutout-service-"
@@ -45,12 +45,12 @@ _LONGEST_TEXT = 64 * 1024
 _Read = TypeVar("_Read")
 
 
-class ClientGoneError(Exception):
-    """The client has closed the connection: nobody waits for an answer."""
+class ClientDisconnectedError(Exception):
+    """The client has closed the connection; an answer would reach no one."""
 
 
-class Intake:
-    """What all endpoints that take pictures share.
+class RequestHandler:
+    """Reads the requests of all endpoints that take pictures, and has their pictures cut out.
 
     Args:
         settings: Limits.
@@ -85,7 +85,7 @@ class Intake:
         Raises:
             OverloadedError: The queue is full; nothing of the body was read.
             Problem: The body is no form, too large, has too many parts, or came too slowly.
-            ClientGoneError: The client has gone.
+            ClientDisconnectedError: The client has closed the connection.
         """
         with self._admitted(request):
             if _kind(request) != "multipart/form-data":
@@ -104,7 +104,7 @@ class Intake:
         Raises:
             OverloadedError: The queue is full; nothing of the body was read.
             Problem: The body is neither, too large, has too many parts, or came too slowly.
-            ClientGoneError: The client has gone.
+            ClientDisconnectedError: The client has closed the connection.
         """
         with self._admitted(request):
             if _kind(request) == "application/json":
@@ -130,7 +130,7 @@ class Intake:
             self.queue.leave(client)
 
     async def _parsed(self, request: Request, files: int, longest: int) -> FormData:
-        # a few more files than allowed, so that we say so in our own words
+        # a few more files than allowed, so that the refusal is a `Problem` of ours
         reading = request.form(max_files=files + 4, max_fields=_FIELDS, max_part_size=longest)
         try:
             return await self._in_time(reading)
@@ -163,7 +163,7 @@ class Intake:
         except TimeoutError:
             raise Problem(408, "slow", "the request took too long to arrive") from None
         except ClientDisconnect:
-            raise ClientGoneError from None
+            raise ClientDisconnectedError from None
 
     async def file(self, upload: object) -> bytes:
         """The content of a form's file.
@@ -197,7 +197,7 @@ class Intake:
             raise Problem(413, "too-large", f"the picture is larger than {limit}", hint="send a smaller one")
 
     async def background(self, form: FormData, name: str = "background") -> Path | None:
-        """A background picture that came as a file, checked and laid where the pipeline finds it; see `drop`.
+        """A background picture that came as a file, checked and written to a temporary file; `drop` removes it.
 
         Raises:
             CutoutError: It is no picture.
@@ -208,7 +208,7 @@ class Intake:
         return await self.lay(self.checked(await upload.read()), lane="backgrounds")
 
     async def lay(self, data: bytes, *, lane: str) -> Path:
-        """Check a background picture, and lay it where the pipeline finds it; see `drop`.
+        """Check a background picture, and write it to a temporary file; `drop` removes it.
 
         Raises:
             CutoutError: It is no picture, or too large.
@@ -222,7 +222,7 @@ class Intake:
 
     def _write(self, data: bytes) -> Path:
         with self._writing:
-            if not Path(self._temporary.name).is_dir():  # whoever cleans /tmp has taken it for forgotten
+            if not Path(self._temporary.name).is_dir():  # a cleaner of temporary files has removed it
                 self._temporary.cleanup()
                 self._temporary = tempfile.TemporaryDirectory(prefix=_PREFIX)
             path = Path(self._temporary.name) / secrets.token_hex(16)
@@ -234,7 +234,7 @@ class Intake:
         return path
 
     def drop(self, background: Path | None) -> None:
-        """Remove what `background` laid down."""
+        """Remove the temporary file of `background`."""
         if background is not None:
             with suppress(OSError):
                 background.unlink()
@@ -244,19 +244,19 @@ class Intake:
         """One picture through the queue.
 
         Raises:
-            ClientGoneError: The client has gone; what was begun ends at its next step.
+            ClientDisconnectedError: The client has closed the connection; work that was begun ends at its next step.
             Problem: The time limit has passed; the same.
             CutoutError: The picture cannot be done.
         """
-        wanted = Cancellation(self.settings.timeout)
+        cancellation = Cancellation(self.settings.timeout)
         try:
             done = await self._through(
-                request, lambda alone: self.engine.cut(data, cut_request, alone=alone, check=wanted.check)
+                request, lambda alone: self.engine.cut(data, cut_request, alone=alone, check=cancellation.check)
             )
         finally:
-            wanted.cancel()
+            cancellation.cancel()
         self.metrics.done(done, "request")
-        missing = await asyncio.to_thread(losses, data)  # a file of tiny blocks takes its time
+        missing = await asyncio.to_thread(losses, data)  # off the event loop: a file of tiny blocks takes long
         return replace(done, warnings=(*missing, *done.warnings))
 
     async def aside(self, request: Request, work: Callable[[], _Read]) -> _Read:
@@ -266,8 +266,8 @@ class Intake:
     async def waited(self, request: Request, work: Coroutine[Any, Any, _Read]) -> _Read:
         """Anything that waits for others on the event loop, such as the network; raises as `cut` does.
 
-        It is cancelled when its client has gone or its time is over. As many at once as there are requests in the
-        house: nobody else has to wait because they do.
+        It is cancelled when the client closes the connection or the time limit passes. There may be as many at once as
+        there are admitted requests: no request waits for another one's network.
         """
         return await self._outcome(request, asyncio.ensure_future(work))
 
@@ -276,21 +276,21 @@ class Intake:
         return await self._outcome(request, asyncio.wrap_future(ticket))
 
     async def _outcome(self, request: Request, result: asyncio.Future[_Read]) -> _Read:
-        watch = asyncio.ensure_future(_gone(request))
+        watch = asyncio.ensure_future(_disconnected(request))
         try:
             waiting: set[asyncio.Future[Any]] = {result, watch}
             await asyncio.wait(waiting, timeout=self.settings.timeout, return_when=asyncio.FIRST_COMPLETED)
             if result.done():
-                return self._told(result)
+                return self._result(result)
             if watch.done():
-                raise ClientGoneError
+                raise ClientDisconnectedError
             away = self.queue.retry_after()
             raise Problem(503, "timeout", "the time limit of this request has passed", retry_after=away)
         finally:
-            result.cancel()  # and with it the ticket, if nobody has begun
+            result.cancel()  # and with it the ticket, if no worker has taken it
             watch.cancel()
 
-    def _told(self, result: asyncio.Future[_Read]) -> _Read:
+    def _result(self, result: asyncio.Future[_Read]) -> _Read:
         try:
             return result.result()
         except ExpiredError as error:
@@ -304,7 +304,7 @@ def _no_room(error: OSError) -> Problem:
 
 
 def _check_once(form: FormData, several: AbstractSet[str]) -> None:
-    """Of two values of a field one would be passed over without a word."""
+    """Refuse a field that is there twice: one of its values would be ignored silently."""
     for name, many in Counter(name for name, _ in form.multi_items()).items():
         if many > 1 and name not in several:
             raise _twice(name)
@@ -325,7 +325,7 @@ def _kind(request: Request) -> str:
     return request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
-async def _gone(request: Request) -> None:
+async def _disconnected(request: Request) -> None:
     """Returns when the client has closed the connection."""
     while (await request.receive())["type"] != "http.disconnect":
         pass

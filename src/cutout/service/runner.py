@@ -55,8 +55,8 @@ def do(
         return
     try:
         cut_request = form.cut_request(work.fields, engine, max_pixels=max_pixels)
-        done = engine.cut(data, cut_request, alone=alone, check=_still_there(work, jobs))
-    except CancelledError:  # it was deleted meanwhile: there is nothing to keep, and nobody to tell
+        done = engine.cut(data, cut_request, alone=alone, check=_check_for_deletion(work, jobs))
+    except CancelledError:  # it was deleted meanwhile: there is no outcome to keep
         return
     except Exception as error:  # noqa: BLE001 - one picture never stops the others
         problem = problem_of(error)
@@ -72,8 +72,8 @@ def do(
         metrics.done(done, "batch")
 
 
-def _still_there(work: Work, jobs: Jobs) -> Callable[[], None]:
-    """What is asked between the steps of a batch's picture: it is dropped once the batch is deleted."""
+def _check_for_deletion(work: Work, jobs: Jobs) -> Callable[[], None]:
+    """A check between the steps of a batch's picture that ends the work once the batch is deleted."""
     looked = time.monotonic()
 
     def check() -> None:
@@ -195,14 +195,14 @@ class Runner:
         self._woken.set()
 
     async def _put_back(self) -> None:
-        """Let what has no outcome wait again, or report it failed; what cannot even be noted now stays for later."""
+        """Return pictures without an outcome to the store, or report them failed; what fails is tried again later."""
         while self._unkept:
             work = self._unkept[0]
             if self._tries[work.task, work.number] < MOST_TRIES:
                 await asyncio.to_thread(self._jobs.release, work)
             else:
-                told = {"kind": "storage", "message": f"its result could not be kept, {MOST_TRIES} times"}
-                await asyncio.to_thread(self._jobs.fail, work, told)
+                error = {"kind": "storage", "message": f"its result could not be kept, {MOST_TRIES} times"}
+                await asyncio.to_thread(self._jobs.fail, work, error)
                 self._metrics.pictures.labels("batch", "storage").inc()
                 del self._tries[work.task, work.number]
             self._unkept.pop(0)

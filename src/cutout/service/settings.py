@@ -23,7 +23,7 @@ class Settings:
         device: As in `Remover`.
         workers: Pictures worked on side by side.
         memory_limit: Memory that all pictures at work may take, as in `Remover`.
-        queue: Requests that may be in the house at once, those being worked on included.
+        queue: Requests that are admitted at once, those being worked on included.
         timeout: Seconds after which a request that has no result is answered with 503.
         max_body: Bytes of one request, or of one file of a batch.
         max_pixels: Larger pictures are refused.

@@ -1,8 +1,8 @@
 """Pictures from the internet at a client's word, without letting it reach what only this machine can reach.
 
-All of it runs on the event loop: a fetch that is late, or whose client has gone, is cancelled at whatever it waits for,
-and no thread waits with it. Only names are looked up in threads, since the system's resolver cannot be cancelled; these
-are daemons, so that none of them holds up the end of the process.
+All of it runs on the event loop: a fetch that is late, or whose client has disconnected, is cancelled at whatever it
+waits for, and no thread waits with it. Only names are looked up in threads, since the system's resolver cannot be
+cancelled; these are daemons, so that none of them holds up the end of the process.
 """
 
 from __future__ import annotations
@@ -131,7 +131,7 @@ async def _looked_up(resolve: Callable[[str, int], list[str]], host: str, port: 
     found: asyncio.Future[list[str]] = loop.create_future()
 
     def tell(addresses: list[str], error: Exception | None) -> None:
-        if found.done():  # nobody waits any more
+        if found.done():  # it was cancelled
             return
         if error is None:
             found.set_result(addresses)
@@ -143,7 +143,7 @@ async def _looked_up(resolve: Callable[[str, int], list[str]], host: str, port: 
         failure: Exception | None = None
         try:
             addresses = resolve(host, port)
-        except Exception as error:  # noqa: BLE001 - told to whoever waits
+        except Exception as error:  # noqa: BLE001 - raised where the result is awaited
             failure = error
         finally:
             _LOOKUPS.release()

@@ -1,4 +1,4 @@
-"""What every request passes first: identity, key, size of its body, and what every answer carries."""
+"""What every request passes first: request id, host, key, size of its body; and the headers of every answer."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ class Guard:
             self._count(scope, answer["status"], seconds, state, request_id)
 
     def _check_host(self, scope: MutableMapping[str, Any], headers: dict[bytes, bytes]) -> None:
-        """Browsers are led here by pages that have no business here; see `origins`."""
+        """Refuse what a page of another origin makes a browser send; see `origins`."""
         given = [value for name, value in scope["headers"] if name == b"host"]
         if len(given) > 1:
             raise Problem(400, "host", "the request names more than one host")
@@ -238,11 +238,11 @@ def _as_latin_1(key: str) -> bytes:
     try:
         return key.encode("latin-1")
     except UnicodeEncodeError:
-        return key.encode()  # nobody can send it so
+        return key.encode()  # as UTF-8 alone
 
 
 def _client(scope: MutableMapping[str, Any], key: bytes, *, keys: bool) -> str:
-    """Who asks, for fairness and logs: a trace of the key that must not appear itself, or the address."""
+    """The client, for fairness and logs: a hash of its key, which must not appear itself, or its address."""
     if key and keys:
         import hashlib
 

@@ -1,4 +1,4 @@
-"""Who a browser says is asking: the host that a request is for, and the page that sent it; pure functions.
+"""Which host a request is for and which page made a browser send it, by its headers; pure functions.
 
 A browser lets any page send requests to any address that it can reach, this machine's own included. It says so in
 headers that pages cannot set; other clients do not send them.
@@ -23,7 +23,7 @@ ANY = "*"
 """Among the allowed hosts: every name."""
 
 LOCAL = "local"
-"""Among the allowed hosts: names that nobody can own on the internet."""
+"""Among the allowed hosts: names that cannot be registered on the internet."""
 
 _LOCAL_ENDS = (".local", ".internal", ".home.arpa", ".localhost")
 _DEFAULT_PORTS = {"http": "80", "https": "443"}

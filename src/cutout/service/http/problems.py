@@ -87,7 +87,7 @@ _FLAG = re.compile(r"--([a-z][a-z-]*)")
 
 
 def problem_of(error: BaseException) -> Problem:
-    """Any error as an answer; what nobody expected is a 500 that says nothing about the inside."""
+    """Any error as an answer; an unexpected one is a 500 without any detail."""
     if isinstance(error, Problem):
         return error
     if isinstance(error, OverloadedError):

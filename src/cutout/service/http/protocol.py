@@ -1,4 +1,8 @@
-"""HTTP as uvicorn speaks it, with bounds on what comes before a body: no key is checked until the headers are whole."""
+"""uvicorn's HTTP with bounds on size and time of a request's head, which is read before any API key can be checked.
+
+It derives from uvicorn's parser because uvicorn has no limit for the time of a head, none for its size with httptools,
+and closes connections of which the client has closed its half only.
+"""
 
 from __future__ import annotations
 
@@ -21,9 +25,9 @@ HEAD_SECONDS = 30.0
 """From the first byte of a request, or the start of the connection, until the last header is there."""
 
 LOOK_SECONDS = 0.25
-"""Between two looks whether a client that sends nothing more is still there."""
+"""Between two checks whether a half-closed connection was closed entirely."""
 
-_CLOSED = 7  # TCP_CLOSE: the other side has answered that nobody is there
+_CLOSED = 7  # TCP_CLOSE: the other side has reset the connection
 
 
 def _refusal(status: str, kind: str, message: str) -> bytes:
@@ -39,7 +43,7 @@ def _refusal(status: str, kind: str, message: str) -> bytes:
 
 
 class _TooLongError(Exception):
-    """Goes through the parser, which calls it a broken request."""
+    """Raised inside the parser, which reports it as a broken request."""
 
 
 class Protocol(HttpToolsProtocol):
@@ -47,7 +51,7 @@ class Protocol(HttpToolsProtocol):
 
     def __init__(self, *args: Any, **keywords: Any) -> None:
         super().__init__(*args, **keywords)
-        self._silent = 0  # bytes since the parser last told of something whole
+        self._silent = 0  # bytes since the parser last reported a whole part
         self._head = 0  # bytes of this request's address and headers
         self._too_long = False
         self._in_body = False
@@ -70,7 +74,7 @@ class Protocol(HttpToolsProtocol):
         """See asyncio."""
         if self._too_long:
             return
-        if not self._in_body or self.cycle.response_complete:  # nobody waits for the rest of a body any more
+        if not self._in_body or self.cycle.response_complete:  # the rest of the body is read only to be dropped
             self._arm()
         self._silent += len(data)
         super().data_received(data)
@@ -89,10 +93,11 @@ class Protocol(HttpToolsProtocol):
         self.transport.close()
 
     def eof_received(self) -> bool | None:  # type: ignore[override]
-        """The client sends nothing more: it has gone, or has only said so and waits for its answer.
+        """The client has closed its half of the connection; it may have closed the whole of it, or wait for its answer.
 
-        Which of them shows when something is sent to it: who has gone refuses it. So it is sent a provisional answer,
-        which every client of HTTP/1.1 passes over, and watched until it has its own.
+        The two differ once something is sent: a closed connection is reset by the other side. So a provisional answer
+        is sent, which every client of HTTP/1.1 passes over, and the state of the connection is watched until the
+        answer has been sent.
         """
         cycle: Any = self.cycle
         waits = cycle is not None and not cycle.response_complete and not self._in_body
@@ -127,7 +132,7 @@ class Protocol(HttpToolsProtocol):
         super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
-        """The request can be looked at."""
+        """The head is whole."""
         self._silent = 0
         self._in_body = True
         self._disarm()

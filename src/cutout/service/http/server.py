@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 __all__ = ["configure", "serve"]
 
-_WAITING = 2048  # connections that nobody has taken yet; what uvicorn asks for
+_WAITING = 2048  # connections that are not accepted yet; uvicorn's own default
 _KEEP_ALIVE = 75  # seconds; a proxy must be the first to close an idle connection, or its next request is lost
 
 
@@ -47,7 +47,7 @@ def serve(
     log_format: str = "text",
     trust_proxy: str | None = None,
 ) -> None:
-    """Serve until told to stop; what was accepted is finished.
+    """Serve until a signal to stop; what was accepted is finished.
 
     Args:
         settings: What the application is made with.
@@ -67,12 +67,12 @@ def serve(
         settings = _with_a_folder(settings)
     app = create_app(settings)
     config = configure(app, settings, host=host, port=port, trust_proxy=trust_proxy)
-    # what is in the way is told before anything that takes its time, and before anybody is told to come
+    # a taken port or folder ends the command before models are opened, and before the address is announced
     listener = _bound(host, port)
-    app.state.house.open_jobs()
+    app.state.service.open_jobs()
     engine = Engine(settings, warn=lambda text: logs.event("warning", text=text)) if preload else None
     if engine is not None:
-        app.state.house.give(engine)
+        app.state.service.give(engine)
     _listen(listener, host, port)
     where = listener.getsockname()
     if not settings.api_keys and not is_loopback(where[0]):
@@ -84,21 +84,21 @@ def serve(
     finally:
         if engine is not None:
             engine.close()
-    if (failure := app.state.house.failure) is not None:
+    if (failure := app.state.service.failure) is not None:
         raise failure
     if not server.started:
         raise CutoutError("the service could not be started", hint="its log tells why")
 
 
 def _with_a_folder(settings: Settings) -> Settings:
-    """The same, with a folder of its own for batches where the user's, which nobody chose, cannot be had."""
+    """The same, with a temporary folder for batches where the default one cannot be written to."""
     if settings.folder != (default := data_home() / "service"):
         return settings
     with contextlib.suppress(OSError):
         default.mkdir(parents=True, exist_ok=True, mode=0o700)
         if os.access(default, os.R_OK | os.W_OK | os.X_OK):
             return settings
-    folder = Path(tempfile.mkdtemp(prefix="cutout-service-"))  # which nobody else may enter
+    folder = Path(tempfile.mkdtemp(prefix="cutout-service-"))  # with rights for this user alone
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     logs.event(
         "warning",
@@ -156,7 +156,7 @@ def _bound(host: str, port: int) -> socket.socket:
         listener.bind((host, port))
     except (OSError, UnicodeError) as error:
         listener.close()
-        raise _in_the_way(host, port, error) from error
+        raise _cannot_listen(host, port, error) from error
     return listener
 
 
@@ -165,10 +165,10 @@ def _listen(listener: socket.socket, host: str, port: int) -> None:
         listener.listen(_WAITING)
     except OSError as error:  # another one was quicker
         listener.close()
-        raise _in_the_way(host, port, error) from error
+        raise _cannot_listen(host, port, error) from error
 
 
-def _in_the_way(host: str, port: int, error: Exception) -> CutoutError:
+def _cannot_listen(host: str, port: int, error: Exception) -> CutoutError:
     number = error.errno if isinstance(error, OSError) else None
     hint = {errno.EADDRINUSE: "choose another --port; 0 takes a free one", errno.EACCES: "choose a --port above 1023"}
     why = getattr(error, "strerror", None) or str(error)

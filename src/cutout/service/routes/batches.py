@@ -21,11 +21,10 @@ from cutout.service.http.problems import Problem
 from cutout.service.losses import losses
 from cutout.service.models import media_type
 from cutout.service.openapi import PICTURE, errors, form_body, task_schema
-from cutout.service.requests import Intake, texts
+from cutout.service.requests import RequestHandler, texts
 from cutout.service.runner import Runner
 from cutout.service.settings import Settings
-from cutout.service.store.base import Item, Jobs, Task
-from cutout.service.store.sqlite import too_many
+from cutout.service.store.base import Item, Jobs, Task, too_many
 
 __all__ = ["router"]
 
@@ -38,8 +37,8 @@ class ServiceState(Protocol):
     jobs: Jobs | None
     runner: Runner | None
 
-    def ready(self) -> Intake:
-        """The way in, or a problem."""
+    def ready(self) -> RequestHandler:
+        """What handles requests, or a problem."""
         ...
 
 
@@ -99,45 +98,45 @@ def _as_json(schema: dict[str, Any]) -> dict[str, Any]:
 
 class _Endpoints:
     def __init__(self, state: ServiceState, settings: Settings) -> None:
-        self._house = state
+        self._state = state
         self._settings = settings
 
     async def start(self, request: Request) -> dict[str, Any]:
         """Give many pictures at once; what is accepted is finished or reported failed, even after a restart."""
-        intake, jobs, client, most = self._house.ready(), self._jobs, request.state.client, self._settings.max_tasks
+        handler, jobs, client, most = self._state.ready(), self._jobs, request.state.client, self._settings.max_tasks
         if await asyncio.to_thread(jobs.pending, client) >= most:  # before its pictures are sent; `add` looks again
-            raise too_many(most, await self._until_fewer(intake, jobs))
-        async with intake.form(request, files=self._settings.max_files, several={"files", "file"}) as fields:
+            raise too_many(most, await self._until_fewer(handler, jobs))
+        async with handler.form(request, files=self._settings.max_files, several={"files", "file"}) as fields:
             uploads = self._uploads(fields.getlist("files") + fields.getlist("file"))
             for upload in uploads:
-                intake.check_size(upload.size or 0)
+                handler.check_size(upload.size or 0)
             values = texts(fields, without={"files", "file"})
-            form.cut_request(values, intake.engine, max_pixels=intake.settings.max_pixels)  # what is wrong is told now
+            form.cut_request(values, handler.engine, max_pixels=handler.settings.max_pixels)  # refuses a wrong field
             names = [label(upload.filename, f"picture-{number}") for number, upload in enumerate(uploads)]
             files = [(name, upload.file.read) for name, upload in zip(names, uploads, strict=True)]
-            told = await asyncio.to_thread(_warnings, names, uploads)
+            warnings = await asyncio.to_thread(_warnings, names, uploads)
             try:
                 task = await asyncio.to_thread(partial(jobs.add, most=most), client, values, files)
             except Problem as problem:
                 if problem.status == 429:
-                    problem.retry_after = await self._until_fewer(intake, jobs)
+                    problem.retry_after = await self._until_fewer(handler, jobs)
                 raise
-        if self._house.runner is not None:
-            self._house.runner.wake()
-        return {"task_id": task, "total": len(files)} | ({"warnings": told} if told else {})
+        if self._state.runner is not None:
+            self._state.runner.wake()
+        return {"task_id": task, "total": len(files)} | ({"warnings": warnings} if warnings else {})
 
-    async def _until_fewer(self, intake: Intake, jobs: Jobs) -> int:
+    async def _until_fewer(self, handler: RequestHandler, jobs: Jobs) -> int:
         """Seconds until about one of a client's batches is finished."""
         if self._settings.broker is not None:
             return _ELSEWHERE
         pictures = await asyncio.to_thread(jobs.pending)
-        return intake.queue.retry_after(pictures / self._settings.max_tasks)
+        return handler.queue.retry_after(pictures / self._settings.max_tasks)
 
     def _until_done(self, task: Task) -> int:
         if self._settings.broker is not None:
             return _ELSEWHERE
         left = sum(item.state not in {"done", "failed"} for item in task.items)
-        return self._house.ready().queue.retry_after(left)
+        return self._state.ready().queue.retry_after(left)
 
     async def status(self, request: Request, task_id: str) -> dict[str, Any]:
         """How far a batch has come, picture by picture."""
@@ -167,8 +166,8 @@ class _Endpoints:
             raise Problem(404, "not-found", f"the batch has pictures 0 to {len(task.items) - 1}")
         item = task.items[number]
         if item.state == "failed":
-            said = dict(item.error or {})
-            raise Problem(422, said.get("kind", "failed"), said.get("message", "failed"), hint=said.get("hint"))
+            error = dict(item.error or {})
+            raise Problem(422, error.get("kind", "failed"), error.get("message", "failed"), hint=error.get("hint"))
         if item.state != "done":
             away = self._until_done(task)
             raise Problem(409, "not-finished", "the picture is not done yet", hint="see /task-status", retry_after=away)
@@ -187,12 +186,12 @@ class _Endpoints:
 
     @property
     def _jobs(self) -> Jobs:
-        self._house.ready()
-        assert self._house.jobs is not None  # noqa: S101 - is there once the service is ready
-        return self._house.jobs
+        self._state.ready()
+        assert self._state.jobs is not None  # noqa: S101 - is there once the service is ready
+        return self._state.jobs
 
     async def _found(self, request: Request, task_id: str) -> Task:
-        """A batch of this client's, where clients have keys to be told apart by."""
+        """A batch of this client's, where clients are known by their keys."""
         task = await asyncio.to_thread(self._jobs.task, task_id)
         if task is None or (self._settings.api_keys and task.client != request.state.client):
             raise _unknown()
@@ -210,11 +209,11 @@ class _Endpoints:
 
 def _warnings(names: list[str], uploads: list[UploadFile]) -> list[dict[str, Any]]:
     """What is known to be missing from results before they are made."""
-    told = []
+    warnings = []
     for number, (name, upload) in enumerate(zip(names, uploads, strict=True)):
-        told += [{"number": number, "name": name, "warning": text} for text in losses(upload.file.read())]
+        warnings += [{"number": number, "name": name, "warning": text} for text in losses(upload.file.read())]
         upload.file.seek(0)
-    return told
+    return warnings
 
 
 def _unknown() -> Problem:
@@ -251,7 +250,7 @@ def _sent(file: IO[bytes]) -> Iterator[bytes]:
 
 def _zip(task: Task, jobs: Jobs) -> tuple[IO[bytes], int]:
     """A temporary file of all results under the names that their pictures had, none twice; and its size."""
-    file = tempfile.TemporaryFile(prefix="cutout-zip-")  # noqa: SIM115 - closed by whoever sends it
+    file = tempfile.TemporaryFile(prefix="cutout-zip-")  # noqa: SIM115 - closed by `_sent`
     taken: set[str] = {"errors.json"}
     with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
         for item in task.items:

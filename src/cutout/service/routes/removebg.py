@@ -24,7 +24,7 @@ from cutout.service.http.fetch import fetch
 from cutout.service.http.problems import Problem
 from cutout.service.models import Done, media_type
 from cutout.service.openapi import PICTURE
-from cutout.service.requests import Intake
+from cutout.service.requests import RequestHandler
 from cutout.values import parse_color
 
 __all__ = ["router"]
@@ -66,8 +66,8 @@ for _name in _SHORT:
 class ServiceState(Protocol):
     """What the endpoint needs of the running application."""
 
-    def ready(self) -> Intake:
-        """The way in, or a problem."""
+    def ready(self) -> RequestHandler:
+        """What handles requests, or a problem."""
         ...
 
 
@@ -92,34 +92,36 @@ def router(state: ServiceState) -> APIRouter:
     @routes.post("/v1.0/removebg", response_class=Response, responses=answers, openapi_extra={"requestBody": body})
     async def removebg(request: Request) -> Response:
         """Remove the background of one picture, as remove.bg does."""
-        intake = state.ready()
+        handler = state.ready()
         started = asyncio.get_running_loop().time()
-        async with intake.any_form(request) as fields:
+        async with handler.any_form(request) as fields:
             words = {name: value for name, value in fields.items() if isinstance(value, str) and value}
             words |= {name: "file" for name in fields if isinstance(fields[name], UploadFile)}
             for name in _SHORT & set(words):
                 if len(words[name]) > _LONGEST:
                     raise _bad(name, f"{name} is longer than {_LONGEST} characters")
-            data = await _source(request, intake, fields, words)
-            backdrop = await _backdrop(request, intake, fields, words)
-            background = None if backdrop is None else await intake.lay(backdrop, lane=request.state.client)
+            data = await _source(request, handler, fields, words)
+            backdrop = await _backdrop(request, handler, fields, words)
+            background = None if backdrop is None else await handler.lay(backdrop, lane=request.state.client)
             try:
                 if "roi" in words:
-                    data = await intake.aside(request, lambda: _inside(data, words["roi"], intake.settings.max_pixels))
-                values, most = _values(words), intake.settings.max_pixels
+                    data = await handler.aside(
+                        request, lambda: _inside(data, words["roi"], handler.settings.max_pixels)
+                    )
+                values, most = _values(words), handler.settings.max_pixels
                 canvas = None
                 if {"scale", "position"} & set(values):
                     limit = int(values["max_size"]) if "max_size" in values else None
-                    canvas = await intake.aside(request, lambda: _size(data, limit, most))
+                    canvas = await handler.aside(request, lambda: _size(data, limit, most))
                 cut_request = form.cut_request(
-                    values, intake.engine, max_pixels=most, background=background, canvas=canvas
+                    values, handler.engine, max_pixels=most, background=background, canvas=canvas
                 )
-                done = await intake.cut(request, data, cut_request)
+                done = await handler.cut(request, data, cut_request)
             finally:
-                intake.drop(background)
+                handler.drop(background)
             data, kind, ending = done.data, media_type(done.output_format), done.output_format.value
             if words.get("format", "").lower() == "zip":
-                data, kind, ending = await intake.aside(request, lambda: _zip(done.data)), "application/zip", "zip"
+                data, kind, ending = await handler.aside(request, lambda: _zip(done.data)), "application/zip", "zip"
             headers = picture_headers(done, asyncio.get_running_loop().time() - started)
             headers["Content-Disposition"] = disposition(getattr(fields.get("image_file"), "filename", ""), ending)
             return _answer(request, done, data, kind, headers)
@@ -153,7 +155,9 @@ _ERROR = {
 }
 
 
-async def _source(request: Request, intake: Intake, fields: Mapping[str, Any], words: Mapping[str, str]) -> bytes:
+async def _source(
+    request: Request, handler: RequestHandler, fields: Mapping[str, Any], words: Mapping[str, str]
+) -> bytes:
     given = [name for name in _SOURCES if name in words]
     if not given:
         raise Problem(400, "missing-source", "No image given", hint=f"send one of {', '.join(_SOURCES)}")
@@ -161,11 +165,11 @@ async def _source(request: Request, intake: Intake, fields: Mapping[str, Any], w
         raise Problem(400, "multiple-sources", f"More than one image given: {', '.join(given)}")
     match given[0]:
         case "image_url":
-            return await _fetched(request, intake, words["image_url"])
+            return await _fetched(request, handler, words["image_url"])
         case "image_file_b64":
-            return intake.checked(_decoded(words["image_file_b64"]))
+            return handler.checked(_decoded(words["image_file_b64"]))
         case _:
-            return await intake.file(fields.get("image_file"))
+            return await handler.file(fields.get("image_file"))
 
 
 def _decoded(text: str) -> bytes:
@@ -176,26 +180,26 @@ def _decoded(text: str) -> bytes:
         raise _bad("image_file_b64", "image_file_b64 is not base64") from None
 
 
-async def _fetched(request: Request, intake: Intake, url: str) -> bytes:
-    settings = intake.settings
+async def _fetched(request: Request, handler: RequestHandler, url: str) -> bytes:
+    settings = handler.settings
     if not settings.image_url:
         raise Problem(
             400, "url-off", "this service fetches no pictures", hint="it is started with --image-url if it should"
         )
-    data = await intake.waited(request, fetch(url, max_bytes=settings.max_body, private=settings.fetch_private))
-    return intake.checked(data)
+    data = await handler.waited(request, fetch(url, max_bytes=settings.max_body, private=settings.fetch_private))
+    return handler.checked(data)
 
 
 async def _backdrop(
-    request: Request, intake: Intake, fields: Mapping[str, Any], words: Mapping[str, str]
+    request: Request, handler: RequestHandler, fields: Mapping[str, Any], words: Mapping[str, str]
 ) -> bytes | None:
     given = [name for name in ("bg_color", "bg_image_url", "bg_image_file") if name in words]
     if len(given) > 1:
         raise Problem(400, "multiple-backgrounds", f"More than one background given: {', '.join(given)}")
     if given == ["bg_image_url"]:
-        return await _fetched(request, intake, words["bg_image_url"])
+        return await _fetched(request, handler, words["bg_image_url"])
     if given == ["bg_image_file"]:
-        return await intake.file(fields["bg_image_file"])
+        return await handler.file(fields["bg_image_file"])
     return None
 
 
@@ -248,7 +252,7 @@ def _color(text: str) -> str:
 
 
 def _is_opaque(text: str | None) -> bool:
-    """Whether a background leaves nothing to see through; what is no colour is told later."""
+    """Whether a background leaves nothing to see through; what is no colour is refused later."""
     found = parse_color(_color(text)) if text else None
     return bool(text) and text != "transparent" and (found is None or found[3] == 255)
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from cutout.service.http.problems import Problem
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-__all__ = ["MOST_ATTEMPTS", "Item", "Jobs", "Task", "Work"]
+__all__ = ["MOST_ATTEMPTS", "Item", "Jobs", "Task", "Work", "too_many"]
 
 MOST_ATTEMPTS = 3
 """A picture during which the process has died so often is reported failed instead of tried again."""
@@ -65,6 +67,11 @@ class Work:
     fields: Mapping[str, str]
 
 
+def too_many(most: int, retry_after: int = 5) -> Problem:
+    """A client has as many unfinished batches as it may; `retry_after` is in seconds."""
+    return Problem(429, "too-many-tasks", f"{most} of your batches are not finished", retry_after=retry_after)
+
+
 class Jobs(Protocol):
     """Where batches are kept. Every method may block, and may be called from any thread."""
 
@@ -75,7 +82,7 @@ class Jobs(Protocol):
 
         Args:
             client: Who gives it.
-            fields: The cut_request, as in a form.
+            fields: The options, as in a form.
             files: Names, and how to read the pictures.
             most: Unfinished batches that the client may have, this one included.
 

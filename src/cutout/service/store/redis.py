@@ -23,8 +23,7 @@ from cutout.errors import CutoutError
 from cutout.service import logs
 from cutout.service.http.problems import Problem
 from cutout.service.store import scripts
-from cutout.service.store.base import MOST_ATTEMPTS, Item, Task, Work
-from cutout.service.store.sqlite import too_many
+from cutout.service.store.base import MOST_ATTEMPTS, Item, Task, Work, too_many
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -76,7 +75,7 @@ class RedisJobs:
         task = secrets.token_urlsafe(18)
         self.pending(client)  # forgets what has expired
         try:
-            with _told():
+            with _redis_errors():
                 place = [_key(task), f"cutout:unfinished:{client}"]
                 if not self._admit(keys=place, args=[task, client, most, _UNCLAIMED]):
                     raise too_many(most)
@@ -132,13 +131,13 @@ class RedisJobs:
         return most - min(_SPARE, most // 16) - int(memory["used_memory"]) if most else math.inf
 
     def mend(self) -> int:
-        """Hand out again what nobody has any more, see `scripts.LOST`; how many pictures that were.
+        """Hand out again what no living worker has, see `scripts.LOST`; how many pictures that were.
 
         Its worker has died, or was killed between taking the message and noting that it has it, or the service was
         between keeping a batch and handing it out, or Redis has lost the queue. Done twice does no harm.
         """
         count = 0
-        with _told():
+        with _redis_errors():
             while True:
                 sent, lost = self._lost(keys=[_OPEN, _PREFIX + _QUEUE], args=[self._lease, _WINDOW])
                 for picture in lost:
@@ -152,7 +151,7 @@ class RedisJobs:
         self._app.send_task(_NAME, args=(task, number), headers={"sent": sent}, expires=_FORGOTTEN)
 
     def begin(self, task: str, number: int) -> Work | None:
-        """Take a picture that was handed out; None if it has ended, was deleted, is in living hands, or never ends."""
+        """Take a picture; None if it has ended, was deleted, has a living worker, or was begun too often."""
         place = [_key(task), _OPEN]
         taken = self._insist(lambda: self._take(keys=place, args=[number, _picture(task, number), self._lease]))
         if taken is None:
@@ -167,15 +166,15 @@ class RedisJobs:
 
     def renew(self, held: Sequence[tuple[str, int]]) -> None:
         """Say that pictures, batch and number of each, are being worked on."""
-        with _told():
+        with _redis_errors():
             self._renew(keys=[_OPEN], args=[_picture(*one) for one in held])
 
     def _insist(self, act: Callable[[], Any]) -> Any:
-        """Talk to Redis; a worker waits for one that is away, with what it has in its hands."""
+        """Call Redis; a worker keeps its picture and waits while Redis cannot be reached."""
         pause = 0.1
         while True:
             try:
-                with _told():
+                with _redis_errors():
                     return act()
             except Problem as error:
                 away = isinstance(error.__cause__, _AWAY)
@@ -215,7 +214,7 @@ class RedisJobs:
 
     def task(self, task: str) -> Task | None:
         """See `Jobs`."""
-        with _told():
+        with _redis_errors():
             raw = self._base.hgetall(_key(task))
         facts = {name.decode(): value.decode() for name, value in raw.items()}
         if "names" not in facts:
@@ -235,7 +234,7 @@ class RedisJobs:
 
     def result(self, task: str, number: int) -> bytes:
         """See `Jobs`."""
-        with _told():
+        with _redis_errors():
             found = self._base.get(_key(task, number, "out"))
         if found is None:
             raise FileNotFoundError(task)
@@ -246,17 +245,17 @@ class RedisJobs:
         known = self.task(task)
         if known is None:
             return False
-        with _told():
+        with _redis_errors():
             self._forget(task, known.client, len(known.items))
         return True
 
     def pending(self, client: str | None = None) -> int:
         """See `Jobs`."""
-        with _told():
+        with _redis_errors():
             if client is None:
                 return int(self._base.zcard(_OPEN))
             mine = f"cutout:unfinished:{client}"
-            for task in self._base.smembers(mine):  # of batches that nobody came for
+            for task in self._base.smembers(mine):  # of batches that expired
                 if not self._base.exists(_key(task.decode())):
                     self._base.srem(mine, task)
             return int(self._base.scard(mine))
@@ -292,8 +291,8 @@ def application(url: str) -> celery.Celery:
     """The Celery application that service and workers share.
 
     Its messages say no more than that there is something to do. Who has a picture, and whether that one lives, is in
-    `_OPEN`: Celery acknowledges Redis' messages by a time that nobody renews, gives back what a living worker has when
-    its connection breaks, and has a moment in which a killed worker loses one. So that is switched off.
+    `_OPEN`: Celery acknowledges Redis' messages by a time that cannot be renewed, returns to the queue what a living
+    worker has when its connection breaks, and has a moment in which a killed worker loses one. So that is switched off.
     """
     app = celery.Celery("cutout", broker=url)
     app.conf.update(
@@ -321,7 +320,7 @@ def application(url: str) -> celery.Celery:
 def work(
     url: str, *, concurrency: int, redelivery: float, expiry: float, do: Callable[[Work, RedisJobs], None]
 ) -> None:
-    """Work on what the services accept, until told to stop.
+    """Work on what the services accept, until a signal to stop.
 
     Args:
         url: `redis://…`.
@@ -347,7 +346,7 @@ def work(
                 do(taken, jobs)
             finally:
                 held.discard((task, number))
-        except CutoutError as error:  # Redis is away and we are told to stop: another will do it
+        except CutoutError as error:  # Redis is away and the worker stops: another one will do it
             logs.event("away", level=logging.WARNING, text=error.message)
             return
         logs.event("picture", task=task, number=number, ms=round((time.perf_counter() - started) * 1e3, 1))
@@ -356,7 +355,7 @@ def work(
         """In a thread of its own: it goes on while Celery connects anew, or stops and waits for what is begun."""
         while True:
             time.sleep(min(5.0, redelivery / 4))
-            with suppress(Exception):  # Redis is away: nobody else can take them meanwhile
+            with suppress(Exception):  # Redis is away: no other worker can take them meanwhile
                 jobs.renew(tuple(held))
 
     celery.signals.worker_shutting_down.connect(lambda **_: stopping.set(), weak=False)
@@ -381,8 +380,8 @@ def _key(task: str, number: int | None = None, what: str = "") -> str:
 
 
 @contextmanager
-def _told() -> Iterator[None]:
-    """Around talking to Redis: that it is full or cannot be reached is said in our words."""
+def _redis_errors() -> Iterator[None]:
+    """Turns errors of Redis and Celery into a `Problem`: no memory left, or no connection."""
     try:
         yield
     except (redis.RedisError, kombu.exceptions.KombuError, OSError) as error:

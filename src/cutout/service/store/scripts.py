@@ -6,7 +6,7 @@ __all__ = ["ADMIT", "END", "LOST", "RENEW", "TAKE"]
 # the few bytes of a state always fit, or nothing would ever be freed again.
 #
 # The open pictures are a sorted set: when there was last a sign of life of each, that is when it was handed out, or
-# when the worker that has it last said so. The clock is that of Redis.
+# when its worker last renewed the lease. The clock is that of Redis.
 
 _NOW = """
 local now = redis.call('TIME')
@@ -84,7 +84,7 @@ end
 return {string.format('%.17g', now), lost}
 """
 )
-"""Find pictures that nobody has any more, and let them wait again: the time, and their names among the open pictures.
+"""Find pictures that no living worker has, and let them wait again: the time, and their names among the open pictures.
 
 Such a one has given no sign of life for a whole lease, and was handed out before what is next in the queue: the queue
 is first in, first out, so that it is not in there. That costs the same however long the queue is.

@@ -17,13 +17,13 @@ from cutout.atomic import is_part, write_atomic
 from cutout.errors import CutoutError, OutputError
 from cutout.service import logs
 from cutout.service.http.problems import Problem
-from cutout.service.store.base import MOST_ATTEMPTS, Item, Jobs, Task, Work
+from cutout.service.store.base import MOST_ATTEMPTS, Item, Jobs, Task, Work, too_many
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-__all__ = ["Jobs", "SqliteJobs", "too_many"]
+__all__ = ["Jobs", "SqliteJobs"]
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS tasks (
@@ -37,11 +37,6 @@ CREATE TABLE IF NOT EXISTS items (
 );
 CREATE INDEX IF NOT EXISTS items_by_state ON items (state);
 """
-
-
-def too_many(most: int, retry_after: int = 5) -> Problem:
-    """A client has as many unfinished batches as it may; `retry_after` is in seconds."""
-    return Problem(429, "too-many-tasks", f"{most} of your batches are not finished", retry_after=retry_after)
 
 
 class SqliteJobs:
@@ -63,7 +58,7 @@ class SqliteJobs:
         self._adding: dict[str, str] = {}  # batches that are being written, and whose
         self._turn: dict[str, float] = {}  # when a client's picture was taken last
         self._guard = threading.Lock()
-        self._claim = filelock.FileLock(folder / "in-use", thread_local=False)  # one thread opens, another closes
+        self._claim = filelock.FileLock(folder / "in-use", thread_local=False)  # any thread may close
         way_out = "choose another --folder"
         try:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -206,10 +201,10 @@ class SqliteJobs:
     def delete(self, task: str) -> bool:
         """See `Jobs`."""
         with self._change() as base:
-            gone = base.execute("DELETE FROM tasks WHERE id = ?", (task,)).rowcount > 0
-        if gone:
+            deleted = base.execute("DELETE FROM tasks WHERE id = ?", (task,)).rowcount > 0
+        if deleted:
             shutil.rmtree(self._folder / task, ignore_errors=True)
-        return gone
+        return deleted
 
     def pending(self, client: str | None = None) -> int:
         """See `Jobs`."""
@@ -239,7 +234,7 @@ class SqliteJobs:
         with self._guard:
             known = {row[0] for row in self._base.execute("SELECT id FROM tasks")} | self._adding.keys()
         for folder in there:
-            with suppress(FileNotFoundError):  # somebody else removes it
+            with suppress(FileNotFoundError):  # another thread removes it
                 if folder.name not in known and all(map(_is_ours, folder.iterdir())):
                     shutil.rmtree(folder, ignore_errors=True)
 
@@ -262,16 +257,16 @@ class SqliteJobs:
 
     def _recover(self) -> None:
         """What the last process left behind."""
-        told = json.dumps(
+        error = json.dumps(
             {"kind": "died", "message": f"the service died {MOST_ATTEMPTS} times while it worked on this"}
         )
         with closing(self._base.cursor()) as cursor:
             cursor.execute(
                 "UPDATE items SET state = 'failed', error = ? WHERE state = 'working' AND attempts >= ?",
-                (told, MOST_ATTEMPTS),
+                (error, MOST_ATTEMPTS),
             )
             cursor.execute("UPDATE items SET state = 'waiting' WHERE state = 'working'")
-            # nobody could fetch results while there was no service
+            # results could not be fetched while there was no service
             cursor.execute(
                 "UPDATE tasks SET expires = ? WHERE expires IS NOT NULL OR NOT EXISTS"
                 " (SELECT 1 FROM items WHERE task = tasks.id AND state = 'waiting')",
