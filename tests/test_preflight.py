@@ -731,3 +731,41 @@ def test_what_lies_beside_an_animation_is_read_once(monkeypatch: pytest.MonkeyPa
     assert {(picture.metadata.xmp, b"a flower" in (picture.metadata.exif or b"")) for picture in pictures} == {
         (PACKET % b"a", True)
     }
+
+
+PLAIN = b" ".join(b"%d" % (value % 256) for value in range(8 * 8 * 3))
+
+
+@pytest.mark.parametrize(
+    ("data", "wrong"),
+    [
+        (b"P6\n#" + b"x" * 3_000_000 + b"\n8 8\n255\n" + bytes(8 * 8 * 3), "a header of 3000 kB"),
+        (b"P6\n8" + b" " * 3_000_000 + b"8\n255\n" + bytes(8 * 8 * 3), "a header of 3000 kB"),
+        (b"P5\n8 8 " + b"#\n" * 1_000_000 + b"255\n" + bytes(8 * 8), "a header of 2000 kB"),
+        (b"P4\n8" + b"#\r" * 1_000_000 + b" 8\n" + bytes(8), "a header of 2000 kB"),
+        (b"P3\n8 8\n255\n" + b"#\n" * 1_000_000 + PLAIN, "more than 10000 comments"),
+        (b"P1\n8 8\n" + b"0 " * 32 + b"#\n" * 1_000_000 + b"1 " * 32, "more than 10000 comments"),
+    ],
+    ids=["comment", "spaces", "comments", "comments-of-a-bitmap", "text", "text-of-a-bitmap"],
+)
+def test_a_ppm_is_not_read_byte_by_byte_nor_once_for_each_comment(data: bytes, wrong: str) -> None:
+    """Pillow would take half a second for each of those megabytes, nine for those between the pixels."""
+    with pytest.raises(PictureError, match=wrong):
+        decode(data)
+    with pytest.raises(PictureError, match=wrong):
+        codec.header(data)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"P6 # by hand\n#\n8 # wide\r8\n255\n" + bytes(range(8 * 8 * 3)),
+        b"P6 8 8 255 " + b"#" * 8 * 8 * 3,
+        b"P4 8 8 " + b" " * 100_000,
+        b"P6\n8 8\n255\n" + b"#\n" * 96,
+        b"P3\n" + b"# one\n" * 1000 + b"8 8 255\n" + b"# two\n" * 1000 + PLAIN,
+    ],
+    ids=["comments", "pixels-like-comments", "pixels-like-spaces", "pixels-like-lines", "text"],
+)
+def test_a_ppm_with_comments_is_a_picture(data: bytes) -> None:
+    assert decode(data).rgb.size == (8, 8)

@@ -6,6 +6,7 @@ square of a count, before anybody can ask them for a size.
 
 from __future__ import annotations
 
+import re
 import zlib
 from dataclasses import dataclass, field
 from typing import Any
@@ -83,6 +84,8 @@ def prepare(data: bytes, kind: str | None, max_pixels: int) -> Prepared:
             return _jpeg(data, max_pixels)
         case "PNG":
             return _png(data)
+        case "PPM" | None if data[:1] == b"P":  # what stands in the header may be beyond what `sniff` looks at
+            _check_ppm(data)
     return Prepared(data=data)
 
 
@@ -230,6 +233,26 @@ def _without(data: bytes, cuts: list[tuple[int, int]]) -> bytes:
             parts.append(data[at:start])
         at = end
     return b"".join((*parts, data[at:]))
+
+
+_SKIPPED = re.compile(rb"(?:\s++|#[^\r\n]*+)*+[^\s#]*+")
+"""What stands before a word or number of a PPM's header, and that itself."""
+_HEADER = 64 << 10
+"""Bytes of a PPM's header, comments included: Pillow reads them one by one."""
+_REMARKS = 10_000
+"""Comments between the pixels of a PPM that is text: each takes as long as a megabyte that is copied."""
+
+
+def _check_ppm(data: bytes) -> None:
+    """Pillow reads a header byte by byte, and copies pixels that are text once for each comment between them."""
+    end = 0
+    for _ in range(3 if data[1:2] in b"14" else 4):  # name, width, height, largest value
+        found = _SKIPPED.match(data, end)
+        end = end if found is None else found.end()
+    if end > _HEADER:
+        raise PictureError(f"the PPM file has a header of {end // 1000} kB: no program writes that", hint=_SAVE_ANEW)
+    if data[1:2] in b"123" and data.count(b"#") > _REMARKS:
+        raise PictureError(f"the PPM file has more than {_REMARKS} comments: no program writes that", hint=_SAVE_ANEW)
 
 
 _CHUNKS = 1_000_000
