@@ -377,6 +377,40 @@ def test_the_service_says_503_when_others_hold_the_memory_for_too_long(tmp_path:
         assert int(said.headers["Retry-After"]) > 0
 
 
+@pytest.mark.parametrize(
+    ("address", "fields", "name"),
+    [
+        ("/v1.0/removebg", {"roi": "0% 0% 50% 50%"}, "image_file"),
+        ("/v1.0/removebg", {"scale": "50%", "position": "center"}, "image_file"),
+        ("/v1.0/removebg", {}, "bg_image_file"),
+        ("/remove-background", {}, "background"),
+    ],
+)
+def test_what_the_service_decodes_beside_the_picture_waits_for_memory_too(
+    address: str, fields: dict[str, str], name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Regions, sizes and backgrounds: none of them is decoded while others hold the memory."""
+    settings, engine = quick(tmp_path, memory_limit="200MB")
+    engine.budget._patience = 0.1
+    decoded: list[bytes] = []
+    real = decode.decode
+
+    def noted(data: bytes, **settings: Any) -> Any:
+        decoded.append(data)
+        return real(data, **settings)
+
+    picture = half(tmp_path / "a.png").read_bytes()
+    main = "image_file" if address.startswith("/v1.0") else "file"
+    files = {main: ("a.png", picture), name: ("a.png", picture)}
+    with served(settings, engine) as client:
+        assert client.post(address, data=fields, files=files).status_code == 200
+        monkeypatch.setattr(decode, "decode", noted)
+        with engine.budget.hold(199_000_000):
+            refused = client.post(address, data=fields, files=files)
+    assert refused.status_code == 503
+    assert decoded == []
+
+
 def test_a_service_is_not_started_with_what_is_no_size(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="--memory-limit"):
         quick(tmp_path, memory_limit="plenty")

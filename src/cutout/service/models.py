@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import threading
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,16 +14,18 @@ from cutout.engines.rembg import PREFIX
 from cutout.enums import OutputFormat
 from cutout.errors import CutoutError, PictureError, UsageError
 from cutout.formats.checks.sniff import HEAD, sniff
+from cutout.formats.decode import header
 from cutout.jobs.worker import Encoding, transform
 from cutout.models.custom import resolve_model
+from cutout.options import RemoveOptions
 from cutout.pipeline.budget import Budget, budget_of
+from cutout.pipeline.estimate import need_of
 from cutout.pipeline.remover import Remover
 from cutout.timing import StageTimes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
-    from cutout.options import RemoveOptions
     from cutout.service.settings import Settings
 
 __all__ = ["CutRequest", "Done", "Engine", "NotAPictureError", "ScarceError", "media_type"]
@@ -161,6 +164,21 @@ class Engine:
         if name not in self._names:
             raise UsageError(f"this service has no model {name[:80]!r}", hint=f"it has {', '.join(self.models)}")
         return self._names[name]
+
+    @contextmanager
+    def room(self, data: bytes, max_pixels: int) -> Iterator[None]:
+        """Hold the memory that decoding a picture takes, where it is decoded for another purpose than to be cut out.
+
+        Raises:
+            OverBudgetError: There never is enough for this picture.
+            MemoryBusyError: Other pictures have held it for too long.
+            CutoutError: It is no picture, or too large.
+        """
+        head = header(data, max_pixels=max_pixels)
+        need = need_of(head, RemoveOptions(), OutputFormat.PNG, data=len(data))
+        self.budget.check(need.memory, need.what, need.ways)
+        with self.budget.hold(need.memory):
+            yield
 
     def cut(
         self, data: bytes, cut_request: CutRequest, *, alone: bool = False, check: Callable[[], None] = lambda: None

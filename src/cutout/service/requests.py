@@ -19,6 +19,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from cutout.cancellation import Cancellation
+from cutout.errors import CancelledError
 from cutout.formats import decode
 from cutout.pipeline.remover import forget_backgrounds
 from cutout.service import logs
@@ -215,7 +216,8 @@ class RequestHandler:
         """
 
         def check(_alone: bool) -> Path:  # noqa: FBT001 - the queue's
-            decode.decode(data, max_pixels=self.settings.max_pixels)
+            with self.engine.room(data, self.settings.max_pixels):
+                decode.decode(data, max_pixels=self.settings.max_pixels)
             return self._write(data)
 
         return await asyncio.wrap_future(self.queue.submit(lane, check, seconds=self.settings.timeout))
@@ -293,7 +295,7 @@ class RequestHandler:
     def _result(self, result: asyncio.Future[_Read]) -> _Read:
         try:
             return result.result()
-        except ExpiredError as error:
+        except (CancelledError, ExpiredError) as error:
             away = self.queue.retry_after()
             raise Problem(503, "timeout", error.message, hint=f"try again in {away} s", retry_after=away) from None
 

@@ -22,7 +22,7 @@ from cutout.service import form
 from cutout.service.http.answers import disposition, picture_headers
 from cutout.service.http.fetch import fetch
 from cutout.service.http.problems import Problem
-from cutout.service.models import Done, media_type
+from cutout.service.models import Done, Engine, media_type
 from cutout.service.openapi import PICTURE
 from cutout.service.requests import RequestHandler
 from cutout.values import parse_color
@@ -106,13 +106,13 @@ def router(state: ServiceState) -> APIRouter:
             try:
                 if "roi" in words:
                     data = await handler.aside(
-                        request, lambda: _inside(data, words["roi"], handler.settings.max_pixels)
+                        request, lambda: _inside(handler.engine, data, words["roi"], handler.settings.max_pixels)
                     )
                 values, most = _values(words), handler.settings.max_pixels
                 canvas = None
                 if {"scale", "position"} & set(values):
                     limit = int(values["max_size"]) if "max_size" in values else None
-                    canvas = await handler.aside(request, lambda: _size(data, limit, most))
+                    canvas = await handler.aside(request, lambda: _size(handler.engine, data, limit, most))
                 cut_request = form.cut_request(
                     values, handler.engine, max_pixels=most, background=background, canvas=canvas
                 )
@@ -121,7 +121,11 @@ def router(state: ServiceState) -> APIRouter:
                 handler.drop(background)
             data, kind, ending = done.data, media_type(done.output_format), done.output_format.value
             if words.get("format", "").lower() == "zip":
-                data, kind, ending = await handler.aside(request, lambda: _zip(done.data)), "application/zip", "zip"
+                data, kind, ending = (
+                    await handler.aside(request, lambda: _zip(handler.engine, done.data)),
+                    "application/zip",
+                    "zip",
+                )
             headers = picture_headers(done, asyncio.get_running_loop().time() - started)
             headers["Content-Disposition"] = disposition(getattr(fields.get("image_file"), "filename", ""), ending)
             return _answer(request, done, data, kind, headers)
@@ -269,18 +273,20 @@ def _known(theirs: str, ours: str) -> str:
     return ours
 
 
-def _size(data: bytes, longest: int | None, max_pixels: int) -> tuple[int, int]:
-    return decode.decode(data, max_size=longest, max_pixels=max_pixels).rgb.size
+def _size(engine: Engine, data: bytes, longest: int | None, max_pixels: int) -> tuple[int, int]:
+    with engine.room(data, max_pixels):
+        return decode.decode(data, max_size=longest, max_pixels=max_pixels).rgb.size
 
 
-def _inside(data: bytes, roi: str, max_pixels: int) -> bytes:
+def _inside(engine: Engine, data: bytes, roi: str, max_pixels: int) -> bytes:
     """The picture with all transparent that lies outside a region of interest."""
-    picture = decode.decode(data, max_pixels=max_pixels)
-    box = _box(roi, picture.rgb.size)
-    alpha = Image.new("L", picture.rgb.size)
-    with allowing(max_pixels):
-        alpha.paste(255 if picture.alpha is None else picture.alpha.crop(box), box)
-    return decode.encode(picture.rgb, alpha, OutputFormat.PNG, picture.metadata, keep_hidden=True)
+    with engine.room(data, max_pixels):
+        picture = decode.decode(data, max_pixels=max_pixels)
+        box = _box(roi, picture.rgb.size)
+        alpha = Image.new("L", picture.rgb.size)
+        with allowing(max_pixels):
+            alpha.paste(255 if picture.alpha is None else picture.alpha.crop(box), box)
+        return decode.encode(picture.rgb, alpha, OutputFormat.PNG, picture.metadata, keep_hidden=True)
 
 
 def _box(roi: str, size: tuple[int, int]) -> tuple[int, int, int, int]:
@@ -298,15 +304,17 @@ def _box(roi: str, size: tuple[int, int]) -> tuple[int, int, int, int]:
     return left, top, right, bottom
 
 
-def _zip(png: bytes) -> bytes:
+def _zip(engine: Engine, png: bytes) -> bytes:
     """Colours and alpha as two pictures, for those who handle large ones."""
-    picture = decode.decode(png)
-    alpha = picture.alpha or Image.new("L", picture.rgb.size, 255)
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
-        archive.writestr("color.jpg", decode.encode(picture.rgb, None, OutputFormat.JPEG, picture.metadata, quality=95))
-        archive.writestr("alpha.png", decode.encode(None, alpha, OutputFormat.PNG))
-    return buffer.getvalue()
+    with engine.room(png, decode.DEFAULT_MAX_PIXELS):
+        picture = decode.decode(png)
+        alpha = picture.alpha or Image.new("L", picture.rgb.size, 255)
+        buffer = io.BytesIO()
+        with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
+            jpeg = decode.encode(picture.rgb, None, OutputFormat.JPEG, picture.metadata, quality=95)
+            archive.writestr("color.jpg", jpeg)
+            archive.writestr("alpha.png", decode.encode(None, alpha, OutputFormat.PNG))
+        return buffer.getvalue()
 
 
 def _answer(request: Request, done: Done, data: bytes, kind: str, headers: dict[str, str]) -> Response:
