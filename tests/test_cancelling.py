@@ -119,7 +119,7 @@ def test_no_look_follows_the_one_during_which_it_was_cancelled(
 
 @pytest.mark.parametrize(
     ("module", "step"),
-    [(cleanup, "clean"), (decontaminate, "clean"), (layout, "finish")],
+    [(cleanup, "clean_up"), (decontaminate, "decontaminate"), (layout, "finish")],
     ids=["clean-up", "colours", "framing"],
 )
 def test_what_was_cancelled_is_not_encoded(
@@ -170,7 +170,7 @@ def test_long_steps_end_in_the_middle(
         return original(*args, **words)
 
     monkeypatch.setattr(module, step, cancelling)
-    later = "feather" if module is cleanup else "clean"
+    later = "feather" if module is cleanup else "clean_up"
     monkeypatch.setattr(cleanup, later, lambda *_, **__: calls.append(later))
     image = Image.effect_noise((1500, 1500), 200).convert("RGB")
     with pytest.raises(CancelledError):

@@ -77,7 +77,7 @@ def test_a_good_copy_is_used_and_not_made_again(cut: bytes, cutout: Cutout, exam
 def test_a_process_killed_while_it_made_one_leaves_nothing_for_long(home: Path) -> None:
     code = (
         "import os, signal\n"
-        "from cutout import prepared\n"
+        "from cutout.engines import prepared\n"
         "with prepared.making('abc-1') as path:\n"
         "    path.write_bytes(bytes(1000))\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n"
