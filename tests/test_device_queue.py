@@ -74,6 +74,15 @@ def all_through(queue: DeviceQueue, values: list[float], threads: int = 16) -> l
         return list(pool.map(one, values))
 
 
+@pytest.mark.parametrize(("filled", "size"), [(True, 64), (False, 1)])
+def test_empty_places_are_computed_only_where_the_shape_counts(filled: bool, size: int) -> None:
+    device = Device()
+    queue = DeviceQueue([device], size=64, filled=filled)
+    assert all_through(queue, [3.0]) == [6.0]
+    assert device.shapes == [(size, 3, 4, 4)]
+    queue.close()
+
+
 @pytest.mark.parametrize("size", [1, 2, 5, 32])
 def test_everybody_gets_his_own_result(size: int) -> None:
     device = Device()

@@ -230,6 +230,7 @@ def _batched(
         runs,
         size=size,
         fallback=_processor(path, first.spec, threads) if options.cpu_fallback else None,
+        filled=device.provider is not CPU,  # there empty places cost as much as pictures
         tell=lambda text: warn(f"{device.provider.device}: {text}"),
     )
     name = str(device) if len(numbers) == 1 else f"{device.provider.device}:{','.join(map(str, numbers))}"

@@ -52,6 +52,8 @@ class DeviceQueue:
         runs: One function for each device: (N, 3, H, W) → (N, …), each called by a single thread of its own.
         size: Pictures in a batch.
         fallback: Runs one picture elsewhere when a device has no memory even for it alone; None fails that picture.
+        filled: Batches always have their size, as a device wants that chooses how to work by the shape; otherwise they
+            have the pictures that are there.
         tell: Called with a line, at most once for each kind of trouble; what it raises is passed over.
     """
 
@@ -61,11 +63,12 @@ class DeviceQueue:
         *,
         size: int,
         fallback: Run | None = None,
+        filled: bool = True,
         tell: Callable[[str], None] = lambda _text: None,
     ) -> None:
         self.size = max(1, size)
         self._tell = tell
-        self._line = _Line(self.size, fallback, weakref.ref(self))
+        self._line = _Line(self.size, fallback, weakref.ref(self), filled=filled)
         self._threads = [
             threading.Thread(target=_serve, args=(self._line, run), name=f"cutout-device-{number}", daemon=True)
             for number, run in enumerate(runs)
@@ -105,8 +108,9 @@ class _Line:
         fallback: As in `DeviceQueue`.
     """
 
-    def __init__(self, size: int, fallback: Run | None, queue: weakref.ref[DeviceQueue]) -> None:
+    def __init__(self, size: int, fallback: Run | None, queue: weakref.ref[DeviceQueue], *, filled: bool) -> None:
         self.size = size
+        self._filled = filled
         self.fallback = fallback
         self._queue = queue
         self._told: set[str] = set()
@@ -154,7 +158,7 @@ class _Line:
     def do(self, run: Run, items: list[_Item], size: int) -> int:
         """Run some pictures as one batch; give the size of the batches from here on."""
         try:
-            outputs = run(_stacked(items, size))
+            outputs = run(_stacked(items, size if self._filled else len(items)))
             if len(outputs) < len(items):
                 raise CutoutError(f"the device gave {len(outputs)} results for {len(items)} pictures")
         except Exception as error:  # noqa: BLE001 - the runtime's exceptions share no base
