@@ -321,6 +321,9 @@ def test_a_side_beyond_the_format_is_refused_before_any_work(output_format: str,
         need_of(long, RemoveOptions(), written)
     assert told.value.hint is not None
     assert "--max-size" in told.value.hint
+    with pytest.raises(OutputError, match="holds at most") as told:
+        need_of(long, RemoveOptions(canvas=f"{side + 1}x9"), written)
+    assert f"a --canvas of at most {side}" in str(told.value.hint)  # a smaller picture would not make it smaller
     # the finished size counts, not that of the input
     need_of(long, RemoveOptions(max_size=side), written)
     need_of(long, RemoveOptions(canvas="800x600"), written)

@@ -173,6 +173,24 @@ class TestInput:
         assert b"it goes on after 75 MB" in run.stderr
         assert b"raise --max-pixels" in run.stderr
 
+    def test_no_more_is_read_than_the_memory_that_pictures_may_take(self, cutout: Cutout) -> None:
+        """The default limit of pixels would let through two gigabytes, times the pictures side by side."""
+        data = half(Path("a.png")).read_bytes()
+        code = "import os, sys\nos.write(1, bytes.fromhex(sys.argv[1]))\nwhile True: os.write(1, bytes(1 << 20))"
+        with subprocess.Popen(
+            [sys.executable, "-c", code, data.hex()], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        ) as feeder:
+            run = self.bounded(cutout, "-", "--memory-limit", "100MB", stdin=feeder.stdout)
+            feeder.kill()
+        assert run.returncode == 1
+        assert b"it goes on after 100 MB" in run.stderr
+        assert b"a higher --memory-limit" in run.stderr
+        os.truncate("a.png", 200_000_000)
+        run = self.bounded(cutout, "a.png", "--memory-limit", "100MB")
+        assert run.returncode == 1
+        assert b"the file has 200 MB, and no more than 100 MB are read" in run.stderr
+        assert b"a higher --memory-limit" in run.stderr
+
     def test_a_pipe_by_name_is_read_to_its_end(self, cutout: Cutout) -> None:
         data = noise(Path("a.png")).read_bytes()
         os.mkfifo("pipe.png")

@@ -52,12 +52,13 @@ FORMATS: dict[OutputFormat, FormatLimits] = {
 }
 
 
-def check_side(output_format: OutputFormat, size: tuple[int, int]) -> None:
+def check_side(output_format: OutputFormat, size: tuple[int, int], *, way: str = "--max-size") -> None:
     """Refuse a picture that is too long for the format.
 
     Args:
         output_format: What is to be written.
         size: Width and height of the finished picture.
+        way: The option that makes it smaller, for the message.
 
     Raises:
         OutputError: It is.
@@ -66,5 +67,5 @@ def check_side(output_format: OutputFormat, size: tuple[int, int]) -> None:
     if max(size) > row.side:
         raise OutputError(
             f"{row.name} holds at most {row.side} pixels a side, this picture has {size[0]}×{size[1]}",
-            hint=f"write PNG or TIFF instead, or use --max-size {row.side}",
+            hint=f"write PNG or TIFF instead, or use a {way} of at most {row.side}",
         )

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 __all__ = ["activity", "emit", "read_input", "write_output"]
 
+_LEAST = 64 << 20
+"""Bytes that are read of any input, whatever the memory."""
+
 _READ_HINTS: dict[type[OSError], str] = {
     PermissionError: "change its permissions, or run as a user who may read it",
     FileNotFoundError: "it was there when the run was planned, and has been moved since",
@@ -67,31 +70,35 @@ class Activity:
 activity = Activity()
 
 
-def read_input(job: Job, max_pixels: int) -> bytes:
+def read_input(job: Job, max_pixels: int, memory: int = sys.maxsize) -> bytes:
     """The bytes of a job's input.
 
     Args:
         job: What to read; a source of None is standard input.
         max_pixels: A file that no picture of so many pixels can need is refused.
+        memory: Bytes that a picture may take: a file that has more is refused too.
 
     Raises:
         PictureError: It cannot be read, is a camera raw file, or is too large.
     """
+    most = most_bytes(max_pixels)
+    memory = max(memory, _LEAST)  # of a smaller one, the estimate tells more
     try:
         if job.source is None:
             with activity.waiting():
-                return _read_stdin(most_bytes(max_pixels))
+                return _read_stdin(min(most, memory))
         if job.source.suffix.lower() in CAMERA_RAW_NAMES:
             raise PictureError(
                 "this is a camera raw file, of which only a preview could be read",
                 hint="develop it first: export a TIFF or JPEG",
             )
         if job.source.is_file():
-            return read_file(job.source, most_bytes(max_pixels))
+            return read_file(job.source, min(most, memory))
         with activity.waiting(), job.source.open("rb", buffering=0) as file:  # a pipe, such as a shell's <(...)
-            return read_to_the_end(file, most_bytes(max_pixels))
+            return read_to_the_end(file, min(most, memory))
     except TooManyBytesError as error:
-        raise PictureError(str(error), hint=error.hint) from error
+        way = error.hint if most <= memory else "a higher --memory-limit where there is more memory"
+        raise PictureError(str(error), hint=way) from error
     except OSError as error:
         hint = _READ_HINTS.get(type(error))
         if error.errno == errno.ELOOP:

@@ -129,7 +129,7 @@ def _process(
                 return Outcome(job=job, status=Status.SKIPPED)
             check_writable(job.target)
         with stages.time("load"):
-            data = read_input(job, encoding.max_pixels)
+            data = read_input(job, encoding.max_pixels, remover.budget.limit)
         with slots:
             result = transform(data, job.output_format, remover, options, encoding, stages)
         del data

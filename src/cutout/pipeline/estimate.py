@@ -120,8 +120,10 @@ def need_of(
         OutputError: The result will be too long for the format.
     """
     size = _worked_size(header, options)
-    if options.canvas is not None or not layout.is_framed(options):  # what a crop leaves is seen when it is done
-        check_side(output_format, values.parse_canvas(options.canvas) if options.canvas is not None else size)
+    if options.canvas is not None:
+        check_side(output_format, values.parse_canvas(options.canvas), way="--canvas")
+    elif not layout.is_framed(options):  # what a crop leaves is seen when it is done
+        check_side(output_format, size)
     deep = header.deep and output_format.has_16_bits and bit_depth is not BitDepth.EIGHT
     whole, pixels = header.size[0] * header.size[1], size[0] * size[1]
     result = _result_pixels(size, options)
