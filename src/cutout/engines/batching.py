@@ -38,7 +38,7 @@ from cutout.engines.known_errors.recognise import recognise
 from cutout.engines.onnxruntime import OnnxSession, open_session
 from cutout.engines.runtime import machine, prepare
 from cutout.errors import CutoutError
-from cutout.formats.reading import read_regular
+from cutout.formats.reading import NOTES, read_file
 from cutout.models.files import prepared_home
 from cutout.models.tensors import input_size
 
@@ -309,7 +309,7 @@ def _measured(first: OnnxSession, run: Run, device: Device, here: Prepared, opti
     notes = prepared_home() / "batch.json"
     known: dict[str, Any] = {}
     with contextlib.suppress(OSError, ValueError, TypeError, RecursionError):
-        known = dict(json.loads(read_regular(notes)))
+        known = dict(json.loads(read_file(notes, NOTES)))
     size = known.get(key)
     if not isinstance(size, int):
         picture = probe(input_size(first.spec, (512, 512)), first.wiring[3])[:1]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import select
 import stat
 from typing import TYPE_CHECKING, Any
@@ -13,8 +12,10 @@ from cutout.formats.checks.sniff import HEAD, sniff
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["TooManyBytesError", "most_bytes", "read_file", "read_regular", "read_to_the_end"]
+__all__ = ["NOTES", "TooManyBytesError", "most_bytes", "read_file", "read_to_the_end"]
 
+NOTES = 1 << 20
+"""Bytes that are read of a configuration, or of what this program keeps for itself."""
 _MOST_BYTES_PER_PIXEL = 8  # four channels of 16 bits, not compressed
 _HEADER = 64 << 20  # metadata, previews
 _CHUNK = 1 << 20
@@ -84,20 +85,3 @@ def read_to_the_end(file: Any, limit: int, *, expected: int = 0) -> bytes:
             raise TooManyBytesError("this is not a picture of a known format, and it has no end", "name a picture")
         chunk = file.read(_CHUNK)
     return found.getvalue()
-
-
-def read_regular(path: Path, most: int = 1_000_000) -> bytes:
-    """The bytes of a small file; a pipe or a device, which might be waited for without end, is refused.
-
-    Raises:
-        OSError: It cannot be read, or is no regular file.
-        ValueError: It has more than `most` bytes.
-    """
-    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
-    with os.fdopen(descriptor, "rb") as file:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise OSError("it is a pipe or a device, not a file")
-        content = file.read(most + 1)
-    if len(content) > most:
-        raise ValueError(f"it has more than {most} bytes")
-    return content

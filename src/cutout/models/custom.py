@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from cutout.enums import Fit
 from cutout.errors import ModelError, UsageError
-from cutout.formats.reading import read_regular
+from cutout.formats.reading import NOTES, read_file
 from cutout.models.files import expanded
 from cutout.models.registry import LARGEST_SIDE, MODELS, Activation, ModelSpec, Triple, find_spec
 
@@ -50,7 +50,7 @@ def _read_config(config: Mapping[str, Any] | Path | None) -> dict[str, Any]:
     if not isinstance(config, Path):
         return dict(config)
     try:
-        values = json.loads(read_regular(config))
+        values = json.loads(read_file(config, NOTES))
     except (OSError, ValueError, RecursionError) as error:
         raise ModelError(f"the model configuration {config} cannot be read: {error}") from error
     if not isinstance(values, dict):

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cutout.errors import ModelError
-from cutout.formats.reading import read_regular
+from cutout.formats.reading import NOTES, read_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -262,7 +262,7 @@ def _fingerprint(path: Path) -> list[int]:
 def _remembered(path: Path) -> str | None:
     """The hash that an earlier verification found, if the file is unchanged since."""
     try:
-        stamp = json.loads(read_regular(_stamp_file(path)))
+        stamp = json.loads(read_file(_stamp_file(path), NOTES))
         return str(stamp["sha256"]) if stamp["fingerprint"] == _fingerprint(path) else None
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None

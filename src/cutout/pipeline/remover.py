@@ -50,7 +50,6 @@ if TYPE_CHECKING:
 __all__ = ["Cutout", "Remover", "forget_backgrounds"]
 
 _WHITE = (255, 255, 255, 255)
-_MOST_CONFIG = 1 << 20  # bytes
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -8,6 +8,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from cutout.atomic import write_atomic
+from cutout.formats.reading import NOTES, read_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
 __all__ = ["remembered"]
 
 _SECONDS = 24 * 3600.0
-_LARGEST = 1_000_000  # bytes: no more is read of a file that is not ours
 _memory: dict[tuple[Path | None, str], tuple[float, str]] = {}
 
 
@@ -43,10 +43,9 @@ def remembered(notes: Path | None, key: str, ask: Callable[[], str], *, fresh: b
 def _read(notes: Path | None) -> dict[str, tuple[float, str]]:
     """What is kept; whatever else the file may be holds nothing."""
     with suppress(OSError, ValueError, RecursionError):
-        if notes is not None and notes.is_file() and notes.stat().st_size <= _LARGEST:
-            found: Any = json.loads(notes.read_bytes())
-            if isinstance(found, dict):
-                return {key: (entry[0], entry[1]) for key, entry in found.items() if _is_ours(entry)}
+        found: Any = None if notes is None else json.loads(read_file(notes, NOTES))
+        if isinstance(found, dict):
+            return {key: (entry[0], entry[1]) for key, entry in found.items() if _is_ours(entry)}
     return {}
 
 
