@@ -1,8 +1,8 @@
 """What runtimes say when a device fails, and what it means: a table from real symptoms to a sentence and a command.
 
 The texts are those of ONNX Runtime 1.8 to 1.31, of the loaders of Linux and Windows, and of CUDA, cuDNN, TensorRT,
-ROCm, OpenVINO, DirectML, Core ML and QNN below it. `tests/device_failures.json` holds a real one for every row. Here is
-what any runtime and NVIDIA's parts say; `faults_more` has the others.
+ROCm, OpenVINO, DirectML, Core ML and QNN below it. `tests/engines/device_failures.json` holds a real one for every row.
+Here is what any runtime and NVIDIA's parts say; `others` has the rest.
 """
 
 from __future__ import annotations

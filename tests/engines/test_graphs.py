@@ -12,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from cutout.engines.graphs.cpu import UnknownGraphError, rewrite
 
-MODEL = Path(__file__).parent.parent / "src" / "cutout" / "models" / "weights" / "u2netp.onnx"
+MODEL = Path(__file__).parents[2] / "src" / "cutout" / "models" / "weights" / "u2netp.onnx"
 
 
 def session(model: str | bytes, folded: Path | None = None) -> onnxruntime.InferenceSession:

@@ -20,7 +20,7 @@ from cutout.imaging.components import largest_region
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-REFERENCE = json.loads((Path(__file__).parent / "data" / "metrics.json").read_text("utf-8"))
+REFERENCE = json.loads((Path(__file__).parents[1] / "data" / "metrics.json").read_text("utf-8"))
 """Made by metrics_reference.py."""
 
 

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 PATH = "/batch-remove-background"
+SUPPORT = Path(__file__).parents[1] / "support"
 
 
 class OwnRedis:
@@ -110,7 +111,7 @@ class Faulty:
         self.dumps.mkdir(exist_ok=True)
         environ = {**os.environ, "TMPDIR": str(self.dumps)}
         with self._log.open("wb") as out:
-            self.process = subprocess.Popen(command, stdout=out, stderr=out, cwd=Path(__file__).parent, env=environ)
+            self.process = subprocess.Popen(command, stdout=out, stderr=out, cwd=SUPPORT, env=environ)
 
     def begun(self) -> list[int]:
         """The pictures begun by all workers, in order."""

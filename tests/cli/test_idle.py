@@ -25,7 +25,7 @@ from cutout.timing import StageTimes
 if TYPE_CHECKING:
     from conftest import Cutout
 
-META = (Path(__file__).parent / "data" / "meta.jpg").read_bytes()
+META = (Path(__file__).parents[1] / "data" / "meta.jpg").read_bytes()
 FORMATS = tuple(OutputFormat)
 
 # Every option that changes a result, with a value at which it does.
@@ -271,7 +271,7 @@ def test_the_level_of_a_png_counts_at_16_bits_too(scene: bytes, soft: Remover) -
 
 
 def test_an_animated_webp_says_that_it_keeps_no_hidden_colours(soft: Remover) -> None:
-    film = (Path(__file__).parent / "data" / "film.gif").read_bytes()
+    film = (Path(__file__).parents[1] / "data" / "film.gif").read_bytes()
     for kind, expected in ((OutputFormat.WEBP, 1), (OutputFormat.PNG, 0)):
         made = transform(film, kind, soft, RemoveOptions(), Encoding(keep_hidden=True), StageTimes())
         assert sum("hidden colours were not kept" in text for text in made.warnings) == expected

@@ -31,7 +31,7 @@ from cutout.pipeline.remover import Remover
 if TYPE_CHECKING:
     from conftest import Cutout
 
-DATA = Path(__file__).parent / "data"
+DATA = Path(__file__).parents[1] / "data"
 FILMS = ("film.gif", "film.webp", "film.png")  # made by ImageMagick, gif2webp and apngasm: see data/make.sh
 SQUARES = [range(4 + 9 * number, 12 + 9 * number) for number in range(4)]
 """Where the red square of each frame stands."""

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 from PIL import GifImagePlugin, Image, PngImagePlugin, TiffImagePlugin
+from profiles import SRGB
 from served import quick as service
 from served import served
 from small import ORANGE, brightness_model, half
@@ -652,8 +653,6 @@ def test_a_png_with_large_texts_is_a_picture_and_nothing_is_lost(large: bytes, w
 
 
 def test_a_profile_and_a_packet_of_more_than_a_megabyte_are_kept() -> None:
-    from test_codec import SRGB
-
     profile = SRGB + bytes(3 << 20)
     packet = PACKET % (b"a" * (2 << 20))
     picture = decode(
@@ -678,8 +677,6 @@ def test_metadata_beyond_all_measure_is_left_out_and_said_so(large: bytes, text:
 
 
 def test_a_png_of_usual_texts_is_passed_as_it_is() -> None:
-    from test_codec import SRGB
-
     data = png(packed(b"iCCP", b"p", SRGB), chunk(b"tEXt", b"Software\0x"), packed(b"zTXt", b"Comment", b"a" * 300_000))
     assert preflight.prepare(data, "PNG", 1000).data is data
     data = png(packed(b"iCCP", b"p", np.random.default_rng(1).bytes(5000)))

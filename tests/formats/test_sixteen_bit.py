@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 from PIL import Image
+from profiles import wide_gamut
 from small import brightness_model
 
 from cutout.enums import BitDepth, EdgeColors, OutputFormat
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     from conftest import Cutout
 
-DATA = Path(__file__).parent / "data"
+DATA = Path(__file__).parents[1] / "data"
 # all made by ImageMagick of one picture, with all of the 16 bits used: see data/make.sh
 FILES = ("rgb16.png", "rgb16-interlaced.png", "rgba16.png", "rgb16-none.tif", "rgb16-lzw.tif")
 
@@ -271,8 +272,6 @@ def test_a_scaled_picture_has_8_bits_and_it_is_told(quick: Remover) -> None:
 
 
 def in_another_space(name: str) -> Any:
-    from test_metadata import wide_gamut
-
     picture = decode((DATA / name).read_bytes(), deep=True)
     return replace(picture, metadata=replace(picture.metadata, icc=wide_gamut()))
 

@@ -419,7 +419,7 @@ def test_a_service_is_not_started_with_what_is_no_size(tmp_path: Path) -> None:
         quick(tmp_path, memory_limit="plenty")
 
 
-BENCHMARK = Path(__file__).parent.parent / "benchmarks" / "memory.py"
+BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "memory.py"
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="it is Linux that tells the largest size")

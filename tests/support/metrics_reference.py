@@ -1,8 +1,8 @@
-"""Make data/metrics.json: what other packages say of the pairs of `masks.py`.
+"""Make tests/data/metrics.json: what other packages say of the pairs of `masks.py`.
 
     pip install pysodmetrics==1.6.2 opencv-python-headless==4.14.0.94 scikit-image==0.25.2
     pip install --no-deps mmagic==1.2.0
-    python tests/metrics_reference.py
+    python tests/support/metrics_reference.py
 
 pysodmetrics gives MAE, F and S; mmagic's gradient and connectivity errors are run as they are, without PyTorch; the
 band of the boundary IoU is what OpenCV's erosion leaves. Not a test: the packages are no dependency of ours.
@@ -93,6 +93,6 @@ def boundary(cv2: Any, one: Any, other: Any) -> float:
 
 
 if __name__ == "__main__":
-    target = Path(__file__).parent / "data" / "metrics.json"
+    target = Path(__file__).parents[1] / "data" / "metrics.json"
     target.parent.mkdir(exist_ok=True)
     target.write_text(json.dumps({case: reference(case) for case in CASES}, indent=1) + "\n")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 from PIL import Image, ImageCms, ImageColor
+from profiles import LINEAR_GREY, wide_gamut
 from small import brightness_model, half
 
 from cutout.enums import OutputFormat, Strip
@@ -27,7 +28,7 @@ from cutout.pipeline.remover import Remover
 if TYPE_CHECKING:
     from conftest import Cutout
 
-DATA = Path(__file__).parent / "data"
+DATA = Path(__file__).parents[1] / "data"
 META = (DATA / "meta.jpg").read_bytes()  # written by exiftool: see data/make.sh
 KINDS = tuple(OutputFormat)
 ORIENTATION, ARTIST, SIZE, COMMENT = 0x0112, 0x013B, (0xA002, 0xA003), 0x9286
@@ -284,28 +285,6 @@ def test_pillow_remarks_nothing_on_standard_error(cutout: Cutout, tmp_path: Path
 # --- colours ---
 
 
-def wide_gamut() -> bytes:
-    """A display whose red is green and whose green is red: nothing that a model should see as it is."""
-    from test_codec import WHITE_POINT, profile
-
-    def column(x: float, y: float, z: float) -> bytes:
-        return b"XYZ \0\0\0\0" + struct.pack(">3i", *(round(value * 65536) for value in (x, y, z)))
-
-    gamma = b"curv\0\0\0\0" + struct.pack(">IH", 1, round(2.2 * 256))
-    return profile(
-        b"RGB ",
-        {
-            b"wtpt": WHITE_POINT,
-            b"rXYZ": column(0.3851, 0.7169, 0.0971),
-            b"gXYZ": column(0.4361, 0.2225, 0.0139),
-            b"bXYZ": column(0.1431, 0.0606, 0.7141),
-            b"rTRC": gamma,
-            b"gTRC": gamma,
-            b"bTRC": gamma,
-        },
-    )
-
-
 def test_the_model_sees_srgb_and_the_output_keeps_its_own_space(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -371,8 +350,6 @@ def test_srgb_and_broken_profiles_change_nothing(icc: bytes | None) -> None:
 
 
 def test_a_grey_profile_holds_for_16_bits_too() -> None:
-    from test_codec import LINEAR_GREY
-
     buffer = io.BytesIO()
     Image.fromarray(np.full((4, 4), 128 * 257, np.uint16)).save(buffer, "PNG", icc_profile=LINEAR_GREY)
     picture = decode(buffer.getvalue(), deep=True)

@@ -17,6 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import ExifTags, Image, ImageCms, ImageFile
 from PIL import __version__ as pillow_version
+from profiles import LINEAR_GREY, SRGB, WHITE_POINT, profile
 
 from cutout.errors import PictureError
 from cutout.formats import decode as codec
@@ -481,28 +482,6 @@ def test_a_phones_further_views_are_not_worth_a_note() -> None:
 
 # --- profiles and resolution ---
 
-SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
-
-
-def profile(space: bytes, tags: dict[bytes, bytes], connection: bytes = b"XYZ ") -> bytes:
-    """An ICC profile of version 2 made by hand: Pillow makes none but sRGB."""
-    table, body = struct.pack(">I", len(tags)), b""
-    start = 128 + 4 + 12 * len(tags)
-    for name, data in tags.items():
-        table += struct.pack(">4sII", name, start + len(body), len(data))
-        body += data + b"\0" * (-len(data) % 4)
-    white = struct.pack(">3i", 0xF6D6, 0x10000, 0xD32D)
-    head = struct.pack(
-        ">I4sI4s4s4s12s4s4sI4s4s8sI12s",
-        start + len(body), b"test", 0x02400000, b"prtr" if space == b"CMYK" else b"mntr", space, connection,
-        b"\x07\xe9\0\1\0\1\0\0\0\0\0\0", b"acsp", b"APPL", 0, b"none", b"none", b"", 0, white,
-    )  # fmt: skip
-    return head.ljust(128, b"\0") + table + body
-
-
-WHITE_POINT = b"XYZ \0\0\0\0" + struct.pack(">3i", 0xF6D6, 0x10000, 0xD32D)
-LINEAR_GREY = profile(b"GRAY", {b"wtpt": WHITE_POINT, b"kTRC": b"curv\0\0\0\0" + struct.pack(">IH", 1, 0x100)})
-"""Grey values are amounts of light: half of it is 188 in sRGB, not 128."""
 RED_INK_FIRST = profile(
     b"CMYK",
     {
