@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -11,16 +11,15 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from cutout import __version__
-from cutout.errors import CutoutError
 from cutout.service import form, logs
 from cutout.service.http.answers import disposition, picture_headers
-from cutout.service.http.middleware import OPEN, Guard, refusal
-from cutout.service.http.problems import Problem, problem_of
+from cutout.service.http.middleware import OPEN, Guard
+from cutout.service.http.problems import Problem
 from cutout.service.metrics import CONTENT_TYPE, Metrics
 from cutout.service.models import Engine, media_type
 from cutout.service.openapi import PICTURE, errors, form_body, secured
 from cutout.service.queue import WorkQueue
-from cutout.service.requests import ClientDisconnectedError, RequestHandler, texts
+from cutout.service.requests import RequestHandler, texts
 from cutout.service.routes import batches, pages, removebg
 from cutout.service.runner import Periodic, Runner
 from cutout.service.settings import Settings
@@ -208,14 +207,11 @@ def _add_remove_background(app: FastAPI, state: AppState) -> None:
 
 
 def _add_monitoring(app: FastAPI, state: AppState) -> None:
-    # some monitors send HEAD
-    @app.head("/health", include_in_schema=False)
     @app.get("/health", tags=["service"])
     async def health() -> dict[str, str]:
         """Whether the service runs."""
         return {"status": "ok", "version": __version__}
 
-    @app.head("/ready", include_in_schema=False)
     @app.get("/ready", tags=["service"], responses=errors(503))
     async def ready() -> dict[str, Any]:
         """Whether it would take a picture now: the models are open and the queue is not full."""
@@ -230,7 +226,6 @@ def _add_monitoring(app: FastAPI, state: AppState) -> None:
             "running": state.queue.running,
         }
 
-    @app.head("/metrics", include_in_schema=False)
     @app.get("/metrics", tags=["service"], response_class=Response)
     async def metrics() -> Response:
         """What Prometheus reads."""
@@ -249,36 +244,23 @@ def _scrape(state: AppState, device: str) -> bytes:
 
 
 def _handle_errors(app: FastAPI) -> None:
-    def answer(request: Request, problem: Problem) -> Response:
-        status, headers, body = refusal(problem, request.state.request_id, request.url.path)
-        return Response(body, status_code=status, headers=headers)
+    """What HTTP itself refuses becomes a `Problem` as well; `Guard` answers them all."""
 
-    async def ours(request: Request, error: Exception) -> Response:
-        problem = problem_of(error)
-        request.state.outcome = problem.word
-        return answer(request, problem)
-
-    async def disconnected(request: Request, _error: Exception) -> Response:
-        request.state.outcome = "gone"
-        return Response(status_code=499)  # for the log: no client reads it, and nginx logs the same number
-
-    async def by_starlette(request: Request, error: Exception) -> Response:
+    async def by_http(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)  # noqa: S101 - registered for it alone
+        request.state.outcome = str(error.status_code)
         kind = {404: "not-found", 405: "method"}.get(error.status_code, "request")
-        problem = Problem(error.status_code, kind, str(error.detail))
-        found = answer(request, problem)
-        headers: Mapping[str, str] = error.headers or {}
-        found.headers.update(headers)
-        return found
+        headers = {name.lower(): value for name, value in (error.headers or {}).items()}
+        if headers.get("allow") == "GET":
+            headers["allow"] = "GET, HEAD"
+        raise Problem(error.status_code, kind, str(error.detail), headers=headers) from error
 
     async def invalid(request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)  # noqa: S101 - registered for it alone
+        request.state.outcome = "422"
         first = error.errors()[0]
         where = ".".join(str(part) for part in first.get("loc", ()))
-        return answer(request, Problem(422, "usage", f"{where}: {first.get('msg', 'not valid')}"))
+        raise Problem(422, "usage", f"{where}: {first.get('msg', 'not valid')}") from error
 
-    app.add_exception_handler(CutoutError, ours)
-    app.add_exception_handler(ClientDisconnectedError, disconnected)
-    app.add_exception_handler(HTTPException, by_starlette)
+    app.add_exception_handler(HTTPException, by_http)
     app.add_exception_handler(RequestValidationError, invalid)
-    app.add_exception_handler(Exception, ours)

@@ -38,16 +38,12 @@ if TYPE_CHECKING:
     from cutout.service.queue import WorkQueue
     from cutout.service.settings import Settings
 
-__all__ = ["ClientDisconnectedError", "RequestHandler", "texts"]
+__all__ = ["RequestHandler", "texts"]
 
 _FIELDS = 100
 _PREFIX = "cutout-service-"
 _LONGEST_TEXT = 64 * 1024
 _Read = TypeVar("_Read")
-
-
-class ClientDisconnectedError(Exception):
-    """The client has closed the connection; an answer would reach no one."""
 
 
 class RequestHandler:
@@ -85,8 +81,8 @@ class RequestHandler:
 
         Raises:
             OverloadedError: The queue is full; nothing of the body was read.
-            Problem: The body is no form, too large, has too many parts, or came too slowly.
-            ClientDisconnectedError: The client has closed the connection.
+            Problem: The body is no form, too large, has too many parts, or came too slowly; or its client
+                has gone.
         """
         with self._admitted(request):
             if _kind(request) != "multipart/form-data":
@@ -104,8 +100,8 @@ class RequestHandler:
 
         Raises:
             OverloadedError: The queue is full; nothing of the body was read.
-            Problem: The body is neither, too large, has too many parts, or came too slowly.
-            ClientDisconnectedError: The client has closed the connection.
+            Problem: The body is neither, too large, has too many parts, or came too slowly; or its client
+                has gone.
         """
         with self._admitted(request):
             if _kind(request) == "application/json":
@@ -164,7 +160,7 @@ class RequestHandler:
         except TimeoutError:
             raise Problem(408, "slow", "the request took too long to arrive") from None
         except ClientDisconnect:
-            raise ClientDisconnectedError from None
+            raise _disconnection() from None
 
     async def file(self, upload: object) -> bytes:
         """The content of a form's file.
@@ -246,8 +242,8 @@ class RequestHandler:
         """One picture through the queue.
 
         Raises:
-            ClientDisconnectedError: The client has closed the connection; work that was begun ends at its next step.
-            Problem: The time limit has passed; the same.
+            Problem: The client has closed the connection, or the time limit has passed; work that was begun ends at its
+                next step.
             CutoutError: The picture cannot be done.
         """
         cancellation = Cancellation(self.settings.timeout)
@@ -285,7 +281,7 @@ class RequestHandler:
             if result.done():
                 return self._result(result)
             if watch.done():
-                raise ClientDisconnectedError
+                raise _disconnection()
             away = self.queue.retry_after()
             raise Problem(503, "timeout", "the time limit of this request has passed", retry_after=away)
         finally:
@@ -298,6 +294,11 @@ class RequestHandler:
         except (CancelledError, ExpiredError) as error:
             away = self.queue.retry_after()
             raise Problem(503, "timeout", error.message, hint=f"try again in {away} s", retry_after=away) from None
+
+
+def _disconnection() -> Problem:
+    """For the log: no client reads it, and nginx logs the same number."""
+    return Problem(499, "gone", "the client has closed the connection")
 
 
 def _no_room(error: OSError) -> Problem:

@@ -62,8 +62,7 @@ def do(
         problem = problem_of(error)
         if problem.status == 500:
             logs.event("bug", level=logging.ERROR, error=error, task=work.task, number=work.number)
-        facts = {"kind": problem.word, "message": problem.message} | ({"hint": problem.hint} if problem.hint else {})
-        jobs.fail(work, facts)
+        jobs.fail(work, problem.facts)
         if metrics is not None:
             metrics.pictures.labels("batch", problem.word).inc()
         return

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
 import hmac
-import json
 import logging
 import re
 import secrets
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from cutout.service import logs
 from cutout.service.http.origins import SAFE_METHODS, is_foreign, is_known_host
-from cutout.service.http.problems import Problem, problem_of
+from cutout.service.http.problems import Problem, answer, problem_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, MutableMapping
@@ -21,11 +21,12 @@ if TYPE_CHECKING:
     from cutout.service.settings import Settings
 
     Message = MutableMapping[str, Any]
+    Scope = MutableMapping[str, Any]
     Receive = Callable[[], Awaitable[Message]]
     Send = Callable[[Message], Awaitable[None]]
-    App = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
+    App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-__all__ = ["Guard", "header_text", "refusal"]
+__all__ = ["OPEN", "Guard", "header_text"]
 
 OPEN = frozenset({"/", "/health", "/ready", "/metrics", "/docs", "/openapi.json", "/favicon.ico"})
 """Paths that need no key: they tell nothing about pictures."""
@@ -53,73 +54,69 @@ class Guard:
         # clients send what is not ASCII as UTF-8 or, as HTTP libraries often do, as Latin-1
         self._keys = [(key.encode(), _as_latin_1(key)) for key in settings.api_keys]
 
-    async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """See ASGI."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         started = time.perf_counter()
         headers = dict(scope["headers"])
-        request_id = _request_id(headers)
-        key = _key(headers)
-        state: dict[str, Any] = scope.setdefault("state", {})
-        state["request_id"] = request_id
-        number = self._known(key)
-        state["client"] = _client(scope, key if number is None else self._keys[number][0], keys=bool(self._keys))
-        state["origin"] = headers.get(b"origin", b"").decode("latin-1")
-        answer: dict[str, Any] = {"status": 0, "type": b""}
+        key = self._known(_key(headers))
+        origin = headers.get(b"origin", b"").decode("latin-1")
+        state = {"request_id": _request_id(headers), "client": _client(scope, key)}
+        # what answers GET answers HEAD; the server leaves the body out
+        inner = {**scope, "state": state, "method": "GET" if scope["method"] == "HEAD" else scope["method"]}
+        status = 0
 
         async def answered(message: Message) -> None:
+            nonlocal status
             if message["type"] == "http.response.start":
-                answer["status"] = message["status"]
-                message["headers"] = self._signed(message.get("headers", []), request_id, state["origin"])
+                status = message["status"]
+                message["headers"] = self._signed(message.get("headers", []), state["request_id"], origin)
             await send(message)
 
         try:
-            self._check_host(scope, headers)
-            if scope["method"] == "OPTIONS" and state["origin"] in self._settings.origins:
-                scope["route"] = None
-                await answered({"type": "http.response.start", "status": 204, "headers": []})
-                await answered({"type": "http.response.body", "body": b""})
+            self._check_origin(scope, headers)
+            if scope["method"] == "OPTIONS" and origin in self._settings.origins:
+                await _send(answered, 204, {}, b"")
                 return
-            if self._keys and number is None and scope["path"] not in OPEN:
+            if self._keys and key is None and scope["path"] not in OPEN:
+                state["outcome"] = "401"
                 hint = "send it as X-Api-Key or Authorization: Bearer"
                 raise Problem(401, "no-key", "an API key is needed", hint=hint)
-            await self._app(scope, self._bounded(scope, headers, receive), answered)
-        except Exception as error:  # noqa: BLE001 - the last resort: an answer, never a stack trace
+            await self._app(inner, self._bounded(scope, headers, receive), answered)
+        except Exception as error:  # noqa: BLE001 - the one place for all of them: an answer, never a stack trace
             problem = problem_of(error)
+            state.setdefault("outcome", problem.word)
             if problem.status == 500:
-                logs.event("bug", level=logging.ERROR, error=error, request_id=request_id)
-            if not answer["status"]:
-                await _refuse(answered, problem, request_id, scope["path"])
+                logs.event("bug", level=logging.ERROR, error=error, request_id=state["request_id"])
+            if not status:
+                await _send(answered, *answer(problem, state["request_id"], scope["path"]))
         finally:
-            seconds = time.perf_counter() - started
-            self._count(scope, answer["status"], seconds, state, request_id)
+            self._count(inner, scope["method"], status, time.perf_counter() - started)
 
-    def _check_host(self, scope: MutableMapping[str, Any], headers: dict[bytes, bytes]) -> None:
+    def _check_origin(self, scope: Scope, headers: dict[bytes, bytes]) -> None:
         """Refuse what a page of another origin makes a browser send; see `origins`."""
         given = [value for name, value in scope["headers"] if name == b"host"]
         if len(given) > 1:
             raise Problem(400, "host", "the request names more than one host")
         host, origin, site = (headers.get(name, b"").decode("latin-1") for name in (b"host", b"origin", _SITE))
         if not is_known_host(host, self._settings.allowed_hosts):
-            scope["state"]["outcome"] = "host"
             text = f"this service is not known as {header_text(host[:80])!r}"
             raise Problem(421, "host", text, hint="--allowed-host NAME, where it is started, allows a name")
         if scope["method"] not in SAFE_METHODS and is_foreign(
             origin=origin, site=site, host=host, allowed=self._settings.origins
         ):
-            scope["state"]["outcome"] = "origin"
             text = "pages of other origins may not call this service"
             raise Problem(403, "origin", text, hint="--origin ORIGIN, where it is started, allows one")
 
-    def _known(self, given: bytes) -> int | None:
-        """Which key it is, if any."""
+    def _known(self, given: bytes) -> bytes | None:
+        """The key that a request has, if it is one of the service's."""
         # all keys are compared, each in constant time: neither which fits nor how far one fits shows
         fits = [sum(hmac.compare_digest(given, form) for form in forms) > 0 for forms in self._keys]
-        return fits.index(True) if True in fits else None
+        return self._keys[fits.index(True)][0] if True in fits else None
 
-    def _bounded(self, scope: MutableMapping[str, Any], headers: dict[bytes, bytes], receive: Receive) -> Receive:
+    def _bounded(self, scope: Scope, headers: dict[bytes, bytes], receive: Receive) -> Receive:
         """The request's body, refused as soon as it is larger than it may be."""
         files = self._settings.max_files if scope["path"] == "/batch-remove-background" else 1
         # base64 is a third longer, and remove.bg's clients may use it
@@ -167,11 +164,9 @@ class Guard:
                 result = [(name, value) for name, value in result if name != b"cross-origin-resource-policy"]
         return result
 
-    def _count(
-        self, scope: MutableMapping[str, Any], status: int, seconds: float, state: dict[str, Any], request_id: str
-    ) -> None:
-        route = scope.get("route")
-        endpoint = str(getattr(route, "path", "other"))
+    def _count(self, scope: Scope, method: str, status: int, seconds: float) -> None:
+        state = scope["state"]
+        endpoint = str(getattr(scope.get("route"), "path", "other"))
         outcome = state.get("outcome") or (str(status) if status else "gone")
         self._metrics.requests.labels(endpoint, outcome).inc()
         self._metrics.seconds.labels(endpoint).observe(seconds)
@@ -179,9 +174,9 @@ class Guard:
         logs.event(
             "request",
             level=logging.DEBUG if quiet else logging.INFO,
-            request_id=request_id,
+            request_id=state["request_id"],
             client=state["client"],
-            method=scope["method"],
+            method=method,
             path=scope["path"],
             status=status,
             outcome=outcome,
@@ -194,30 +189,10 @@ def header_text(text: str) -> str:
     return "".join(sign if " " <= sign <= "~" else "?" for sign in text)
 
 
-def refusal(problem: Problem, request_id: str, path: str) -> tuple[int, dict[str, str], bytes]:
-    """Status, headers and body of an error; the remove.bg part of the service speaks as remove.bg does."""
-    headers = {"content-type": "application/json"}
-    if problem.retry_after is not None:
-        headers["retry-after"] = str(problem.retry_after)
-    if problem.status == 401:
-        headers["www-authenticate"] = "Bearer"
-    body: Any = problem.body(request_id)
-    status = problem.status
-    if path.startswith("/v1.0/"):
-        word = "auth_failed" if status == 401 else problem.word.replace("-", "_")
-        error: dict[str, str] = {"title": problem.message, "code": word}
-        body = {"errors": [error | ({"detail": problem.hint} if problem.hint else {})]}
-        status = _AS_REMOVE_BG.get(status, status)
-    return status, headers, json.dumps(body, ensure_ascii=False).encode("utf-8", "backslashreplace")
-
-
-_AS_REMOVE_BG = {401: 403, 415: 400, 422: 400}
-
-
-async def _refuse(send: Send, problem: Problem, request_id: str, path: str) -> None:
-    status, headers, body = refusal(problem, request_id, path)
+async def _send(send: Send, status: int, headers: dict[str, str], body: bytes) -> None:
     lines = [(name.encode(), value.encode()) for name, value in headers.items()]
-    lines.append((b"content-length", str(len(body)).encode()))
+    if body:
+        lines.append((b"content-length", str(len(body)).encode()))
     await send({"type": "http.response.start", "status": status, "headers": lines})
     await send({"type": "http.response.body", "body": body})
 
@@ -241,11 +216,8 @@ def _as_latin_1(key: str) -> bytes:
         return key.encode()  # as UTF-8 alone
 
 
-def _client(scope: MutableMapping[str, Any], key: bytes, *, keys: bool) -> str:
+def _client(scope: Scope, key: bytes | None) -> str:
     """The client, for fairness and logs: a hash of its key, which must not appear itself, or its address."""
-    if key and keys:
-        import hashlib
-
+    if key is not None:
         return "key-" + hashlib.sha256(key).hexdigest()[:8]
-    peer = scope.get("client")
-    return str(peer[0]) if peer else "unknown"
+    return str(scope["client"][0]) if scope.get("client") else "unknown"

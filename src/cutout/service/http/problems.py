@@ -1,10 +1,10 @@
-"""Errors as HTTP answers: one JSON shape, no stack traces."""
+"""Errors as HTTP answers: one JSON shape, remove.bg's under its own addresses, no stack traces."""
 
 from __future__ import annotations
 
+import json
 import re
-from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cutout.errors import CancelledError, CutoutError, PictureError, UsageError
 from cutout.formats.decode import TooLargeError
@@ -12,7 +12,10 @@ from cutout.pipeline.budget import MemoryBusyError, OverBudgetError
 from cutout.service.models import NotAPictureError, ScarceError
 from cutout.service.queue import ExpiredError, OverloadedError
 
-__all__ = ["SHAPE", "Problem", "problem_of"]
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["SHAPE", "Problem", "answer", "problem_of"]
 
 
 class Problem(CutoutError):  # noqa: N818 - what RFC 9457 calls it
@@ -24,15 +27,29 @@ class Problem(CutoutError):  # noqa: N818 - what RFC 9457 calls it
         message: What happened.
         hint: What to do next.
         retry_after: Seconds, for a client that should come again.
+        headers: Further headers of the answer.
     """
 
     def __init__(
-        self, status: int, kind: str, message: str, *, hint: str | None = None, retry_after: int | None = None
+        self,
+        status: int,
+        kind: str,
+        message: str,
+        *,
+        hint: str | None = None,
+        retry_after: int | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(message, hint=hint)
         self.status = status
         self.word = kind
         self.retry_after = retry_after
+        self.headers = headers or {}
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """Kind, message and hint, as the outcome of a batch's picture."""
+        return {"kind": self.word, "message": self.message} | ({"hint": self.hint} if self.hint else {})
 
     def body(self, request_id: str) -> dict[str, Any]:
         """The one shape of all errors."""
@@ -60,9 +77,28 @@ SHAPE: dict[str, Any] = {
 """The JSON schema of `Problem.body`."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Row:
-    error: type[BaseException]
+def answer(problem: Problem, request_id: str, path: str) -> tuple[int, dict[str, str], bytes]:
+    """Status, headers and body of an error; under remove.bg's addresses as its clients know them."""
+    headers = {"content-type": "application/json", **problem.headers}
+    if problem.retry_after is not None:
+        headers["retry-after"] = str(problem.retry_after)
+    if problem.status == 401:
+        headers["www-authenticate"] = "Bearer"
+    body: Any = problem.body(request_id)
+    status = problem.status
+    if path.startswith("/v1.0/"):
+        word = "auth_failed" if status == 401 else problem.word.replace("-", "_")
+        error: dict[str, str] = {"title": problem.message, "code": word}
+        body = {"errors": [error | ({"detail": problem.hint} if problem.hint else {})]}
+        status = _AS_REMOVE_BG.get(status, status)
+    return status, headers, json.dumps(body, ensure_ascii=False).encode("utf-8", "backslashreplace")
+
+
+_AS_REMOVE_BG = {401: 403, 415: 400, 422: 400}
+
+
+class _Row(NamedTuple):
+    error: type[CutoutError]
     status: int
     kind: str
     retry_after: int | None = None
@@ -88,16 +124,17 @@ _FLAG = re.compile(r"--([a-z][a-z-]*)")
 
 def problem_of(error: BaseException) -> Problem:
     """Any error as an answer; an unexpected one is a 500 without any detail."""
-    if isinstance(error, Problem):
-        return error
-    if isinstance(error, OverloadedError):
-        return Problem(503, "overloaded", error.message, hint=error.hint, retry_after=error.retry_after)
-    for row in _ROWS:
-        if isinstance(error, row.error):
-            assert isinstance(error, CutoutError)  # noqa: S101 - all of the table's are
+    match error:
+        case Problem():
+            return error
+        case OverloadedError():
+            return Problem(503, "overloaded", error.message, hint=error.hint, retry_after=error.retry_after)
+        case CutoutError():
+            row = next(row for row in _ROWS if isinstance(error, row.error))
             hint = row.hint or (_fields(error.hint) if error.hint else None)
             return Problem(row.status, row.kind, _fields(error.message), hint=hint, retry_after=row.retry_after)
-    return Problem(500, "bug", "this is a bug of the service", hint="its log tells more under the request id")
+        case _:
+            return Problem(500, "bug", "this is a bug of the service", hint="its log tells more under the request id")
 
 
 def _fields(text: str) -> str:

@@ -76,12 +76,6 @@ def router(state: ServiceState, settings: Settings) -> APIRouter:
         response_class=Response,
         responses=_good(200, "A result.", images) | errors(401, 404, 409, 422, 503),
     )
-    for path, end in (
-        ("/task-result/{task_id}", ends.everything),
-        ("/task-result/{task_id}/{number}", ends.one),
-    ):
-        routes.add_api_route(path, end, methods=["HEAD"], include_in_schema=False, response_class=Response)
-    routes.add_api_route("/task-status/{task_id}", ends.status, methods=["HEAD"], include_in_schema=False)
     routes.add_api_route(
         "/task/{task_id}", ends.delete, methods=["DELETE"], status_code=204, responses=errors(401, 404, 422, 503)
     )

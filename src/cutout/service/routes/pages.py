@@ -10,7 +10,6 @@ from fastapi import APIRouter, Response
 
 __all__ = ["router"]
 
-_METHODS = ["GET", "HEAD"]
 _FOLDER = Path(__file__).parent.parent / "pages"
 
 
@@ -18,15 +17,15 @@ def router() -> APIRouter:
     """The pages."""
     routes = APIRouter(include_in_schema=False)
 
-    @routes.api_route("/", methods=_METHODS)
+    @routes.get("/")
     async def page() -> Response:
         return _page("page.html")
 
-    @routes.api_route("/docs", methods=_METHODS)
+    @routes.get("/docs")
     async def docs() -> Response:
         return _page("docs.html")
 
-    @routes.api_route("/favicon.ico", methods=_METHODS)
+    @routes.get("/favicon.ico")
     async def icon() -> Response:
         return Response(_ICON, media_type="image/svg+xml", headers={"Cache-Control": "max-age=86400"})
 
