@@ -21,7 +21,7 @@ from small import brightness_model, half
 from cutout.errors import CutoutError, UsageError
 from cutout.service.http.answers import disposition, label
 from cutout.service.http.problems import Problem
-from cutout.service.losses import losses
+from cutout.service.models import further_frames
 from cutout.service.queue import WorkQueue
 from cutout.service.settings import Settings
 from cutout.service.store.sqlite import SqliteJobs
@@ -183,21 +183,24 @@ def test_a_picture_of_which_only_the_first_frame_is_left_comes_with_a_warning(cl
     assert done["completed"] == 2, "they were looked at before, and are whole nevertheless"
 
 
+further = partial(further_frames, max_pixels=1_000_000)
+
+
 @pytest.mark.parametrize("kind", _ANIMATED)
 def test_looking_for_further_frames_never_fails(kind: str) -> None:
     """Nor does it believe a count: what it takes is bounded by the file that is there."""
     data = _saved(kind, 3)
     for end in range(len(data)):
-        losses(data[:end])
+        further(data[:end])
     for at in range(min(len(data), 400)):
-        losses(data[:at] + b"\xff\xff\xff\xff" + data[at + 4 :])
-    assert not losses(b"")
+        further(data[:at] + b"\xff\xff\xff\xff" + data[at + 4 :])
+    assert not further(b"")
 
 
 def test_a_claim_of_frames_alone_is_no_animation() -> None:
     one = _saved("PNG", 1)
     claim = b"\0\0\0\x08acTL\x7f\xff\xff\xff\0\0\0\0\0\0\0\0"
-    assert not losses(one[:33] + claim + one[33:])
+    assert not further(one[:33] + claim + one[33:])
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from cutout.service.settings import Settings
 
-__all__ = ["CutRequest", "Done", "Engine", "NotAPictureError", "ScarceError", "media_type"]
+__all__ = ["CutRequest", "Done", "Engine", "NotAPictureError", "ScarceError", "further_frames", "media_type"]
 
 _SMALL_MODEL = 200_000_000
 
@@ -222,11 +222,20 @@ class Engine:
             data=result.encoded,
             output_format=cut_request.output_format,
             size=result.size,
-            warnings=result.warnings,
+            warnings=(*further_frames(data, cut_request.encoding.max_pixels), *result.warnings),
             ms=stages.rounded(),
             model=opened.version,
             device=opened.many.device,
         )
+
+
+def further_frames(data: bytes, max_pixels: int) -> tuple[str, ...]:
+    """A warning where a file has frames or pages after its first, which an answer does not hold; nothing is decoded."""
+    try:
+        more = header(data, max_pixels=max_pixels, max_frames=2).frames > 1
+    except CutoutError:  # decoding says so
+        more = False
+    return ("the picture has further frames or pages; only the first was cut out",) if more else ()
 
 
 def _is_scarce(error: CutoutError) -> bool:

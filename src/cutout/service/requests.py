@@ -10,7 +10,6 @@ import tempfile
 import threading
 from collections import Counter
 from contextlib import asynccontextmanager, contextmanager, suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -24,7 +23,6 @@ from cutout.formats import decode
 from cutout.pipeline.remover import forget_backgrounds
 from cutout.service import logs
 from cutout.service.http.problems import Problem
-from cutout.service.losses import losses
 from cutout.service.queue import ExpiredError
 
 if TYPE_CHECKING:
@@ -254,8 +252,7 @@ class RequestHandler:
         finally:
             cancellation.cancel()
         self.metrics.done(done, "request")
-        missing = await asyncio.to_thread(losses, data)  # off the event loop: a file of tiny blocks takes long
-        return replace(done, warnings=(*missing, *done.warnings))
+        return done
 
     async def aside(self, request: Request, work: Callable[[], _Read]) -> _Read:
         """Anything else that takes a processor's time; raises as `cut` does."""

@@ -18,8 +18,7 @@ from starlette.responses import StreamingResponse
 from cutout.service import form, logs
 from cutout.service.http.answers import disposition, label
 from cutout.service.http.problems import Problem
-from cutout.service.losses import losses
-from cutout.service.models import media_type
+from cutout.service.models import further_frames, media_type
 from cutout.service.openapi import PICTURE, errors, form_body, task_schema
 from cutout.service.requests import RequestHandler, texts
 from cutout.service.runner import Runner
@@ -108,7 +107,7 @@ class _Endpoints:
             form.cut_request(values, handler.engine, max_pixels=handler.settings.max_pixels)  # refuses a wrong field
             names = [label(upload.filename, f"picture-{number}") for number, upload in enumerate(uploads)]
             files = [(name, upload.file.read) for name, upload in zip(names, uploads, strict=True)]
-            warnings = await asyncio.to_thread(_warnings, names, uploads)
+            warnings = await asyncio.to_thread(_warnings, names, uploads, self._settings.max_pixels)
             try:
                 task = await asyncio.to_thread(partial(jobs.add, most=most), client, values, files)
             except Problem as problem:
@@ -201,11 +200,12 @@ class _Endpoints:
         return uploads
 
 
-def _warnings(names: list[str], uploads: list[UploadFile]) -> list[dict[str, Any]]:
+def _warnings(names: list[str], uploads: list[UploadFile], max_pixels: int) -> list[dict[str, Any]]:
     """What is known to be missing from results before they are made."""
     warnings = []
     for number, (name, upload) in enumerate(zip(names, uploads, strict=True)):
-        warnings += [{"number": number, "name": name, "warning": text} for text in losses(upload.file.read())]
+        told = further_frames(upload.file.read(), max_pixels)
+        warnings += [{"number": number, "name": name, "warning": text} for text in told]
         upload.file.seek(0)
     return warnings
 
