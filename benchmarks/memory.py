@@ -64,6 +64,7 @@ CASES: dict[str, tuple[str, str, dict[str, Any], dict[str, Any]]] = {
         )
     },
     **{f"{kind} to png": (kind, "png", {}, {}) for kind in ("png", "rgba png", "palette png", "grey png", "png 16")},
+    "tall png to png, shadow=default": ("tall png", "png", {"shadow": "default"}, {}),
     "png 16 to tiff": ("png 16", "tiff", {}, {}),
     "png 16 to png, 8 bits": ("png 16", "png", {}, {"bit_depth": "8"}),
     "grey png 16 to png": ("grey png 16", "png", {}, {}),
@@ -77,6 +78,7 @@ SAVED: dict[str, tuple[str, dict[str, Any]]] = {
     "cmyk jpg": ("JPEG", {"quality": 90}),
     "turned jpg": ("JPEG", {"quality": 90}),
     "png": ("PNG", {"compress_level": 1}),
+    "tall png": ("PNG", {"compress_level": 1}),
     "rgba png": ("PNG", {"compress_level": 1}),
     "palette png": ("PNG", {"compress_level": 1}),
     "grey png": ("PNG", {"compress_level": 1}),
@@ -92,7 +94,9 @@ MODES = {"cmyk jpg": "CMYK", "grey png": "L", "grey png 16": "L"}
 
 
 def make(kind: str, size: tuple[int, int], path: Path) -> None:
-    """A picture of that kind and size."""
+    """A picture of that kind and size, a tall one of as many pixels."""
+    if kind.startswith("tall"):
+        size = (8, size[0] * size[1] // 8)
     image = Image.open(ROOT / "examples" / "chelsea.jpg").convert("RGB").resize(size, Image.Resampling.BICUBIC)
     image = image.convert(MODES.get(kind, "RGB"))
     if kind.endswith("png 16"):

@@ -425,7 +425,10 @@ BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "memory.py"
 @pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="it is Linux that tells the largest size")
 @pytest.mark.parametrize(
     "case",
-    ["jpg to png", "jpg to jpg", "jpg to tiff", "jpg to webp", "jpg to avif", "png 16 to png", "rgba png to png"],
+    [
+        *("jpg to png", "jpg to jpg", "jpg to tiff", "jpg to webp", "jpg to avif", "png 16 to png", "rgba png to png"),
+        *("jpg to png, shadow=default", "tall png to png, shadow=default"),
+    ],
 )
 def test_what_is_foretold_is_what_is_taken(case: str, tmp_path: Path) -> None:
     """Within a factor of two and a half, and never much less than what is taken."""

@@ -39,6 +39,8 @@ _GRID = 512
 """Cells of the longer side of the reduced picture in which specks are looked for."""
 _LANCZOS = 3
 """Pixels that the filter reaches."""
+_STRIP = 1 << 20
+"""Pixels that are composed at a time."""
 _TAIL = 1.25
 """Blur widths (2.5 sigma) after which less than one level of a shadow is left."""
 
@@ -323,17 +325,32 @@ def _compose(
     shadow: Shadow | None,
 ) -> tuple[Image.Image, Image.Image | None]:
     """The subject over its shadow over the background."""
-    if shade is None or shadow is None:
-        image = None if behind is None else composite.compose(rgb, alpha, behind)
-    elif isinstance(behind, Image.Image) or (behind is not None and behind[3] == 255):
+    if shade is None and behind is None:
+        return rgb, alpha
+    if isinstance(behind, Image.Image) or (behind is not None and behind[3] == 255):
+        if shade is None or shadow is None:
+            return composite.compose(rgb, alpha, behind), None
         image = behind.copy() if isinstance(behind, Image.Image) else Image.new("RGB", rgb.size, behind[:3])
         image.paste(shadow.color, (0, 0, *rgb.size), shade)
         image.paste(rgb, None, alpha)
-    else:
-        below = composite.cut(Image.new("RGB", rgb.size, shadow.color), shade)
-        if behind is not None:
-            below = Image.alpha_composite(Image.new("RGBA", rgb.size, behind), below)
-        image = Image.alpha_composite(below, composite.cut(rgb, alpha))
-    if image is None:
-        return rgb, alpha
-    return (image, None) if image.mode == "RGB" else (image.convert("RGB"), image.getchannel("A"))
+        return image, None
+    colors, transparency = Image.new("RGB", rgb.size), Image.new("L", rgb.size)
+    rows = max(1, _STRIP // rgb.width)
+    for top in range(0, rgb.height, rows):  # in strips, or five more pictures would be in memory at once
+        box = (0, top, rgb.width, min(top + rows, rgb.height))
+        part = _translucent(rgb.crop(box), alpha.crop(box), behind, shade.crop(box) if shade else None, shadow)
+        colors.paste(part.convert("RGB"), box)
+        transparency.paste(part.getchannel("A"), box)
+    return colors, transparency
+
+
+def _translucent(
+    rgb: Image.Image, alpha: Image.Image, behind: Color | None, shade: Image.Image | None, shadow: Shadow | None
+) -> Image.Image:
+    """The subject over its shadow over a translucent colour or nothing; mode RGBA."""
+    cutout = composite.cut(rgb, alpha)
+    below = None if behind is None else Image.new("RGBA", rgb.size, behind)
+    if shade is not None and shadow is not None:
+        cast_on = composite.cut(Image.new("RGB", rgb.size, shadow.color), shade)
+        below = cast_on if below is None else Image.alpha_composite(below, cast_on)
+    return cutout if below is None else Image.alpha_composite(below, cutout)

@@ -73,9 +73,12 @@ _STEPS: dict[str, float] = {
 _GROUND = 4.0
 """A background of one opaque colour; others take more."""
 _BACKGROUND = 12.0
-_SHADOW = 14.0
-"""Of a cut-out that stays transparent; over an opaque background it is another plane."""
+_TRANSLUCENT = 6.0
+"""A result with a shadow or a translucent colour behind it; composed in strips."""
 _SHADE = 2.0
+"""A shadow over an opaque background."""
+_ROW = 4
+"""Pixels that a row takes beside its own: Pillow keeps its address, which counts where rows are short."""
 _FRAMES = 14.0
 """An animation is painted in a buffer of its decoder, and its encoder keeps the frame before."""
 _WRITTEN = {OutputFormat.PNG: 0.5, OutputFormat.TIFF: 0.6, OutputFormat.WEBP: 0.1, OutputFormat.AVIF: 0.1}
@@ -125,7 +128,7 @@ def need_of(
     elif not layout.is_framed(options):  # what a crop leaves is seen when it is done
         check_side(output_format, size)
     deep = header.deep and output_format.has_16_bits and bit_depth is not BitDepth.EIGHT
-    whole, pixels = header.size[0] * header.size[1], size[0] * size[1]
+    whole, pixels = _area(header.size), _area(size)
     result = _result_pixels(size, options)
     several = output_format.has_pages if header.kind == "TIFF" else output_format.has_frames
     count = header.frames if several else 1
@@ -139,7 +142,7 @@ def need_of(
     )
     written = result * count * _WRITTEN.get(output_format, 0.0) if count > 1 else 0.0
     memory = int(_BASE + data + max(stages) + written)
-    what = f"a picture of {whole / 1e6:.0f} megapixels as {FORMATS[output_format].name}"
+    what = f"a picture of {header.size[0] * header.size[1] / 1e6:.0f} megapixels as {FORMATS[output_format].name}"
     smaller = "a smaller --max-size" if options.canvas is None else "a smaller --canvas"
     lean = output_format in {OutputFormat.PNG, OutputFormat.TIFF, OutputFormat.JPEG}
     return Need(memory, what, smaller if lean else f"write PNG or TIFF instead, {smaller}")
@@ -155,15 +158,20 @@ def _worked_size(header: Header, options: RemoveOptions) -> tuple[int, int]:
     return max(1, round(width * scale)), max(1, round(height * scale))
 
 
+def _area(size: tuple[int, int]) -> int:
+    """Pixels, whichever side is the width."""
+    return size[0] * size[1] + _ROW * max(size)
+
+
 def _result_pixels(size: tuple[int, int], options: RemoveOptions) -> int:
     """Of the finished picture, at most: a subject that fills the picture is the largest."""
     if not layout.is_framed(options):
-        return size[0] * size[1]
+        return _area(size)
     try:
         frame = layout.layout((0, 0, *size), options, values.parse_shadow(options.shadow))
     except UsageError:  # a smaller subject may still pass
-        return max(values.MAX_CANVAS, size[0] * size[1])
-    return frame.size[0] * frame.size[1]
+        return max(values.MAX_CANVAS, _area(size))
+    return _area(frame.size)
 
 
 def _decoding(header: Header, *, deep: bool) -> float:
@@ -179,9 +187,9 @@ def _working(options: RemoveOptions, *, deep: bool) -> float:
 def _composing(options: RemoveOptions) -> float:
     color = options.background_color
     if options.background is None:
-        taken = _SHADOW if options.shadow else 0.0
+        taken = _TRANSLUCENT if options.shadow else 0.0
     elif color is not None and color[3] < 255:
-        taken = _SHADOW if options.shadow else _BACKGROUND
+        taken = _TRANSLUCENT
     else:
         taken = (_BACKGROUND if color is None else _GROUND) + _SHADE * bool(options.shadow)
     return taken + _KEPT * layout.is_framed(options)
