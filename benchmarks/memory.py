@@ -24,9 +24,9 @@ from cutout.enums import BitDepth, OutputFormat
 from cutout.formats import decode
 from cutout.formats.encode import register_heif
 from cutout.formats.sixteen_bit import encode_png16, widen
-from cutout.jobs.worker import Encoding, transform
 from cutout.memory import keep_small
-from cutout.options import RemoveOptions
+from cutout.options import Encoding, RemoveOptions
+from cutout.pipeline.convert import convert
 from cutout.pipeline.estimate import need_of
 from cutout.pipeline.remover import Remover
 from cutout.timing import StageTimes
@@ -129,10 +129,10 @@ def measure(name: str, path: Path) -> dict[str, int]:
         how = {**how, "bit_depth": BitDepth(how["bit_depth"])}
     options, encoding, written = RemoveOptions(**look), Encoding(**how), OutputFormat(output_format)
     remover = Remover(device="cpu", memory_limit="1TB")
-    transform(path.with_suffix(".small").read_bytes(), written, remover, options, encoding, StageTimes())
+    convert(path.with_suffix(".small").read_bytes(), written, remover, options, encoding, StageTimes())
     before, data = highest(), path.read_bytes()
     header = decode.header(data)
-    transform(data, written, remover, options, encoding, StageTimes())
+    convert(data, written, remover, options, encoding, StageTimes())
     grown = highest() - before
     if not written.has_alpha and options.background is None:
         options = RemoveOptions(**look, background="white")

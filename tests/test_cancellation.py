@@ -18,8 +18,8 @@ from cutout.errors import CancelledError
 from cutout.formats import decode
 from cutout.formats.decode import Picture
 from cutout.imaging import cleanup, closed_form, decontaminate, layout
-from cutout.jobs.worker import Encoding, transform
-from cutout.options import RemoveOptions
+from cutout.options import Encoding, RemoveOptions
+from cutout.pipeline.convert import convert
 from cutout.pipeline.remover import Remover
 from cutout.service.store.sqlite import SqliteJobs
 from cutout.timing import StageTimes
@@ -111,9 +111,7 @@ def test_no_look_follows_the_one_during_which_it_was_cancelled(
 
     gate.inner.predict = cancelling
     with pytest.raises(CancelledError):
-        transform(
-            stripes(frames), OutputFormat.PNG, remover, RemoveOptions(**look), Encoding(), StageTimes(wanted.check)
-        )
+        convert(stripes(frames), OutputFormat.PNG, remover, RemoveOptions(**look), Encoding(), StageTimes(wanted.check))
     assert gate.looks == after
 
 
@@ -139,7 +137,7 @@ def test_what_was_cancelled_is_not_encoded(
     monkeypatch.setattr(module, step, cancelling)
     monkeypatch.setattr("cutout.formats.decode.encode", no_more)
     with pytest.raises(CancelledError):
-        transform(
+        convert(
             stripes(),
             OutputFormat.PNG,
             Remover(model, device="cpu"),
@@ -181,7 +179,7 @@ def test_long_steps_end_in_the_middle(
 def test_what_is_wanted_is_as_it_was(model: Path) -> None:
     remover, options = Remover(model, device="cpu"), RemoveOptions(tiles=8)
     made = [
-        transform(stripes(), OutputFormat.PNG, remover, options, Encoding(), stages).encoded
+        convert(stripes(), OutputFormat.PNG, remover, options, Encoding(), stages).encoded
         for stages in (StageTimes(), StageTimes(Cancellation(600).check))
     ]
     assert made[0] == made[1]

@@ -37,8 +37,8 @@ from cutout.enums import Existing, OutputFormat
 from cutout.errors import OutputError
 from cutout.jobs.plan import Job, plan
 from cutout.jobs.report import BugError, Outcome, Report, Status
-from cutout.jobs.worker import Encoding, process, run
-from cutout.options import RemoveOptions
+from cutout.jobs.worker import process, run
+from cutout.options import Encoding, RemoveOptions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -15,9 +15,9 @@ from cutout.formats.in_memory import from_array, from_image
 from cutout.formats.picture import Header
 from cutout.formats.reading import most_bytes, read_file
 from cutout.jobs.plan import STDIO, plan
-from cutout.jobs.worker import Encoding, process
+from cutout.jobs.worker import process
 from cutout.models.registry import DEFAULT_MODEL
-from cutout.options import RemoveOptions
+from cutout.options import Encoding, RemoveOptions
 from cutout.pipeline.estimate import need_of
 from cutout.pipeline.remover import Remover
 

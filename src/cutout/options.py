@@ -9,16 +9,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from cutout import values as specs
-from cutout.enums import BackgroundFit, EdgeColors, Fit
+from cutout.enums import BackgroundFit, BitDepth, EdgeColors, Fit, PngLevel, Strip
 from cutout.errors import UsageError
 from cutout.values import Color, Gradient, Length, parse_color
 
-__all__ = [
-    "RemoveOptions",
-]
+__all__ = ["DEFAULT_MAX_FRAMES", "DEFAULT_MAX_PIXELS", "Encoding", "RemoveOptions"]
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+DEFAULT_MAX_PIXELS = 256_000_000
+"""A picture of more pixels is refused: 256 megapixels take about 1 GB while they are worked on."""
+
+DEFAULT_MAX_FRAMES = 1000
+"""An animation of more frames is refused: every one of them takes the time of a picture."""
 
 _Kind = TypeVar("_Kind", bound=StrEnum)
 
@@ -243,6 +247,41 @@ class RemoveOptions:
         if unknown:
             raise UsageError(f"unknown option {', '.join(unknown)}", hint=f"known: {', '.join(cls.names())}")
         return cls(**values)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Encoding:
+    """How results are written.
+
+    Attributes:
+        quality: 0–100 for JPEG, WebP and AVIF; None takes a good one.
+        lossless: WebP and HEIC without loss, AVIF nearly so.
+        png_level: How hard a PNG is compressed.
+        keep_hidden: Keep colours that cannot be seen exactly as they were.
+        threads: Cores that encode one picture.
+        max_pixels: Larger inputs are refused.
+        bit_depth: Bits a channel, for the formats that leave a choice.
+        strip: What of the metadata is left out.
+        first_frame: Take the first frame or page alone; otherwise all, where the format can hold them.
+        max_frames: Animations of more frames are refused.
+    """
+
+    quality: int | None = None
+    lossless: bool = False
+    png_level: PngLevel = PngLevel.FAST
+    keep_hidden: bool = False
+    threads: int = 1
+    max_pixels: int = DEFAULT_MAX_PIXELS
+    bit_depth: BitDepth = BitDepth.AUTO
+    strip: Strip = Strip.NONE
+    first_frame: bool = False
+    max_frames: int = DEFAULT_MAX_FRAMES
+
+    @property
+    def how(self) -> dict[str, Any]:
+        """What every encoder is told."""
+        names = ("quality", "lossless", "png_level", "keep_hidden", "threads", "bit_depth")
+        return {name: getattr(self, name) for name in names}
 
 
 _MOST_PIXELS = 10_000

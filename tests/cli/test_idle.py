@@ -17,8 +17,8 @@ from cutout.cli.idle import IDLE, Asked, idle
 from cutout.device_options import DeviceOptions
 from cutout.enums import BitDepth, EdgeColors, Fit, OutputFormat, PngLevel, Strip
 from cutout.errors import UsageError
-from cutout.jobs.worker import Encoding, transform
-from cutout.options import RemoveOptions
+from cutout.options import Encoding, RemoveOptions
+from cutout.pipeline.convert import convert
 from cutout.pipeline.remover import Remover
 from cutout.timing import StageTimes
 
@@ -169,7 +169,7 @@ def test_an_option_changes_the_file_or_is_said_to_do_nothing(
     wrong = []
     jpeg = kind is OutputFormat.JPEG and beside in {"nothing", "colour"}
     looks = LOOKS if kind is OutputFormat.PNG or jpeg else {}
-    plain = transform(scene, kind, soft, *_made(BESIDE[beside], behind), StageTimes()).encoded
+    plain = convert(scene, kind, soft, *_made(BESIDE[beside], behind), StageTimes()).encoded
     for name in [*looks, *FILES]:
         if name in BESIDE[beside] or (beside, name) in CHANCE:
             continue
@@ -179,7 +179,7 @@ def test_an_option_changes_the_file_or_is_said_to_do_nothing(
             continue
         if encoding.bit_depth is BitDepth.SIXTEEN and not kind.has_16_bits:
             continue
-        differs = transform(scene, kind, soft, options, encoding, StageTimes()).encoded != plain
+        differs = convert(scene, kind, soft, options, encoding, StageTimes()).encoded != plain
         said = list(idle(Asked(options=options, encoding=encoding, formats=frozenset({kind})), frozenset({name})))
         if differs is bool(said):
             wrong.append((name, "does something" if differs else "does nothing", said))
@@ -266,12 +266,12 @@ def test_the_level_of_a_png_counts_at_16_bits_too(scene: bytes, soft: Remover) -
     sizes = []
     for level in PngLevel:
         encoding = Encoding(bit_depth=BitDepth.SIXTEEN, png_level=level)
-        sizes.append(len(transform(scene, OutputFormat.PNG, soft, RemoveOptions(), encoding, StageTimes()).encoded))
+        sizes.append(len(convert(scene, OutputFormat.PNG, soft, RemoveOptions(), encoding, StageTimes()).encoded))
     assert sizes[0] > sizes[1] > sizes[2]
 
 
 def test_an_animated_webp_says_that_it_keeps_no_hidden_colours(soft: Remover) -> None:
     film = (Path(__file__).parents[1] / "data" / "film.gif").read_bytes()
     for kind, expected in ((OutputFormat.WEBP, 1), (OutputFormat.PNG, 0)):
-        made = transform(film, kind, soft, RemoveOptions(), Encoding(keep_hidden=True), StageTimes())
+        made = convert(film, kind, soft, RemoveOptions(), Encoding(keep_hidden=True), StageTimes())
         assert sum("hidden colours were not kept" in text for text in made.warnings) == expected

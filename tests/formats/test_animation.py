@@ -21,11 +21,11 @@ from cutout.formats.animation import Frame, encode_frames
 from cutout.formats.decode import decode, film
 from cutout.formats.png_chunks import Animation, chunk
 from cutout.formats.sixteen_bit import encode_png16
-from cutout.jobs import worker
 from cutout.jobs.plan import Job
 from cutout.jobs.report import Outcome, Status
-from cutout.jobs.worker import Encoding, process
-from cutout.options import RemoveOptions
+from cutout.jobs.worker import process
+from cutout.options import Encoding, RemoveOptions
+from cutout.pipeline import animation
 from cutout.pipeline.remover import Remover
 
 if TYPE_CHECKING:
@@ -521,7 +521,7 @@ def test_thousands_of_frames_are_refused_before_the_first_is_cut(
 ) -> None:
     (tmp_path / "bomb.gif").write_bytes(gif(1200, size=(2, 2)))
     calls: list[object] = []
-    monkeypatch.setattr(worker, "encode_frames", lambda frames, *_args, **_how: calls.append(next(frames)))
+    monkeypatch.setattr(animation, "encode_frames", lambda frames, *_args, **_how: calls.append(next(frames)))
     outcome = work(tmp_path / "bomb.gif", tmp_path / "out.png", quick)
     assert outcome.status is Status.FAILED
     assert outcome.error is not None

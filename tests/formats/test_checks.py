@@ -33,8 +33,8 @@ from cutout.formats.decode import TooLargeError, decode, film
 from cutout.formats.metadata import exif, xmp
 from cutout.formats.png_chunks import Animation
 from cutout.formats.sixteen_bit import encode_png16
-from cutout.jobs.worker import Encoding, transform
-from cutout.options import RemoveOptions
+from cutout.options import Encoding, RemoveOptions
+from cutout.pipeline.convert import convert
 from cutout.pipeline.remover import Remover
 from cutout.timing import StageTimes
 
@@ -171,7 +171,7 @@ def test_the_command_is_not_misled_by_it(cutout: Cutout, tmp_path: Path) -> None
 
 def test_what_the_service_does_with_a_picture_is_not_misled_by_it(quick: Remover) -> None:
     data = png(announced(30_000_000), png_frame(64, 32), size=(64, 32))
-    done = transform(data, OutputFormat.PNG, quick, RemoveOptions(), Encoding(), StageTimes())
+    done = convert(data, OutputFormat.PNG, quick, RemoveOptions(), Encoding(), StageTimes())
     assert (done.frames, done.size) == (1, (64, 32))
 
 

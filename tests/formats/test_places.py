@@ -20,8 +20,8 @@ from cutout.formats.metadata.metadata import Metadata
 from cutout.formats.metadata.places import is_place, without_places
 from cutout.formats.picture import ONLY_FIRST
 from cutout.formats.png_chunks import insert
-from cutout.jobs.worker import Encoding, transform
-from cutout.options import RemoveOptions
+from cutout.options import Encoding, RemoveOptions
+from cutout.pipeline.convert import convert
 from cutout.pipeline.remover import Remover
 from cutout.timing import StageTimes
 
@@ -222,7 +222,7 @@ def test_no_place_is_found_in_any_format_from_any_input(source: str, kind: Outpu
     data = INPUTS[source]()
     assert places_in(data), "the test itself"
     for options in (RemoveOptions(), RemoveOptions(mask=True), RemoveOptions(background="white")):
-        made = transform(data, kind, quick, options, Encoding(strip=Strip.GPS), StageTimes())
+        made = convert(data, kind, quick, options, Encoding(strip=Strip.GPS), StageTimes())
         assert places_in(made.encoded) == []
         assert KEPT.encode() in made.encoded, "the author stays"
         assert [text for text in made.warnings if not text.startswith(ONLY_FIRST)] == []
@@ -231,7 +231,7 @@ def test_no_place_is_found_in_any_format_from_any_input(source: str, kind: Outpu
 @pytest.mark.parametrize("kind", FORMATS)
 def test_the_same_pictures_keep_their_places_where_nobody_asks(kind: OutputFormat, quick: Remover) -> None:
     """So the search of the test above finds what is there."""
-    made = transform(a_jpeg(), kind, quick, RemoveOptions(), Encoding(), StageTimes())
+    made = convert(a_jpeg(), kind, quick, RemoveOptions(), Encoding(), StageTimes())
     assert places_in(made.encoded)
 
 

@@ -23,8 +23,8 @@ from cutout.formats.decode import decode, encode
 from cutout.formats.picture import Picture, read
 from cutout.formats.sixteen_bit import merge, resize, turn
 from cutout.jobs.plan import Job
-from cutout.jobs.worker import Encoding, process
-from cutout.options import RemoveOptions
+from cutout.jobs.worker import process
+from cutout.options import Encoding, RemoveOptions
 from cutout.pipeline.remover import Remover
 
 if TYPE_CHECKING:

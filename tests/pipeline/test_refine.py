@@ -16,7 +16,7 @@ from cutout.formats.decode import Picture, decode
 from cutout.imaging import composite, guided_filter
 from cutout.models.registry import MODELS
 from cutout.options import RemoveOptions
-from cutout.pipeline import inference
+from cutout.pipeline import inference, views
 from cutout.timing import StageTimes
 
 if TYPE_CHECKING:
@@ -304,7 +304,7 @@ def test_no_more_tiles_are_looked_at_than_the_picture_has_parts_of_the_models_si
     assert whole == size
     assert len(tiles) <= (0 if grid == (1, 1) else grid[0] * grid[1])
     assert all(tile[0] >= min(size[0], 280) and tile[1] >= min(size[1], 280) for tile in tiles)
-    assert inference.tile_grid(size, 8, (320, 320)) == grid
+    assert views.tile_grid(size, 8, (320, 320)) == grid
     if grid == (1, 1):
         assert mask.tobytes() == by_itself(rgb).tobytes(), "the mask is the network's own"
 
@@ -321,9 +321,9 @@ def test_one_tile_is_none() -> None:
 
 def test_tiles_cover_the_picture_and_their_windows_add_up_to_one() -> None:
     size = (1000, 700)
-    boxes = inference.tile_boxes(size, (3, 3))
+    boxes = views.tile_boxes(size, (3, 3))
     assert len(boxes) == 9
-    total = sum(inference.window(box, size, size, 1 / 3) for box in boxes)
+    total = sum(views.window(box, size, size, 1 / 3) for box in boxes)
     assert np.allclose(total, 1, atol=0.02)
 
 

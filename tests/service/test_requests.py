@@ -18,8 +18,8 @@ from small import ORANGE, half
 
 from cutout.enums import OutputFormat
 from cutout.errors import CutoutError, PictureError, UsageError
-from cutout.jobs.worker import Encoding, transform
-from cutout.options import RemoveOptions
+from cutout.options import Encoding, RemoveOptions
+from cutout.pipeline.convert import convert
 from cutout.service.models import Engine
 from cutout.service.settings import Settings, read_keys
 from cutout.timing import StageTimes
@@ -72,7 +72,7 @@ def test_the_result_is_that_of_the_command_byte_for_byte(real: httpx.Client, exa
     alone = post(real, data)
     with ThreadPoolExecutor(3) as pool:
         many = list(pool.map(lambda _: post(real, data), range(3)))
-    expected = transform(data, OutputFormat.PNG, remover, RemoveOptions(), Encoding(), StageTimes()).encoded
+    expected = convert(data, OutputFormat.PNG, remover, RemoveOptions(), Encoding(), StageTimes()).encoded
     assert {answer.content for answer in [alone, *many]} == {expected}
     assert alone.headers["content-type"] == "image/png"
     assert alone.headers["x-model-version"].startswith("u2netp-")
@@ -424,7 +424,7 @@ def test_faults_inside_are_answers_too(
 
     settings, engine = quick(tmp_path)
     with served(settings, engine) as client:
-        monkeypatch.setattr("cutout.service.models.transform", broken)
+        monkeypatch.setattr("cutout.service.models.convert", broken)
         answer = post(client, picture)
         assert (answer.status_code, answer.json()["error"]["kind"]) == (status, kind)
         assert "secret" not in answer.text

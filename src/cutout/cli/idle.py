@@ -17,8 +17,7 @@ from cutout.values import parse_scale
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from cutout.jobs.worker import Encoding
-    from cutout.options import RemoveOptions
+    from cutout.options import Encoding, RemoveOptions
 
 __all__ = ["IDLE", "Asked", "Idle", "idle"]
 

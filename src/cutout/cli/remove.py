@@ -41,12 +41,11 @@ from cutout.enums import (
 )
 from cutout.errors import ExitCode, UsageError
 from cutout.models.registry import DEFAULT_MODEL
-from cutout.options import RemoveOptions
+from cutout.options import Encoding, RemoveOptions
 from cutout.pipeline.budget import budget_of
 
 if TYPE_CHECKING:
     from cutout.jobs.plan import Plan
-    from cutout.jobs.worker import Encoding
 
 __all__ = ["remove"]
 
@@ -238,7 +237,6 @@ def remove(
     so a stopped run goes on when it is run again.
     """
     from cutout.jobs.plan import plan
-    from cutout.jobs.worker import Encoding
 
     console = Console(quiet=quiet, verbose=verbose)
     options = RemoveOptions(

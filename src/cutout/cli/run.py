@@ -19,8 +19,7 @@ from cutout.errors import ExitCode, OutputError, PictureError, printable
 if TYPE_CHECKING:
     from cutout.jobs.plan import Job, Plan
     from cutout.jobs.report import Outcome, Report
-    from cutout.jobs.worker import Encoding
-    from cutout.options import RemoveOptions
+    from cutout.options import Encoding, RemoveOptions
 
 __all__ = ["Interrupt", "is_terminal", "print_plan", "run_plan"]
 

@@ -15,8 +15,9 @@ from cutout.enums import Existing, OutputFormat, Precision
 from cutout.errors import UsageError
 from cutout.jobs.plan import Job, plan
 from cutout.jobs.report import Status
-from cutout.jobs.worker import Encoding, process_all
+from cutout.jobs.worker import process_all
 from cutout.memory import keep_for_the_next
+from cutout.options import Encoding
 from cutout.pipeline.remover import Remover
 from cutout.timing import STAGES
 

@@ -32,6 +32,7 @@ from cutout.formats.encode import encode, register_heif
 from cutout.formats.metadata.exif import sizes
 from cutout.formats.metadata.metadata import Metadata
 from cutout.formats.picture import ONLY_FIRST, Header, Picture, orientation_of, read
+from cutout.options import DEFAULT_MAX_FRAMES, DEFAULT_MAX_PIXELS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -42,7 +43,9 @@ __all__ = [
     "DEFAULT_MAX_PIXELS",
     "Metadata",
     "Picture",
+    "Prepared",
     "TooLargeError",
+    "check",
     "decode",
     "encode",
     "film",
@@ -50,19 +53,13 @@ __all__ = [
 ]
 
 
-DEFAULT_MAX_PIXELS = 256_000_000
-"""A picture of more pixels is refused: 256 megapixels take about 1 GB while they are worked on."""
-
-DEFAULT_MAX_FRAMES = 1000
-"""An animation of more frames is refused: every one of them takes the time of a picture."""
-
 # Formats with a signature of their own, and none that runs another program (EPS) or is only guessed at (TGA). Pillow
 # must know every one of them: HEIF joins when its decoder is registered, and MPO is a kind of JPEG to it.
 _FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "TIFF", "BMP", "DIB", "AVIF", "JPEG2000", "PPM", "QOI", "ICO")
 
 
 def decode(
-    data: bytes,
+    data: bytes | Prepared,
     *,
     max_size: int | None = None,
     max_pixels: int = DEFAULT_MAX_PIXELS,
@@ -73,7 +70,7 @@ def decode(
     """Read a picture of any supported format; of an animation or a file of many pages, the first.
 
     Args:
-        data: The file's bytes.
+        data: The file's bytes, or what `check` gave for them.
         max_size: Longest side of the result in pixels; a larger picture is scaled down (JPEGs while they are decoded).
         max_pixels: A larger picture is refused before it is decoded.
         max_frames: Frames are counted up to this number and one more.
@@ -102,7 +99,7 @@ def decode(
 
 
 def film(
-    data: bytes,
+    data: bytes | Prepared,
     *,
     max_size: int | None = None,
     max_pixels: int = DEFAULT_MAX_PIXELS,
@@ -112,7 +109,7 @@ def film(
     """Read an animation or a file of many pages, picture by picture; no more than one is in memory at once.
 
     Args:
-        data: The file's bytes.
+        data: As in `decode`.
         max_size: As in `decode`.
         max_pixels: Of each picture.
         max_frames: A file of more frames is refused.
@@ -154,21 +151,22 @@ def film(
                 first = replace(picture, rgb=_NO_PIXELS, alpha=None, deep=None)
 
 
-def header(data: bytes, *, max_pixels: int = DEFAULT_MAX_PIXELS, max_frames: int = 1) -> Header:
+def header(data: bytes | Prepared, *, max_pixels: int = DEFAULT_MAX_PIXELS, max_frames: int = 1) -> Header:
     """What a file says of its picture; nothing is decoded.
 
     Args:
-        data: The file's bytes.
+        data: As in `decode`.
         max_pixels: As in `decode`.
         max_frames: Frames or pages that are wanted at most; of pages, the largest is looked for among so many.
 
     Raises:
         PictureError: As in `decode`, as far as the header shows it.
     """
-    if data and sniff(data[:HEAD]) == "ICO":  # which Pillow decodes while it opens it, and `_opened` keeps small
-        side = math.ceil(math.sqrt(max(1, check_icon(data))))
+    file = data if isinstance(data, Prepared) else check(data, max_pixels=max_pixels)
+    if sniff(file.data[:HEAD]) == "ICO":  # which Pillow decodes while it opens it, and `_opened` keeps small
+        side = math.ceil(math.sqrt(max(1, check_icon(file.data))))
         return Header(size=(side, side), kind="ICO", mode="RGBA")
-    with _opened(data, max_pixels) as (image, file):
+    with _opened(file, max_pixels) as (image, _):
         frames = _frames(image, file.data, max(1, max_frames))
         found = sizes(file.data, frames.pages.values()) if max_frames > 1 else []
         return Header(
@@ -177,7 +175,7 @@ def header(data: bytes, *, max_pixels: int = DEFAULT_MAX_PIXELS, max_frames: int
             kind=image.format or "",
             mode="RGBA" if image.mode == "RGB" and image.has_transparency_data else image.mode,
             deep=sixteen.is_deep(image) or sixteen.has_key(image),
-            frames=min(len(frames.numbers), max(1, len(data) // _SMALLEST_FRAME)),
+            frames=min(len(frames.numbers), max(1, len(file.data) // _SMALLEST_FRAME)),
             progressive="progressive" in image.info,
         )
 
@@ -186,9 +184,12 @@ _SMALLEST_FRAME = 20
 """Bytes that no frame of any format goes below."""
 
 
-@contextlib.contextmanager
-def _opened(data: bytes, max_pixels: int) -> Iterator[tuple[Image.Image, Prepared]]:
-    """Pillow's image of a file, every exception about it translated."""
+def check(data: bytes, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Prepared:
+    """Examine a file before any decoder opens it; what it gives may be decoded as often as is asked for.
+
+    Raises:
+        PictureError: As in `decode`, as far as the file's structure shows it.
+    """
     if not data:
         raise PictureError("the file is empty (0 bytes)", hint="copy it again from where it came from")
     if is_camera_raw(data):
@@ -199,7 +200,14 @@ def _opened(data: bytes, max_pixels: int) -> Iterator[tuple[Image.Image, Prepare
     kind = sniff(data[:HEAD])
     if kind == "HEIF":
         _register_heif()
-    file = prepare(data, kind, max_pixels)
+    return prepare(data, kind, max_pixels)
+
+
+@contextlib.contextmanager
+def _opened(data: bytes | Prepared, max_pixels: int) -> Iterator[tuple[Image.Image, Prepared]]:
+    """Pillow's image of a file, every exception about it translated."""
+    file = data if isinstance(data, Prepared) else check(data, max_pixels=max_pixels)
+    kind = sniff(file.data[:HEAD])
     try:
         with allowing(max_pixels), _open(file.data, kind) as image:
             check_size(image.size, max_pixels)

@@ -1,36 +1,31 @@
-"""What was found in a picture, and in all frames of an animation that are to be framed alike."""
+"""Animations and files of many pages, picture by picture; one of them in memory at a time."""
 
 from __future__ import annotations
 
+import contextlib
+import time
 import zlib
-from dataclasses import dataclass
+from collections import Counter
+from itertools import repeat
 from typing import TYPE_CHECKING
 
 from PIL import Image
 
-from cutout.imaging.layout import subject_box
+from cutout.enums import OutputFormat
+from cutout.formats.animation import Frame, encode_frames
+from cutout.imaging.layout import is_framed, subject_box
+from cutout.pipeline.inference import MaskResult
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Generator, Iterable, Iterator
 
-    Box = tuple[int, int, int, int]
+    from cutout.formats.decode import Picture
+    from cutout.options import Encoding, RemoveOptions
+    from cutout.pipeline.inference import Box
+    from cutout.pipeline.remover import Remover
+    from cutout.timing import StageTimes
 
-__all__ = ["FrameMasks", "MaskResult"]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class MaskResult:
-    """What was found in a picture; colours, frame and background are still to come.
-
-    Attributes:
-        alpha: Mode L, the picture's size: cleaned up, refined, and what was transparent before stays so.
-        warnings: Things a user should know.
-        subject: Left, top, right, bottom of what the picture is framed by; None is its own subject.
-    """
-
-    alpha: Image.Image
-    warnings: tuple[str, ...] = ()
-    subject: Box | None = None
+__all__ = ["FrameMasks", "convert_frames"]
 
 
 class FrameMasks:
@@ -54,3 +49,66 @@ class FrameMasks:
         for size, pixels, warnings in self._packed:
             alpha = Image.frombytes("L", size, zlib.decompress(pixels))
             yield MaskResult(alpha=alpha, warnings=warnings, subject=self._subject)
+
+
+def convert_frames(
+    film: Callable[[], Iterator[Picture]],
+    first: Picture,
+    output_format: OutputFormat,
+    remover: Remover,
+    options: RemoveOptions,
+    encoding: Encoding,
+    stages: StageTimes,
+) -> tuple[bytes, tuple[int, int], tuple[str, ...]]:
+    """The file of all frames or pages, the size of the first, and warnings; `film` begins to decode, `first` leads it.
+
+    Pages are framed one by one. The frames of an animation are framed alike, which needs the subjects of all: the film
+    runs twice then, and the model sees each frame in the first run alone.
+    """
+    masks: Iterable[MaskResult | None] = repeat(None)
+    if is_framed(options) and not first.paged:
+        masks = _masks(film(), remover, options, stages)
+    warnings: Counter[str] = Counter()
+    sizes: list[tuple[int, int]] = []
+
+    def cut() -> Generator[Frame]:
+        for picture, mask_result in zip(_timed(film(), stages), masks, strict=False):
+            cutout = remover.cut(picture, options, stages, mask_result=mask_result, quiet=True)
+            metadata, notes = cutout.metadata.stripped(encoding.strip)
+            warnings.update((*cutout.warnings, *notes))
+            sizes.append(cutout.size)
+            yield Frame(
+                rgb=cutout.rgb, alpha=cutout.alpha, metadata=metadata, deep=cutout.deep, duration=picture.duration
+            )
+
+    start, before = time.perf_counter(), sum(stages.ms.values())
+    count = first.frames
+    with contextlib.closing(cut()) as frames:
+        encoded = encode_frames(frames, output_format, count=count, loop=first.loop, **encoding.how)
+    elsewhere = sum(stages.ms.values()) - before
+    stages.ms["encode"] = max(0.0, (time.perf_counter() - start) * 1e3 - elsewhere)
+    told = tuple(text if many == count else f"{many} of {count} frames: {text}" for text, many in warnings.items())
+    if first.deep is not None and not first.paged:
+        told = (*told, "16 bits were reduced to 8: frames of an animation are worked on in 8 bits")
+    if encoding.keep_hidden and output_format is OutputFormat.WEBP:
+        told = (*told, "hidden colours were not kept: the encoder of animated WebP drops what cannot be seen")
+    return encoded, sizes[0], told
+
+
+def _masks(film: Iterator[Picture], remover: Remover, options: RemoveOptions, stages: StageTimes) -> FrameMasks:
+    masks = FrameMasks()
+    for picture in _timed(film, stages):
+        mask_result = remover.look(picture, options, stages)
+        with stages.time("postprocess"):
+            masks.add(mask_result)
+    return masks
+
+
+def _timed(film: Iterator[Picture], stages: StageTimes) -> Iterator[Picture]:
+    """The same film, the time that it takes counted."""
+    while True:
+        with stages.time("decode"):
+            picture = next(film, None)
+        if picture is None:
+            return
+        yield picture

@@ -110,14 +110,14 @@ class Budget:
             )
 
     @contextmanager
-    def hold(self, need: int) -> Iterator[None]:
-        """Wait for so many bytes, and keep them for the length of the `with` block.
+    def hold(self, need: int, what: str = "the picture", ways: str = "--max-size") -> Iterator[None]:
+        """Wait for so many bytes, and keep them for the length of the `with` block; arguments as in `check`.
 
         Raises:
             OverBudgetError: There are never so many.
             MemoryBusyError: They were not free in time.
         """
-        self.check(need)
+        self.check(need, what, ways)
         self._take(need)
         try:
             yield

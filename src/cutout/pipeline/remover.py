@@ -27,9 +27,8 @@ from cutout.models.files import require
 from cutout.models.registry import DEFAULT_MODEL, ModelSpec
 from cutout.models.tensors import input_size
 from cutout.options import RemoveOptions
-from cutout.pipeline import inference
-from cutout.pipeline.animation import MaskResult
 from cutout.pipeline.budget import budget_of
+from cutout.pipeline.inference import MaskResult, predict
 from cutout.timing import StageTimes
 
 if TYPE_CHECKING:
@@ -44,8 +43,8 @@ if TYPE_CHECKING:
 
     from cutout.engines.onnxruntime import Session
     from cutout.formats.decode import Metadata, Picture
-    from cutout.pipeline.animation import Box
     from cutout.pipeline.budget import Budget
+    from cutout.pipeline.inference import Box
 
 __all__ = ["Cutout", "Remover", "forget_backgrounds"]
 
@@ -253,7 +252,7 @@ class Remover:
             if not is_srgb(icc := picture.metadata.icc):
                 once = not (options.refine or options.tiles)  # further looks see more of the picture
                 seen = to_srgb(rgb, icc, enough=_enough(self.session.spec, rgb.size) if once else None)
-        mask, resolution = inference.predict(self.session, seen, options, stages)
+        mask, resolution = predict(self.session, seen, options, stages)
         with stages.time("postprocess"):
             alpha = (
                 guided_filter.sharpen_edges(rgb, mask, resolution)

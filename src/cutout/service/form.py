@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from cutout.enums import OutputFormat
 from cutout.errors import UsageError
-from cutout.jobs.worker import Encoding
-from cutout.options import RemoveOptions
+from cutout.options import Encoding, RemoveOptions
 from cutout.service.models import CutRequest, Engine
 from cutout.values import parse_color
 

@@ -15,10 +15,10 @@ from cutout.enums import OutputFormat
 from cutout.errors import CutoutError, PictureError, UsageError
 from cutout.formats.checks.sniff import HEAD, sniff
 from cutout.formats.decode import header
-from cutout.jobs.worker import Encoding, transform
 from cutout.models.custom import resolve_model
-from cutout.options import RemoveOptions
+from cutout.options import Encoding, RemoveOptions
 from cutout.pipeline.budget import Budget, budget_of
+from cutout.pipeline.convert import convert
 from cutout.pipeline.estimate import need_of
 from cutout.pipeline.remover import Remover
 from cutout.timing import StageTimes
@@ -176,8 +176,7 @@ class Engine:
         """
         head = header(data, max_pixels=max_pixels)
         need = need_of(head, RemoveOptions(), OutputFormat.PNG, data=len(data))
-        self.budget.check(need.memory, need.what, need.ways)
-        with self.budget.hold(need.memory):
+        with self.budget.hold(need.memory, need.what, need.ways):
             yield
 
     def cut(
@@ -207,7 +206,7 @@ class Engine:
         stages = StageTimes(check)
         try:
             remover = opened.alone if alone else opened.many
-            result = transform(
+            result = convert(
                 data, cut_request.output_format, remover, cut_request.options, cut_request.encoding, stages
             )
         except (CutoutError, MemoryError) as error:

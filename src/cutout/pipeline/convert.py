@@ -1,0 +1,128 @@
+"""One picture's file from bytes to bytes: a folder's file, a request of the service and `cutout.remove` alike."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from cutout.enums import BitDepth
+from cutout.formats import decode
+from cutout.pipeline.estimate import need_of
+from cutout.timing import StageTimes
+
+if TYPE_CHECKING:
+    from cutout.enums import OutputFormat
+    from cutout.formats.decode import Prepared
+    from cutout.options import Encoding, RemoveOptions
+    from cutout.pipeline.remover import Remover
+
+__all__ = ["Converted", "convert"]
+
+_WHITE = (255, 255, 255, 255)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Converted:
+    """A finished file.
+
+    Attributes:
+        encoded: Its bytes.
+        size: (width, height), of its first page if there are several.
+        warnings: Things a user should know.
+        frames: Frames or pages.
+    """
+
+    encoded: bytes
+    size: tuple[int, int]
+    warnings: tuple[str, ...]
+    frames: int = 1
+
+
+def convert(
+    data: bytes,
+    output_format: OutputFormat,
+    remover: Remover,
+    options: RemoveOptions,
+    encoding: Encoding,
+    stages: StageTimes | None = None,
+) -> Converted:
+    """Cut out the picture in a file, once there is memory for it.
+
+    Args:
+        data: A file of any supported format.
+        output_format: What is written; one without transparency gets a white background unless another is asked for.
+        remover: The opened model.
+        options: What the cut-out looks like.
+        encoding: How it is written.
+        stages: Receives the time of each stage, and says between them whether to go on.
+
+    Raises:
+        CancelledError: The stages' check says that the picture is not wanted any more.
+        CutoutError: Whatever is wrong with the picture or the options.
+    """
+    options, notes = _for_format(options, output_format)
+    several = (output_format.has_pages or output_format.has_frames) and not encoding.first_frame
+    file = decode.check(data, max_pixels=encoding.max_pixels)
+    need = need_of(
+        decode.header(file, max_pixels=encoding.max_pixels, max_frames=encoding.max_frames if several else 1),
+        options,
+        output_format,
+        data=len(data),
+        lossless=encoding.lossless,
+        bit_depth=encoding.bit_depth,
+    )
+    with remover.budget.hold(need.memory, need.what, need.ways):
+        del data
+        made = _converted(file, output_format, remover, options, encoding, stages or StageTimes())
+    return replace(made, warnings=(*notes, *made.warnings))
+
+
+def _converted(
+    file: Prepared,
+    output_format: OutputFormat,
+    remover: Remover,
+    options: RemoveOptions,
+    encoding: Encoding,
+    stages: StageTimes,
+) -> Converted:
+    limits: dict[str, Any] = {
+        "max_size": options.max_size,
+        "max_pixels": encoding.max_pixels,
+        "deep": output_format.has_16_bits and encoding.bit_depth is not BitDepth.EIGHT,
+    }
+    with stages.time("decode"):
+        picture = decode.decode(file, max_frames=encoding.max_frames, alone=encoding.first_frame, **limits)
+    if picture.frames > 1 and (output_format.has_pages if picture.paged else output_format.has_frames):
+        from cutout.pipeline.animation import convert_frames
+
+        limits["deep"] = limits["deep"] and picture.paged
+        limits["max_frames"] = encoding.max_frames
+        encoded, size, warnings = convert_frames(
+            lambda: decode.film(file, **limits), picture, output_format, remover, options, encoding, stages
+        )
+        return Converted(encoded=encoded, size=size, warnings=warnings, frames=picture.frames)
+    cutout = remover.cut(picture, options, stages, consume=True, quiet=True)
+    del picture  # where the result has pixels of its own
+    with stages.time("encode"):
+        kept, stripped = cutout.metadata.stripped(encoding.strip)
+        metadata, left = kept.fitting(output_format)
+        encoded = decode.encode(
+            cutout.rgb, cutout.alpha, output_format, metadata, deep=cutout.deep, consume=True, **encoding.how
+        )
+    return Converted(encoded=encoded, size=cutout.size, warnings=(*cutout.warnings, *stripped, *left))
+
+
+def _for_format(options: RemoveOptions, output_format: OutputFormat) -> tuple[RemoveOptions, tuple[str, ...]]:
+    """A format without transparency gets a background, white unless one was asked for; and warnings."""
+    if output_format.has_alpha or options.mask or ((color := options.background_color) is None and options.background):
+        return options, ()
+    if color is None:
+        return replace(options, background=_WHITE), ()
+    text = f"{output_format.value} holds no transparency: the background's colour was laid over white"
+    return replace(options, background=_over_white(color)), (text,) if color[3] < 255 else ()
+
+
+def _over_white(color: tuple[int, int, int, int]) -> tuple[int, int, int]:
+    red, green, blue, alpha = color
+    red, green, blue = (round(value * alpha / 255 + 255 - alpha) for value in (red, green, blue))
+    return red, green, blue
