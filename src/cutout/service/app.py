@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -21,7 +21,7 @@ from cutout.service.openapi import PICTURE, errors, form_body, secured
 from cutout.service.queue import WorkQueue
 from cutout.service.requests import RequestHandler, texts
 from cutout.service.routes import batches, pages, removebg
-from cutout.service.runner import Periodic, Runner
+from cutout.service.runner import Runner
 from cutout.service.settings import Settings
 from cutout.service.store.sqlite import Jobs, SqliteJobs
 
@@ -41,8 +41,6 @@ class AppState:
         self.handler: RequestHandler | None = None
         self.jobs: Jobs | None = None
         self.runner: Runner | None = None
-        self.periodic: Periodic | None = None
-        self._mend: Callable[[], int] | None = None
         self.queue = WorkQueue(settings.workers, settings.queue)
         metrics.watch(self.queue)
 
@@ -88,9 +86,7 @@ class AppState:
         if self.settings.broker is not None:
             from cutout.service.store.redis import RedisJobs
 
-            jobs = RedisJobs(self.settings.broker, expiry=self.settings.expiry, redelivery=self.settings.redelivery)
-            self._mend = jobs.mend
-            return jobs
+            return RedisJobs(self.settings.broker, expiry=self.settings.expiry, redelivery=self.settings.redelivery)
         return SqliteJobs(self.settings.folder, expiry=self.settings.expiry)
 
     def start(self) -> None:
@@ -98,15 +94,11 @@ class AppState:
         if isinstance(self.jobs, SqliteJobs) and self.engine is not None:
             limit = self.settings.max_pixels
             self.runner = Runner(self.jobs, self.engine, self.queue, self.metrics, max_pixels=limit)
-        elif self._mend is not None:
-            self.periodic = Periodic(self._mend, max(1.0, self.settings.redelivery / 4))
 
     async def stop(self) -> None:
         """Finish what was accepted, and end."""
         if self.runner is not None:
             await self.runner.stop()
-        if self.periodic is not None:
-            await self.periodic.stop()
         await asyncio.to_thread(self.queue.close)
         if self.handler is not None:
             self.handler.close()

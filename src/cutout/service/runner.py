@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from cutout.service.store.base import Jobs, Work
     from cutout.service.store.sqlite import SqliteJobs
 
-__all__ = ["Periodic", "Runner", "do"]
+__all__ = ["Runner", "do"]
 
 PAUSE = 5.0
 """Seconds in which nothing is begun after an outcome could not be kept: a full disk fills no faster that way."""
@@ -88,28 +88,6 @@ def _check_for_deletion(work: Work, jobs: Jobs) -> Callable[[], None]:
             raise CancelledError("the batch of this picture was deleted")
 
     return check
-
-
-class Periodic:
-    """Does something every few seconds in a thread; what goes wrong is logged and tried again."""
-
-    def __init__(self, work: Callable[[], object], seconds: float) -> None:
-        self._work = work
-        self._seconds = seconds
-        self._loop = asyncio.ensure_future(self._run())
-
-    async def stop(self) -> None:
-        """End."""
-        self._loop.cancel()
-        await asyncio.gather(self._loop, return_exceptions=True)
-
-    async def _run(self) -> None:
-        while True:
-            await asyncio.sleep(self._seconds)
-            try:
-                await asyncio.to_thread(self._work)
-            except Exception as error:  # noqa: BLE001 - the broker may be back later
-                logs.event("batches", level=logging.WARNING, text=str(error))
 
 
 class Runner:

@@ -357,6 +357,7 @@ def work(
             time.sleep(min(5.0, redelivery / 4))
             with suppress(Exception):  # Redis is away: no other worker can take them meanwhile
                 jobs.renew(tuple(held))
+                jobs.mend()
 
     celery.signals.worker_shutting_down.connect(lambda **_: stopping.set(), weak=False)
     threading.Thread(target=beat, daemon=True, name="beat").start()
