@@ -326,6 +326,23 @@ def test_a_gif_of_a_million_comments_is_refused(block: bytes, monkeypatch: pytes
     assert structure.gif(gif(block * 5 + gif_frame(10, 10), block * 7 + gif_frame(10, 10)), 9).blocks <= 2 * 7 + 4
 
 
+@pytest.mark.parametrize("size", [(8, 16_711_688), (16_000, 16_000)])
+def test_a_png_cannot_hold_more_pixels_than_its_bytes_can_become(
+    size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Image, "open", lambda *_args, **_how: pytest.fail("it was opened"))
+    with pytest.raises(PictureError, match=f"cut short: its .* bytes cannot hold {size[0]}×{size[1]} pixels"):
+        decode(png()[:8] + chunk(b"IHDR", struct.pack(">IIBBBBB", *size, 1, 0, 0, 0, 0)) + png()[33:])
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "RGBA"])
+def test_a_png_of_one_colour_is_as_small_as_it_can_be_and_passes(mode: str) -> None:
+    size = (9000, 9000) if mode == "1" else (3000, 3000)
+    file = io.BytesIO()
+    Image.new(mode, size).save(file, "PNG", compress_level=9)
+    assert decode(file.getvalue()).rgb.size == size
+
+
 def test_a_jpeg_2000_picture_of_which_most_tiles_are_missing_is_cut_short() -> None:
     """263 bytes of 256 megapixels were a picture, grey all over."""
     buffer = io.BytesIO()

@@ -83,6 +83,7 @@ def prepare(data: bytes, kind: str | None, max_pixels: int) -> Prepared:
         case "JPEG":
             return _jpeg(data, max_pixels)
         case "PNG":
+            _check_png_size(data, size or (0, 0))
             return _png(data)
         case "PPM" | None if data[:1] == b"P":  # what stands in the header may be beyond what `sniff` looks at
             _check_ppm(data)
@@ -253,6 +254,22 @@ def _check_ppm(data: bytes) -> None:
         raise PictureError(f"the PPM file has a header of {end // 1000} kB: no program writes that", hint=_SAVE_ANEW)
     if data[1:2] in b"123" and data.count(b"#") > _REMARKS:
         raise PictureError(f"the PPM file has more than {_REMARKS} comments: no program writes that", hint=_SAVE_ANEW)
+
+
+_MOST_INFLATED = 1032
+"""Bytes that one packed byte can become at most, by how deflate is built."""
+_CHANNELS = {2: 3, 4: 2, 6: 4}
+
+
+def _check_png_size(data: bytes, size: tuple[int, int]) -> None:
+    """Refuse a size that the file cannot hold: Pillow takes rows that are missing for black ones."""
+    width, height = size
+    depth, color = data[24:25], data[25:26]
+    bits = (depth[0] if depth else 0) * (_CHANNELS.get(color[0], 1) if color else 1)
+    if (width * bits + 7) // 8 * height > len(data) * _MOST_INFLATED:
+        raise PictureError(
+            f"the PNG file is cut short: its {len(data)} bytes cannot hold {width}×{height} pixels", hint=_COPY
+        )
 
 
 _CHUNKS = 1_000_000
