@@ -11,12 +11,36 @@ import subprocess
 import sys
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 import cutout as package
 
+if TYPE_CHECKING:
+    from conftest import Cutout
+
 SOURCE = Path(package.__file__).parent
+
+ENTERED = """
+import json, sys, threading
+from inspect import CO_OPTIMIZED
+entered = set()
+def note(frame, event, argument):
+    code = frame.f_code
+    is_function = code.co_flags & CO_OPTIMIZED and not code.co_name.startswith("<")  # no body of a module or class
+    if event == "call" and is_function and code.co_filename.startswith(source):
+        entered.add(code.co_filename)
+source = sys.argv.pop(1)
+sys.setprofile(note), threading.setprofile(note)
+from cutout.cli import main
+try:
+    main()
+finally:
+    sys.setprofile(None)
+    loaded = [module.__file__ for module in sys.modules.values() if getattr(module, "__file__", None)]
+    print(json.dumps([[name for name in names if name.startswith(source)] for names in (entered, loaded)]))
+"""
 
 HEAVY = {"PIL", "numpy", "onnxruntime", "pooch", "requests", "rich", "tqdm", "typer"}
 RARELY_NEEDED = {
@@ -88,6 +112,10 @@ def loaded_by(code: str, *args: str | Path) -> set[str]:
     assert run.returncode == 0, run.stderr
     return set(json.loads(run.stdout.splitlines()[-1]))
 
+
+MOST_ENTERED = 52
+MOST_LOADED = 92
+"""Modules of ours that one JPEG's cut-out on a processor runs functions of, and imports. Never raise them."""
 
 MOST_LINES = 400
 MOST_LINES_OF_A_FUNCTION = 60
@@ -219,3 +247,14 @@ def test_removing_a_background_loads_only_what_it_needs(extra: str, examples: Pa
     assert (tmp_path / "out.png").is_file()
     assert {"PIL", "numpy", "onnxruntime"} <= loaded
     assert not loaded & RARELY_NEEDED
+
+
+def test_one_picture_goes_through_few_modules(cutout: Cutout, examples: Path, tmp_path: Path) -> None:
+    command = ("remove", examples / "coffee.jpg", "--device", "cpu", "--quiet", "-o")
+    assert cutout(*command, tmp_path / "first.png").code == 0, "it prepares the model, for the second"
+    run: list[str | Path] = [sys.executable, "-c", ENTERED, SOURCE, *command, tmp_path / "second.png"]
+    entered, loaded = json.loads(subprocess.run(run, capture_output=True, check=True).stdout)
+    names = sorted(str(Path(name).relative_to(SOURCE)) for name in entered)
+    print(f"{len(entered)} modules entered, {len(loaded)} loaded:", *names)  # noqa: T201
+    assert len(entered) <= MOST_ENTERED
+    assert len(loaded) <= MOST_LOADED
