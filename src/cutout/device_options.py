@@ -60,16 +60,24 @@ class DeviceOptions:
             UsageError: Half precision beside reduced precision.
         """
         if reduced and self.half:
-            raise UsageError("--precision reduced and --half are two kinds of precision", hint="leave out one of them")
+            raise UsageError(
+                "precision reduced and half are two kinds of precision",
+                hint="leave out one of them",
+                options=("precision", "half"),
+            )
         if self.said and (reduced or rembg is not None):
             who = "--precision reduced, which runs on the CPU" if reduced else f"{rembg}, which rembg runs"
             warn(f"nothing comes of {', '.join(self.said)} with {who}")
 
     def __post_init__(self) -> None:
         if self.batch is not None and not 1 <= self.batch <= 1024:
-            raise UsageError(f"--batch is {self.batch}, but it must lie between 1 and 1024, or be auto")
+            raise UsageError(
+                f"batch is {self.batch}, but it must lie between 1 and 1024, or be auto", options=("batch",)
+            )
         if not 0 <= self.gpu_memory_limit <= 100:
-            raise UsageError(f"--gpu-memory-limit is {self.gpu_memory_limit}, but it is a percentage")
+            raise UsageError(
+                f"gpu_memory_limit is {self.gpu_memory_limit}, but it is a percentage", options=("gpu_memory_limit",)
+            )
         if not 0 <= self.gpu_wait <= _LONGEST_WAIT:
             raise UsageError(f"--gpu-wait is {self.gpu_wait}, but it must lie between 0 and {_LONGEST_WAIT} seconds")
 
@@ -85,4 +93,4 @@ def parse_batch(text: str | None) -> int | None:
     try:
         return int(text)
     except ValueError as error:
-        raise UsageError(f"--batch is {text!r}, but it must be a number or auto") from error
+        raise UsageError(f"batch is {text!r}, but it must be a number or auto", options=("batch",)) from error

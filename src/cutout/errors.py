@@ -18,6 +18,7 @@ __all__ = [
     "DeviceError",
     "ExitCode",
     "ModelError",
+    "OutOfMemoryError",
     "OutputError",
     "PictureError",
     "UsageError",
@@ -44,24 +45,26 @@ class CutoutError(Exception):
     Args:
         message: What happened, with the file or name it happened to; one sentence, no trailing period.
         hint: What to do next, or None where nothing sensible can be said.
+        options: Names of the options that stand in both, the one at fault first: the command line writes them its way.
     """
 
     exit_code: ClassVar[ExitCode] = ExitCode.SOME_FAILED
     kind: ClassVar[str] = "error"
     """A stable word for scripts that read `--json`."""
 
-    def __init__(self, message: str, *, hint: str | None = None) -> None:
+    def __init__(self, message: str, *, hint: str | None = None, options: tuple[str, ...] = ()) -> None:
         super().__init__(message)
         self.message = message
         self.hint = hint
+        self.options = options
 
     def __reduce__(self) -> tuple[object, ...]:
-        return _rebuild, (type(self), self.message, self.hint)
+        return _rebuild, (type(self), self.message, self.hint, self.options)
 
 
-def _rebuild(cls: type[CutoutError], message: str, hint: str | None) -> CutoutError:
+def _rebuild(cls: type[CutoutError], message: str, hint: str | None, options: tuple[str, ...]) -> CutoutError:
     """Unpickle an error: exceptions lose keyword-only arguments otherwise."""
-    return cls(message, hint=hint)
+    return cls(message, hint=hint, options=options)
 
 
 class CancelledError(CutoutError):
@@ -80,6 +83,19 @@ class PictureError(CutoutError):
     """The input cannot be read as a picture."""
 
     kind = "picture"
+
+
+class OutOfMemoryError(PictureError):
+    """The machine's memory does not suffice for the picture."""
+
+    def __init__(
+        self,
+        message: str = "there is not enough memory for this picture",
+        *,
+        hint: str | None = "try jobs 1 or max_size",
+        options: tuple[str, ...] = ("jobs", "max_size"),
+    ) -> None:
+        super().__init__(message, hint=hint, options=options)
 
 
 class OutputError(CutoutError):

@@ -106,13 +106,16 @@ class RemoveOptions:
         self._check_ranges()
         if self.matting and self.matting_background >= self.matting_foreground:
             raise UsageError(
-                f"--matting-background ({self.matting_background}) must be below "
-                f"--matting-foreground ({self.matting_foreground})"
+                f"matting_background ({self.matting_background}) must be below "
+                f"matting_foreground ({self.matting_foreground})",
+                options=("matting_background", "matting_foreground"),
             )
         if isinstance(self.background, str) and self.background.strip().lower() == "transparent":
             object.__setattr__(self, "background", None)
         if self.mask and self.background is not None:
-            raise UsageError("--mask gives the alpha alone, so --background has nothing to fill")
+            raise UsageError(
+                "mask gives the alpha alone, so background has nothing to fill", options=("mask", "background")
+            )
         self._check_shadow()
         if self.fit is not None:  # a plain word is taken too
             object.__setattr__(self, "fit", _one_of(Fit, "fit", self.fit))
@@ -125,21 +128,24 @@ class RemoveOptions:
         """A mask has no shadow, but is framed as the picture with one is, so that it lies on that."""
         wanted = not (self.shadow is None or self.shadow is False or _is_word(self.shadow, "none"))
         if self.mask and wanted and not self.crop and self.canvas is None:
-            raise UsageError("--mask gives the alpha alone, so nothing of --shadow could be seen")
+            raise UsageError(
+                "mask gives the alpha alone, so nothing of shadow could be seen", options=("mask", "shadow")
+            )
 
     def _check_ranges(self) -> None:
         for name in ("threshold", "matting_foreground", "matting_background"):
             value = getattr(self, name)
             if value is not None and not 0 <= value <= 255:
-                raise UsageError(f"{_option(name)} is {value}, but it must lie between 0 and 255")
+                raise UsageError(f"{name} is {value}, but it must lie between 0 and 255", options=(name,))
         if self.max_size is not None and self.max_size < 1:
-            raise UsageError(f"{_option('max_size')} is {self.max_size}, but it must be at least 1 pixel")
+            raise UsageError(f"max_size is {self.max_size}, but it must be at least 1 pixel", options=("max_size",))
         if not 0 <= self.tiles <= 8:
-            raise UsageError(f"{_option('tiles')} is {self.tiles}, but it must lie between 0 and 8")
+            raise UsageError(f"tiles is {self.tiles}, but it must lie between 0 and 8", options=("tiles",))
         for name in ("matting_erode", "erode", "dilate", "feather"):
             if not 0 <= (value := getattr(self, name)) <= _MOST_PIXELS:
                 raise UsageError(
-                    f"{_option(name)} is {_short(str(value))}, but it must lie between 0 and {_MOST_PIXELS} pixels"
+                    f"{name} is {_short(str(value))}, but it must lie between 0 and {_MOST_PIXELS} pixels",
+                    options=(name,),
                 )
 
     def _check_whole_numbers(self) -> None:
@@ -156,7 +162,7 @@ class RemoveOptions:
         ):
             value = getattr(self, name)
             if not _whole(value) and not (value is None and name in _MAY_BE_NONE):
-                raise UsageError(f"{_option(name)} is {value!r}, but it must be a whole number")
+                raise UsageError(f"{name} is {value!r}, but it must be a whole number", options=(name,))
 
     def _check_background(self) -> None:
         background = self.background
@@ -186,7 +192,10 @@ class RemoveOptions:
         if self.margin is not None:
             _parsed("margin", specs.parse_margin, self.margin)
             if not self.crop and self.canvas is None:
-                raise UsageError("--margin is the room around the subject: it goes with --crop or --canvas")
+                raise UsageError(
+                    "margin is the room around the subject: it goes with crop or canvas",
+                    options=("margin", "crop", "canvas"),
+                )
         if self.canvas is not None:
             _parsed("canvas", specs.parse_canvas, self.canvas)
             size = specs.parse_canvas(self.canvas)
@@ -195,7 +204,9 @@ class RemoveOptions:
             value = getattr(self, name)
             _parsed(name, parse, value)
             if self.canvas is None and value != _DEFAULTS[name]:
-                raise UsageError(f"{_option(name)} places the subject on a canvas: it goes with --canvas")
+                raise UsageError(
+                    f"{name} places the subject on a canvas: it goes with canvas", options=(name, "canvas")
+                )
         _parsed("shadow", specs.parse_shadow, self.shadow)
 
     @property
@@ -297,7 +308,7 @@ def _one_of(kind: type[_Kind], name: str, word: str) -> _Kind:
     try:
         return kind(word)
     except ValueError as error:
-        raise UsageError(f"{_option(name)} is {word!r}, but it must be one of {', '.join(kind)}") from error
+        raise UsageError(f"{name} is {word!r}, but it must be one of {', '.join(kind)}", options=(name,)) from error
 
 
 def _parsed(name: str, parse: Callable[[Any], object], value: object) -> None:
@@ -305,7 +316,7 @@ def _parsed(name: str, parse: Callable[[Any], object], value: object) -> None:
     try:
         parse(value)
     except ValueError as error:
-        raise UsageError(f"{_option(name)} is {_short(repr(value))}, but it must be {error}") from error
+        raise UsageError(f"{name} is {_short(repr(value))}, but it must be {error}", options=(name,)) from error
 
 
 def _short(text: str) -> str:
@@ -329,7 +340,3 @@ def _is_file(text: str) -> bool:
         return Path(text).is_file()
     except OSError:  # longer than a file's name can be
         return False
-
-
-def _option(name: str) -> str:
-    return "--" + name.replace("_", "-")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import pickle
 import subprocess
 import sys
 import time
@@ -12,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from cutout.cli.console import Console, Progress
+from cutout.cli.console import Console, Progress, dashed, error_json
 from cutout.enums import OutputFormat
-from cutout.errors import PictureError, printable
+from cutout.errors import PictureError, UsageError, printable
 from cutout.jobs.plan import Job
 from cutout.jobs.report import Outcome, Status
 
@@ -335,3 +336,18 @@ class TestTheEnd:
 
     def test_closed_streams_are_no_failure(self) -> None:
         assert self.end(0, "sys.stdout.close(); sys.stdout = None").returncode == 0
+
+
+def test_a_plain_name_of_the_core_becomes_an_option_of_the_command_line() -> None:
+    error = UsageError(
+        "max_size is 'max_size', but it goes with crop, or canvas", hint="a smaller max_size", options=("max_size",)
+    )
+    assert error_json(error) == {
+        "kind": "usage",
+        "message": "--max-size is 'max_size', but it goes with crop, or canvas",
+        "hint": "a smaller --max-size",
+    }
+    assert (
+        dashed("a crop.png is there: crop, or mask it", ("crop", "mask")) == "a crop.png is there: --crop, or --mask it"
+    )
+    assert pickle.loads(pickle.dumps(error)).options == error.options

@@ -456,10 +456,10 @@ def test_a_batch_is_a_number_or_auto(text: str | None, size: int | None) -> None
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"batch": 0}, "--batch is 0"),
-        ({"batch": 5000}, "--batch is 5000"),
-        ({"gpu_memory_limit": 101.0}, "--gpu-memory-limit is 101"),
-        ({"gpu_memory_limit": float("nan")}, "--gpu-memory-limit is nan"),
+        ({"batch": 0}, "batch is 0"),
+        ({"batch": 5000}, "batch is 5000"),
+        ({"gpu_memory_limit": 101.0}, "gpu_memory_limit is 101"),
+        ({"gpu_memory_limit": float("nan")}, "gpu_memory_limit is nan"),
         ({"gpu_wait": -1.0}, "--gpu-wait is -1"),
         ({"gpu_wait": float("nan")}, "--gpu-wait is nan, but it must lie between 0 and 604800 seconds"),
         ({"gpu_wait": float("inf")}, "--gpu-wait is inf"),

@@ -513,7 +513,7 @@ def test_a_count_of_frames_that_is_not_true() -> None:
     data = data[: at - 4] + chunk(b"acTL", struct.pack(">II", 9, 0)) + data[at + 16 :]
     with pytest.raises(PictureError, match="frame 5 of 9 is broken or cut short") as caught:
         list(film(data))
-    assert "--first-frame" in (caught.value.hint or "")
+    assert "first_frame" in (caught.value.hint or "")
 
 
 def test_thousands_of_frames_are_refused_before_the_first_is_cut(
@@ -526,7 +526,7 @@ def test_thousands_of_frames_are_refused_before_the_first_is_cut(
     assert outcome.status is Status.FAILED
     assert outcome.error is not None
     assert "at least 1001 frames, more than the limit of 1000" in outcome.error.message
-    assert "--max-frames" in (outcome.error.hint or "")
+    assert "max_frames" in (outcome.error.hint or "")
     assert not calls
 
 

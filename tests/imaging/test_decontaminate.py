@@ -170,5 +170,5 @@ def test_the_command_takes_the_word_and_its_variable(cutout: Cutout, tmp_path: P
 
 def test_a_wrong_word_is_named_with_the_right_ones() -> None:
     assert RemoveOptions.from_mapping({"edge_colors": "keep"}).edge_colors is EdgeColors.KEEP
-    with pytest.raises(UsageError, match=r"--edge-colors is 'scrub'.* keep, clean"):
+    with pytest.raises(UsageError, match=r"edge_colors is 'scrub'.* keep, clean"):
         RemoveOptions.from_mapping({"edge_colors": "scrub"})

@@ -374,7 +374,7 @@ class TestCollisions:
         put("in/a.jpg", "in/a.png")
         message = refused("in", output="out")
         assert "in/a.jpg and in/a.png would both become out/a.png" in message
-        assert "--on-collision suffix" in message
+        assert "on_collision suffix" in message
 
     def test_two_inputs_of_one_name_are_refused(self) -> None:
         put("one/a.jpg", "two/a.jpg")

@@ -70,7 +70,7 @@ def test_sizes_are_read(text: str | int, size: int) -> None:
 
 @pytest.mark.parametrize("text", ["", "much", "0", "-1GB", "2XB", "5i", "1e9", "nan", "2 GB GB", 0, -5])
 def test_what_is_no_size_is_refused(text: str | int) -> None:
-    with pytest.raises(UsageError, match=r"--memory-limit .* must be a size such as 2GB"):
+    with pytest.raises(UsageError, match=r"memory_limit .* must be a size such as 2GB"):
         parse_bytes(text)
 
 
@@ -320,10 +320,10 @@ def test_a_side_beyond_the_format_is_refused_before_any_work(output_format: str,
     with pytest.raises(OutputError, match=f"holds at most {side} pixels a side, this picture has") as told:
         need_of(long, RemoveOptions(), written)
     assert told.value.hint is not None
-    assert "--max-size" in told.value.hint
+    assert "max_size" in told.value.hint
     with pytest.raises(OutputError, match="holds at most") as told:
         need_of(long, RemoveOptions(canvas=f"{side + 1}x9"), written)
-    assert f"a --canvas of at most {side}" in str(told.value.hint)  # a smaller picture would not make it smaller
+    assert f"a canvas of at most {side}" in str(told.value.hint)  # a smaller picture would not make it smaller
     # the finished size counts, not that of the input
     need_of(long, RemoveOptions(max_size=side), written)
     need_of(long, RemoveOptions(canvas="800x600"), written)
@@ -415,7 +415,7 @@ def test_what_the_service_decodes_beside_the_picture_waits_for_memory_too(
 
 
 def test_a_service_is_not_started_with_what_is_no_size(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="--memory-limit"):
+    with pytest.raises(UsageError, match="memory_limit"):
         quick(tmp_path, memory_limit="plenty")
 
 

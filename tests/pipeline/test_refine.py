@@ -350,5 +350,5 @@ def test_a_tile_that_errs_leaves_no_step() -> None:
 
 @pytest.mark.parametrize("value", [-1, 9, 2.5, None])
 def test_tiles_are_a_whole_number_up_to_eight(value: Any) -> None:
-    with pytest.raises(UsageError, match="--tiles"):
+    with pytest.raises(UsageError, match="tiles"):
         RemoveOptions(tiles=value)

@@ -227,7 +227,7 @@ def test_every_stage_is_timed_once(remover: Remover) -> None:
 def test_too_little_memory_fails_that_picture_and_says_what_to_do(answering: Any) -> None:
     with pytest.raises(PictureError, match="not enough memory") as caught:
         answering(MemoryError()).cut(orange())
-    assert "--jobs 1" in (caught.value.hint or "")
+    assert "jobs 1" in (caught.value.hint or "")
     assert caught.value.exit_code is ExitCode.SOME_FAILED
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import sys
 import time
 from typing import TYPE_CHECKING, Any
@@ -11,13 +12,14 @@ from typing import TYPE_CHECKING, Any
 from cutout.errors import printable
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from types import TracebackType
     from typing import Self
 
     from cutout.errors import CutoutError
     from cutout.jobs.report import Outcome
 
-__all__ = ["Console", "Progress"]
+__all__ = ["Console", "Progress", "dashed", "error_json"]
 
 _SPARSE_SECONDS = 30.0
 _SPARSE_FILES = 20  # shorter runs need no lines in between
@@ -57,9 +59,10 @@ class Console:
     def error(self, error: CutoutError, *, subject: str = "") -> None:
         """What failed, and what to do next; shown even when quiet."""
         where = f"{subject}: " if subject else ""
-        self._write(f"{self._paint('error:', '31;1')} {printable(where + error.message)}")
-        if error.hint:
-            self._write(f"  {self._paint('try:', '36')} {printable(error.hint)}")
+        told = error_json(error)
+        self._write(f"{self._paint('error:', '31;1')} " + printable(f"{where}{told['message']}"))
+        if told["hint"]:
+            self._write(f"  {self._paint('try:', '36')} {printable(told['hint'])}")
         if self.verbose and error.__cause__ is not None:
             import traceback
 
@@ -97,6 +100,20 @@ class Console:
         with contextlib.suppress(OSError):  # nobody listens: the exit code still tells
             self._stream.write(text + "\n")
             self._stream.flush()
+
+
+def dashed(text: str, options: Iterable[str]) -> str:
+    """A text of the core, which names options by their plain names, in the words of the command line."""
+    for name in options:
+        flag = f"--{name.replace('_', '-')}"
+        text = re.sub(rf"(?<!\S){name}(?=[\s,;:]|$)", flag, text, count=1)  # of further ones, it may be another word
+    return text
+
+
+def error_json(error: CutoutError) -> dict[str, str | None]:
+    """An error as `--json` tells it."""
+    hint = None if error.hint is None else dashed(error.hint, error.options)
+    return {"kind": error.kind, "message": dashed(error.message, error.options), "hint": hint}
 
 
 class Progress:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cutout.cli.console import Console, Progress
+from cutout.cli.console import Console, Progress, error_json
 from cutout.cli.options import option
 from cutout.cli.predictors import emit_json, emit_line, open_sides, options_of, workers_for
 from cutout.cli.run import Interrupt
@@ -175,7 +175,7 @@ def _as_json(verdict: Verdict) -> dict[str, Any]:
         return line | _rounded(verdict.scores.values)
     assert verdict.error is not None  # noqa: S101 - a verdict has one of the two
     error = verdict.error
-    return line | {"error": {"kind": error.kind, "message": error.message, "hint": error.hint}}
+    return line | {"error": error_json(error)}
 
 
 def _rounded(values: dict[str, float]) -> dict[str, float]:

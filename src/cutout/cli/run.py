@@ -12,7 +12,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
-from cutout.cli.console import Console, Progress
+from cutout.cli.console import Console, Progress, error_json
 from cutout.enums import Existing, Precision
 from cutout.errors import ExitCode, OutputError, PictureError, printable
 
@@ -121,7 +121,8 @@ def run_plan(
             report.add(outcome)
             console.outcome(outcome)
             if as_json:
-                _emit(outcome.as_json())
+                told = {} if outcome.error is None else {"error": error_json(outcome.error)}
+                _emit(outcome.as_json() | told)
             progress.step(skipped=outcome.status is Status.SKIPPED)
 
         for outcome in _unreadable(todo):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from PIL import Image, UnidentifiedImageError
 
-from cutout.errors import CutoutError, OutputError, PictureError
+from cutout.errors import CutoutError, OutOfMemoryError, OutputError, PictureError
 from cutout.formats import sixteen_bit as sixteen
 from cutout.formats.checks.pixel_limit import allowing
 from cutout.formats.checks.preflight import (
@@ -124,7 +124,8 @@ def film(
         if count > max_frames:
             raise PictureError(
                 f"it has at least {count} frames, more than the limit of {max_frames}",
-                hint="--first-frame takes the first alone; --max-frames raises the limit",
+                hint="first_frame takes the first alone; max_frames raises the limit",
+                options=("first_frame", "max_frames"),
             )
         if image.format == "GIF":  # Pillow allocates a frame's place while it seeks
             check_gif(file.data, count + 1, max_pixels)
@@ -140,7 +141,8 @@ def film(
             except (OSError, EOFError, SyntaxError, ValueError) as error:
                 raise PictureError(
                     f"frame {place} of {count} is broken or cut short: {error}",
-                    hint="--first-frame takes the first alone",
+                    hint="first_frame takes the first alone",
+                    options=("first_frame",),
                 ) from error
             size = size or image.size
             # the decoder paints the next frame over this one, by what its `info` says of this one's place and disposal
@@ -221,7 +223,7 @@ def _opened(data: bytes | Prepared, max_pixels: int) -> Iterator[tuple[Image.Ima
         pixels = re.search(r"\d+", str(error))
         raise too_large(f"{int(pixels[0]) / 1e6:.0f} megapixels" if pixels else "more", max_pixels) from error
     except MemoryError as error:
-        raise PictureError("there is not enough memory for this picture", hint="try --jobs 1 or --max-size") from error
+        raise OutOfMemoryError from error
     except Exception as error:  # decoders raise whatever a broken file leads them into: all of it means one thing
         raise PictureError(
             f"the {kind or 'picture'} file is broken or cut short: {error}",
@@ -351,7 +353,7 @@ def _register_heif() -> None:
     try:
         register_heif("this is a HEIC picture, which")
     except OutputError as error:
-        raise PictureError(error.message, hint=error.hint) from None
+        raise PictureError(error.message, hint=error.hint, options=error.options) from None
 
 
 def _unidentified(kind: str | None) -> PictureError:

@@ -79,7 +79,9 @@ def encode(
         wide = wide_colors(rgb, alpha, deep, bit_depth)
         if wide is not None and not output_format.has_16_bits:
             raise OutputError(
-                f"{output_format.value} holds 8 bits a channel", hint="--bit-depth 16 goes with png, tiff"
+                f"{output_format.value} holds 8 bits a channel",
+                hint="bit_depth 16 goes with png, tiff",
+                options=("bit_depth",),
             )
         if output_format is OutputFormat.TIFF:
             tiff = Tiff()

@@ -52,7 +52,7 @@ FORMATS: dict[OutputFormat, FormatLimits] = {
 }
 
 
-def check_side(output_format: OutputFormat, size: tuple[int, int], *, way: str = "--max-size") -> None:
+def check_side(output_format: OutputFormat, size: tuple[int, int], *, way: str = "max_size") -> None:
     """Refuse a picture that is too long for the format.
 
     Args:
@@ -68,4 +68,5 @@ def check_side(output_format: OutputFormat, size: tuple[int, int], *, way: str =
         raise OutputError(
             f"{row.name} holds at most {row.side} pixels a side, this picture has {size[0]}×{size[1]}",
             hint=f"write PNG or TIFF instead, or use a {way} of at most {row.side}",
+            options=(way,),
         )

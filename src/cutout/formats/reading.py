@@ -54,7 +54,7 @@ def read_file(path: Path, limit: int) -> bytes:
     if status.st_size > limit:
         raise TooManyBytesError(
             f"the file has {_amount(status.st_size)}, and no more than {_amount(limit)} are read",
-            "if it is what it should be, raise --max-pixels",
+            "if it is what it should be, raise max_pixels",
         )
     with path.open("rb", buffering=0) as file:
         return read_to_the_end(file, limit, expected=status.st_size)
@@ -79,7 +79,7 @@ def read_to_the_end(file: Any, limit: int, *, expected: int = 0) -> bytes:
             found.write(chunk)
         if found.tell() > limit:
             raise TooManyBytesError(
-                f"it goes on after {_amount(limit)}", "if it is what it should be, raise --max-pixels"
+                f"it goes on after {_amount(limit)}", "if it is what it should be, raise max_pixels"
             )
         if found.tell() > max(_HEADER, expected) and sniff(bytes(found.getbuffer()[:HEAD])) is None:
             raise TooManyBytesError("this is not a picture of a known format, and it has no end", "name a picture")

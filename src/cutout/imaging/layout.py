@@ -191,7 +191,9 @@ def layout(subject: Box, options: RemoveOptions, shadow: Shadow | None) -> Layou
             rooms, key=lambda name: (right - left + sum(rooms[name][::2])) * (bottom - top + sum(rooms[name][1::2]))
         )
         raise UsageError(
-            f"--{cause} makes the picture {size[0]}×{size[1]} pixels large", hint=f"give a smaller {cause}"
+            f"{cause} makes the picture {size[0]}×{size[1]} pixels large",
+            hint=f"give a smaller {cause}",
+            options=(cause,),
         )
     return Layout(size, 1.0, before - left, over - top)
 

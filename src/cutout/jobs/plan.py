@@ -345,7 +345,8 @@ def _without_collisions(jobs: list[Job], rule: OnCollision) -> list[Job]:
             twice = first.source is not None and second.source is not None and _same(first.source, second.source)
             raise UsageError(
                 f"{first.source_name} and {second.source_name} would both become {first.target_name}{more}",
-                hint="they are one file: name it once" if twice else "--on-collision suffix tells them apart by name",
+                hint="they are one file: name it once" if twice else "on_collision suffix tells them apart by name",
+                options=("on_collision",),
             )
         if resolve is None:
             continue
@@ -389,5 +390,7 @@ def _check_targets(jobs: list[Job], rule: Existing, keep: Sequence[Path]) -> Non
             )
         if rule is Existing.FAIL and status is not None:
             raise UsageError(
-                f"the output {job.target} exists already", hint="--existing skip or overwrite says what to do with it"
+                f"the output {job.target} exists already",
+                hint="existing skip or overwrite says what to do with it",
+                options=("existing",),
             )

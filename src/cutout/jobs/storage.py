@@ -97,8 +97,8 @@ def read_input(job: Job, max_pixels: int, memory: int = sys.maxsize) -> bytes:
         with activity.waiting(), job.source.open("rb", buffering=0) as file:  # a pipe, such as a shell's <(...)
             return read_to_the_end(file, min(most, memory))
     except TooManyBytesError as error:
-        way = error.hint if most <= memory else "a higher --memory-limit where there is more memory"
-        raise PictureError(str(error), hint=way) from error
+        way = error.hint if most <= memory else "a higher memory_limit where there is more memory"
+        raise PictureError(str(error), hint=way, options=("max_pixels", "memory_limit")) from error
     except OSError as error:
         hint = _READ_HINTS.get(type(error))
         if error.errno == errno.ELOOP:

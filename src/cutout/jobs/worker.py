@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from cutout.atomic import check_writable, is_there
 from cutout.enums import Existing
-from cutout.errors import CutoutError, OutputError, PictureError
+from cutout.errors import CutoutError, OutOfMemoryError, OutputError
 from cutout.jobs.report import BugError, Outcome, Status
 from cutout.jobs.storage import activity, read_input, write_output
 from cutout.pipeline.convert import convert
@@ -88,7 +88,9 @@ def _process(
         with stages.time("write"):
             written = write_output(job, result.encoded)
         if not written and job.existing is Existing.FAIL:
-            raise OutputError(f"{job.target} has come to exist since the run was planned", hint="see --existing")
+            raise OutputError(
+                f"{job.target} has come to exist since the run was planned", hint="see existing", options=("existing",)
+            )
         if not written:
             return Outcome(job=job, status=Status.SKIPPED)
         return Outcome(
@@ -102,8 +104,7 @@ def _process(
     except CutoutError as error:
         return Outcome(job=job, status=Status.FAILED, error=error, ms=stages.rounded())
     except MemoryError:
-        scarce = PictureError("there is not enough memory for this picture", hint="try --jobs 1 or --max-size")
-        return Outcome(job=job, status=Status.FAILED, error=scarce)
+        return Outcome(job=job, status=Status.FAILED, error=OutOfMemoryError())
     except BrokenPipeError:
         raise
     except Exception as error:  # noqa: BLE001 - the last resort: one picture never stops the others

@@ -57,7 +57,9 @@ def parse_bytes(text: str | int) -> int:
         number, unit, binary = found.groups()
         size = int(float(number) * (1024 if binary else 1000) ** _UNITS[unit.lower()])
     if size < 1 or (found is not None and found[3] and not found[2]):
-        raise UsageError(f"--memory-limit is {text!r}, but it must be a size such as 2GB or 1500MB")
+        raise UsageError(
+            f"memory_limit is {text!r}, but it must be a size such as 2GB or 1500MB", options=("memory_limit",)
+        )
     return size
 
 
@@ -92,7 +94,7 @@ class Budget:
         with self._change:
             return len(self._line)
 
-    def check(self, need: int, what: str = "the picture", ways: str = "--max-size") -> None:
+    def check(self, need: int, what: str = "the picture", ways: str = "max_size") -> None:
         """Refuse what can never be lent.
 
         Args:
@@ -106,11 +108,12 @@ class Budget:
         if need > self.limit:
             raise OverBudgetError(
                 f"{what} would take about {said(need)} of memory, more than the limit of {said(self.limit)}",
-                hint=f"{ways}, or a higher --memory-limit where there is more memory",
+                hint=f"{ways}, or a higher memory_limit where there is more memory",
+                options=("max_size", "canvas", "memory_limit"),
             )
 
     @contextmanager
-    def hold(self, need: int, what: str = "the picture", ways: str = "--max-size") -> Iterator[None]:
+    def hold(self, need: int, what: str = "the picture", ways: str = "max_size") -> Iterator[None]:
         """Wait for so many bytes, and keep them for the length of the `with` block; arguments as in `check`.
 
         Raises:

@@ -124,7 +124,7 @@ def need_of(
     """
     size = _worked_size(header, options)
     if options.canvas is not None:
-        check_side(output_format, values.parse_canvas(options.canvas), way="--canvas")
+        check_side(output_format, values.parse_canvas(options.canvas), way="canvas")
     elif not layout.is_framed(options):  # what a crop leaves is seen when it is done
         check_side(output_format, size)
     deep = header.deep and output_format.has_16_bits and bit_depth is not BitDepth.EIGHT
@@ -143,7 +143,7 @@ def need_of(
     written = result * count * _WRITTEN.get(output_format, 0.0) if count > 1 else 0.0
     memory = int(_BASE + data + max(stages) + written)
     what = f"a picture of {header.size[0] * header.size[1] / 1e6:.0f} megapixels as {FORMATS[output_format].name}"
-    smaller = "a smaller --max-size" if options.canvas is None else "a smaller --canvas"
+    smaller = "a smaller max_size" if options.canvas is None else "a smaller canvas"
     lean = output_format in {OutputFormat.PNG, OutputFormat.TIFF, OutputFormat.JPEG}
     return Need(memory, what, smaller if lean else f"write PNG or TIFF instead, {smaller}")
 

@@ -15,7 +15,7 @@ from cutout.engines.batching import open_model
 from cutout.engines.devices.providers import request_device
 from cutout.engines.rembg import PREFIX, open_rembg
 from cutout.enums import BackgroundFit, EdgeColors, Precision, parse_precision
-from cutout.errors import PictureError, UsageError, remark
+from cutout.errors import OutOfMemoryError, PictureError, UsageError, remark
 from cutout.formats import decode
 from cutout.formats.checks.pixel_limit import allowing
 from cutout.formats.color import is_srgb, to_srgb
@@ -279,7 +279,7 @@ def _memory_told() -> Iterator[None]:
     try:
         yield
     except MemoryError as error:
-        raise PictureError("there is not enough memory for this picture", hint="try --jobs 1 or --max-size") from error
+        raise OutOfMemoryError from error
 
 
 def _composing(picture: Picture) -> AbstractContextManager[None]:

@@ -66,10 +66,12 @@ class Settings:
     def __post_init__(self) -> None:
         for name in ("workers", "queue", "max_body", "max_pixels", "max_files", "max_tasks"):
             if getattr(self, name) < 1:
-                raise UsageError(f"--{name.replace('_', '-')} is {getattr(self, name)}, but it must be at least 1")
+                raise UsageError(f"{name} is {getattr(self, name)}, but it must be at least 1", options=(name,))
         for name in ("timeout", "expiry", "redelivery"):
             if not 0 < getattr(self, name) < 1e9:
-                raise UsageError(f"--{name} is {getattr(self, name)}, but it must be a positive number of seconds")
+                raise UsageError(
+                    f"{name} is {getattr(self, name)}, but it must be a positive number of seconds", options=(name,)
+                )
         if self.memory_limit is not None:
             parse_bytes(self.memory_limit)
         if not self.models:

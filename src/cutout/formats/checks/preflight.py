@@ -105,7 +105,8 @@ def too_large(pixels: str, max_pixels: int) -> TooLargeError:
     """The error that a picture has so many pixels."""
     return TooLargeError(
         f"the picture has {pixels}, more than the limit of {max_pixels / 1e6:.0f}",
-        hint="if it is what it should be, raise --max-pixels",
+        hint="if it is what it should be, raise max_pixels",
+        options=("max_pixels",),
     )
 
 
@@ -138,7 +139,8 @@ def check_gif(data: bytes, most: int, max_pixels: int) -> int:
     if found.cut_short:
         raise PictureError(
             f"the GIF file is cut short in its frame {found.frames + 1}",
-            hint=_COPY + "; --first-frame takes the first alone" * (found.frames > 0),
+            hint=_COPY + "; first_frame takes the first alone" * (found.frames > 0),
+            options=("first_frame",),
         )
     return found.frames
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cutout.errors import CancelledError, CutoutError, PictureError, UsageError
@@ -119,7 +118,6 @@ _ROWS = (
     _Row(UsageError, 422, "usage"),
     _Row(CutoutError, 422, "failed"),
 )
-_FLAG = re.compile(r"--([a-z][a-z-]*)")
 
 
 def problem_of(error: BaseException) -> Problem:
@@ -131,12 +129,7 @@ def problem_of(error: BaseException) -> Problem:
             return Problem(503, "overloaded", error.message, hint=error.hint, retry_after=error.retry_after)
         case CutoutError():
             row = next(row for row in _ROWS if isinstance(error, row.error))
-            hint = row.hint or (_fields(error.hint) if error.hint else None)
-            return Problem(row.status, row.kind, _fields(error.message), hint=hint, retry_after=row.retry_after)
+            hint = row.hint or error.hint
+            return Problem(row.status, row.kind, error.message, hint=hint, retry_after=row.retry_after)
         case _:
             return Problem(500, "bug", "this is a bug of the service", hint="its log tells more under the request id")
-
-
-def _fields(text: str) -> str:
-    """Options of the command line as the names of form fields."""
-    return _FLAG.sub(lambda found: found[1].replace("-", "_"), text)
