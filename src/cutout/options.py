@@ -246,6 +246,12 @@ class RemoveOptions:
             return Length(100, percent=True)
         return specs.parse_area(self.fill_holes)
 
+    @property
+    def cleans_up(self) -> bool:
+        """Whether anything of `imaging.cleanup.clean_up` is asked for."""
+        steps = (self.min_area, self.largest, self.fill_holes, self.erode, self.dilate, self.feather, self.invert)
+        return self.threshold is not None or any(steps)
+
     @classmethod
     def names(cls) -> tuple[str, ...]:
         """The option names, for callers that pass a mapping."""

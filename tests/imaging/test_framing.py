@@ -253,7 +253,7 @@ def test_over_a_colour_a_transparent_shadow_and_one_painted_in_are_the_same() ->
     for shadow in ("default", "5%,5%,10%,80%,#204060"):
         painted, nothing = finish(rgb, alpha, shadow=shadow, background="#ffeecc")
         assert nothing is None
-        laid = composite.compose(*finish(rgb, alpha, shadow=shadow), (0xFF, 0xEE, 0xCC, 255))
+        laid, _ = composite.compose(*finish(rgb, alpha, shadow=shadow), (0xFF, 0xEE, 0xCC, 255))
         assert np.abs(array(painted).astype(int) - array(laid)).max() <= 2
 
 

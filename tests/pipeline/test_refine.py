@@ -13,7 +13,8 @@ from small import ORANGE
 from cutout.enums import Fit
 from cutout.errors import UsageError
 from cutout.formats.decode import Picture, decode
-from cutout.imaging import composite, guided_filter
+from cutout.imaging import guided_filter
+from cutout.imaging.resample import upscale
 from cutout.models.registry import MODELS
 from cutout.options import RemoveOptions
 from cutout.pipeline import inference, views
@@ -126,7 +127,7 @@ def test_a_coarse_mask_moves_onto_the_edge() -> None:
     rgb, truth = disc(640)
     mask = coarse(truth)
     plain, refined = (
-        error(composite.upscale(mask, rgb.size), truth),
+        error(upscale(mask, rgb.size), truth),
         error(guided_filter.sharpen_edges(rgb, mask, mask.size), truth),
     )
     assert refined < 0.45 * plain
@@ -138,7 +139,7 @@ def test_where_colours_tell_nothing_the_contour_stays() -> None:
     flat = Image.new("RGB", (640, 640), (90, 90, 90))
     plain, refined = (
         np.asarray(found) > 127
-        for found in (composite.upscale(mask, flat.size), guided_filter.sharpen_edges(flat, mask, mask.size))
+        for found in (upscale(mask, flat.size), guided_filter.sharpen_edges(flat, mask, mask.size))
     )
     assert (plain != refined).mean() < 0.005
 

@@ -13,8 +13,7 @@ from PIL import Image
 from cutout.enums import EdgeColors
 from cutout.errors import ExitCode, ModelError, PictureError, UsageError
 from cutout.formats.decode import Metadata, Picture, decode
-from cutout.models.custom import resolve_model
-from cutout.models.registry import MODELS
+from cutout.models.registry import MODELS, resolve_model
 from cutout.options import RemoveOptions
 from cutout.pipeline.remover import Remover, forget_backgrounds
 from cutout.timing import STAGES, StageTimes

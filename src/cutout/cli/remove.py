@@ -335,7 +335,7 @@ def _asked(
     options: RemoveOptions, encoding: Encoding, todo: Plan, inputs: list[str], model: str, config: Path | None
 ) -> Asked:
     from cutout.engines.rembg import PREFIX
-    from cutout.models.custom import resolve_model
+    from cutout.models.registry import resolve_model
 
     spec = None if model.startswith(PREFIX) else resolve_model(model, config)
     return Asked(
@@ -384,7 +384,7 @@ def _check_formats(todo: Plan, bit_depth: BitDepth) -> None:
 def _pull(model: str, console: Console) -> None:
     from cutout.cli.models import pull_one
     from cutout.engines.rembg import PREFIX
-    from cutout.models.custom import resolve_model
+    from cutout.models.registry import resolve_model
 
     if not model.startswith(PREFIX) and (spec := resolve_model(model)).path is None:
         pull_one(spec, console, force=False)

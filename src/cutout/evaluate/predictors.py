@@ -17,8 +17,8 @@ from cutout.errors import PictureError, UsageError
 from cutout.formats import decode
 from cutout.formats.reading import most_bytes, read_file
 from cutout.jobs.plan import STDIO, plan
-from cutout.models.custom import resolve_model
 from cutout.models.files import require
+from cutout.models.registry import resolve_model
 from cutout.pipeline.remover import Cutout, Remover
 
 if TYPE_CHECKING:

@@ -9,7 +9,6 @@ import numpy as np
 from PIL import Image, ImageFilter, ImageOps
 
 from cutout.enums import BackgroundFit
-from cutout.imaging import composite
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -37,7 +36,7 @@ def fitted(picture: Image.Image, size: tuple[int, int], fit: BackgroundFit) -> I
     """A background picture (mode RGB) at a size (width, height)."""
     match fit:
         case BackgroundFit.COVER:
-            return composite.cover(picture, size)
+            return ImageOps.fit(picture, size, Image.Resampling.LANCZOS)
         case BackgroundFit.STRETCH:
             return picture.resize(size, Image.Resampling.LANCZOS)
         case BackgroundFit.CONTAIN:

@@ -6,11 +6,11 @@ import math
 from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image, ImageChops
+from PIL import Image, ImageChops, ImageFilter
 
 from cutout import values
-from cutout.imaging import composite
 from cutout.imaging.components import find_regions
+from cutout.imaging.composite import gaussian
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -52,7 +52,7 @@ def clean_up(alpha: Image.Image, options: RemoveOptions, check: Callable[[], Non
     Between them `check` is called; what it raises ends the work.
     """
     if options.threshold is not None:
-        alpha = composite.binary(alpha, options.threshold)
+        alpha = binary(alpha, options.threshold)
     pixels = alpha.width * alpha.height
     if options.min_area is not None:
         check()
@@ -73,6 +73,32 @@ def clean_up(alpha: Image.Image, options: RemoveOptions, check: Callable[[], Non
         check()
         alpha = feather(alpha, options.feather)
     return ImageChops.invert(alpha) if options.invert else alpha
+
+
+def binary(mask: Image.Image, threshold: int) -> Image.Image:
+    """255 where the mask (mode L) is at or above the threshold, else 0."""
+    return mask.point([0] * threshold + [255] * (256 - threshold))
+
+
+def post_process(mask: Image.Image) -> Image.Image:
+    """A smooth binary mask: grey opening with a 3×3 cross, Gaussian of sigma 2, threshold at half (mode L).
+
+    The recipe is that of rembg's `post_process_mask`; its source is Kumar et al.,
+    https://www.sciencedirect.com/science/article/pii/S2352914821000757
+    """
+    pixels = np.asarray(mask)
+    opened = _cross(_cross(pixels, np.minimum), np.maximum)
+    return binary(Image.fromarray(opened).filter(ImageFilter.GaussianBlur(2)), 127)
+
+
+def _cross(pixels: np.ndarray, pick: np.ufunc) -> np.ndarray:
+    """Erosion or dilation by the 3×3 cross; the border repeats, so that the frame is never an edge."""
+    around = np.pad(pixels, 1, mode="edge")
+    result = pick(around[:-2, 1:-1], around[2:, 1:-1])
+    pick(result, around[1:-1, :-2], out=result)
+    pick(result, around[1:-1, 2:], out=result)
+    pick(result, pixels, out=result)
+    return np.asarray(result)
 
 
 def remove_small(alpha: Image.Image, area: float) -> Image.Image:
@@ -241,7 +267,7 @@ def feather(alpha: Image.Image, radius: int) -> Image.Image:
     if content is None:
         return alpha
     box = _grown(content, 2 * radius + 1, alpha.size)
-    part = composite.gaussian(alpha.crop(box), radius / 2)
+    part = gaussian(alpha.crop(box), radius / 2)
     if part.size == alpha.size:
         return part
     result = Image.new("L", alpha.size)

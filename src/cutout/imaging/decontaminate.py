@@ -14,8 +14,7 @@ equation overshoots; so α is corrected by what the picture shows, but smoothly:
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageChops
@@ -61,8 +60,7 @@ _CELL_IS_SOFT = [255 if _FIRST <= value <= _LAST else 0 for value in range(256)]
 _GAINED = [min(255, _GAIN * value) for value in range(256)]
 
 
-@dataclass(frozen=True, slots=True)
-class _Grid:
+class _Grid(NamedTuple):
     """The part of a picture that is worked on, and by how much it is reduced."""
 
     box: Box

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from cutout.imaging.composite import upscale
+from cutout.imaging.resample import upscale
 
 if TYPE_CHECKING:
     import numpy.typing as npt

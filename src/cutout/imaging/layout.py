@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageChops
 
 from cutout import values
 from cutout.errors import UsageError
-from cutout.imaging import background, composite
-from cutout.imaging.components import find_regions
+from cutout.imaging import composite
+from cutout.values import Length
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
     """Left, top, right, bottom."""
     Box = tuple[int, int, int, int]
 
-__all__ = ["Layout", "cast", "finish", "frame_of", "is_framed", "layout", "place", "subject_box"]
+__all__ = ["Layout", "finish", "frame_of", "is_framed", "layout", "place", "subject_box"]
 
 _THERE = 13
 """Alpha (a twentieth) from which on the subject counts as there."""
@@ -39,14 +38,11 @@ _GRID = 512
 """Cells of the longer side of the reduced picture in which specks are looked for."""
 _LANCZOS = 3
 """Pixels that the filter reaches."""
-_STRIP = 1 << 20
-"""Pixels that are composed at a time."""
 _TAIL = 1.25
 """Blur widths (2.5 sigma) after which less than one level of a shadow is left."""
 
 
-@dataclass(frozen=True, slots=True)
-class Layout:
+class Layout(NamedTuple):
     """How the picture lies in the result.
 
     Attributes:
@@ -102,10 +98,10 @@ def finish(
     behind = _background(rgb, alpha, options, frame, picture)
     colors, alpha = place(rgb, alpha, frame)
     assert colors is not None  # noqa: S101 - colours in, colours out
-    shade = None
     if shadow is not None:
-        shade = cast(alpha, shadow, max(subject[2] - subject[0], subject[3] - subject[1]) * frame.scale)
-    return _compose(colors, alpha, behind, shade, shadow)
+        shade = composite.shadow_of(alpha, shadow, _longer_side(subject) * frame.scale)
+        return composite.compose(colors, alpha, behind, shade, shadow.color)
+    return composite.compose(colors, alpha, behind)
 
 
 def frame_of(alpha: Image.Image, options: RemoveOptions, subject: Box | None = None) -> tuple[Layout, Box]:
@@ -136,6 +132,8 @@ def subject_box(alpha: Image.Image) -> Box | None:
     Both are separate from the rest: a speck has less than a thousandth of the largest object's mass, a ghost nowhere
     reaches half alpha while other objects do. None where there is nothing.
     """
+    from cutout.imaging.components import find_regions
+
     there = alpha.point([0] * _THERE + [255] * (256 - _THERE))
     box = there.getbbox()
     if box is None:
@@ -178,7 +176,7 @@ def layout(subject: Box, options: RemoveOptions, shadow: Shadow | None) -> Layou
     if options.canvas is not None:
         return _on_canvas(subject, options, shadow)
     left, top, right, bottom = subject
-    side = max(right - left, bottom - top)
+    side = _longer_side(subject)
     rooms: dict[str, Sides] = {"shadow": _room(shadow, side)}
     if options.margin is not None:
         above, to_right, below, to_left = (length.of(side) for length in values.parse_margin(options.margin))
@@ -196,6 +194,10 @@ def layout(subject: Box, options: RemoveOptions, shadow: Shadow | None) -> Layou
             options=(cause,),
         )
     return Layout(size, 1.0, before - left, over - top)
+
+
+def _longer_side(box: Box) -> int:
+    return max(box[2] - box[0], box[3] - box[1])
 
 
 def _on_canvas(subject: Box, options: RemoveOptions, shadow: Shadow | None) -> Layout:
@@ -219,13 +221,14 @@ def _on_canvas(subject: Box, options: RemoveOptions, shadow: Shadow | None) -> L
 
 def _fitting(width: int, height: int, across: float, down: float, shadow: Shadow) -> float:
     """The largest scale at which a subject and its shadow lie within across × down."""
-    low, high = 0.0, min(across / width, down / height)
-    for _ in range(40):
-        scale = (low + high) / 2
-        room = _room(shadow, max(width, height) * scale)
-        fits = width * scale + room[0] + room[2] <= across and height * scale + room[1] + room[3] <= down
-        low, high = (scale, high) if fits else (low, scale)
-    return low or high
+    longer = max(width, height)
+    scales = []
+    for side, free, offset in ((width, across, shadow.dx), (height, down, shadow.dy)):
+        for far, tails in ((Length(0), 2 * _TAIL), (offset, _TAIL)):  # the blur on both sides, or that on the far one
+            fixed = abs(far.of(0)) + tails * shadow.blur.of(0)
+            growing = abs(far.of(longer)) + tails * shadow.blur.of(longer) - fixed
+            scales.append((free - fixed) / (side + growing))
+    return max(min(scales), 1e-12)  # a shadow too large for the canvas leaves the subject no room
 
 
 def _room(shadow: Shadow | None, side: float) -> Sides:
@@ -288,20 +291,6 @@ def _reached(frame: Layout, content: Box, size: tuple[int, int]) -> tuple[Box, S
     return (low[0], low[1], high[0], high[1]), (first[0], first[1], last[0], last[1])
 
 
-def cast(alpha: Image.Image, shadow: Shadow, side: float) -> Image.Image:
-    """The alpha (mode L) of the shadow of an alpha of the same size.
-
-    Args:
-        alpha: Of the subject, in its frame.
-        shadow: Which one.
-        side: The subject's longer side in pixels, for lengths in percent.
-    """
-    dx, dy, sigma = round(shadow.dx.of(side)), round(shadow.dy.of(side)), shadow.blur.of(side) / 2
-    width, height = alpha.size
-    shade = alpha.crop((-dx, -dy, width - dx, height - dy)) if dx or dy else alpha
-    return composite.gaussian(shade, sigma).point([round(value * shadow.opacity) for value in range(256)])
-
-
 def _background(
     rgb: Image.Image,
     alpha: Image.Image,
@@ -312,47 +301,12 @@ def _background(
     if picture is not None:
         return picture(frame.size)
     if (colors := options.background_gradient) is not None:
-        return background.gradient(colors, frame.size)
+        from cutout.imaging.background import gradient
+
+        return gradient(colors, frame.size)
     if (radius := options.background_blur) is not None:
+        from cutout.imaging.background import blurred
+
         sigma = radius.of(max(frame.size)) / frame.scale
-        return background.blurred(rgb, alpha, sigma, frame.size, frame.view)
+        return blurred(rgb, alpha, sigma, frame.size, frame.view)
     return options.background_color
-
-
-def _compose(
-    rgb: Image.Image,
-    alpha: Image.Image,
-    behind: Image.Image | Color | None,
-    shade: Image.Image | None,
-    shadow: Shadow | None,
-) -> tuple[Image.Image, Image.Image | None]:
-    """The subject over its shadow over the background."""
-    if shade is None and behind is None:
-        return rgb, alpha
-    if isinstance(behind, Image.Image) or (behind is not None and behind[3] == 255):
-        if shade is None or shadow is None:
-            return composite.compose(rgb, alpha, behind), None
-        image = behind.copy() if isinstance(behind, Image.Image) else Image.new("RGB", rgb.size, behind[:3])
-        image.paste(shadow.color, (0, 0, *rgb.size), shade)
-        image.paste(rgb, None, alpha)
-        return image, None
-    colors, transparency = Image.new("RGB", rgb.size), Image.new("L", rgb.size)
-    rows = max(1, _STRIP // rgb.width)
-    for top in range(0, rgb.height, rows):  # in strips, or five more pictures would be in memory at once
-        box = (0, top, rgb.width, min(top + rows, rgb.height))
-        part = _translucent(rgb.crop(box), alpha.crop(box), behind, shade.crop(box) if shade else None, shadow)
-        colors.paste(part.convert("RGB"), box)
-        transparency.paste(part.getchannel("A"), box)
-    return colors, transparency
-
-
-def _translucent(
-    rgb: Image.Image, alpha: Image.Image, behind: Color | None, shade: Image.Image | None, shadow: Shadow | None
-) -> Image.Image:
-    """The subject over its shadow over a translucent colour or nothing; mode RGBA."""
-    cutout = composite.cut(rgb, alpha)
-    below = None if behind is None else Image.new("RGBA", rgb.size, behind)
-    if shade is not None and shadow is not None:
-        cast_on = composite.cut(Image.new("RGB", rgb.size, shadow.color), shade)
-        below = cast_on if below is None else Image.alpha_composite(below, cast_on)
-    return cutout if below is None else Image.alpha_composite(below, cutout)

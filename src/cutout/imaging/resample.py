@@ -7,6 +7,7 @@ as products of small matrices, which numpy hands to BLAS.
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -16,7 +17,7 @@ from PIL import Image
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-__all__ = ["shrink", "stretch_down"]
+__all__ = ["shrink", "stretch_down", "upscale"]
 
 _WORTH = 4.0
 """From this ratio on the first pass is most of the work."""
@@ -28,6 +29,8 @@ pixels would take gigabytes. No photograph comes near it."""
 _LOBES = 3
 _COLUMNS = 8
 """Columns of the result that one product gives: fewer share less of their input, more multiply more zeros."""
+_REACH = 4
+"""Mask pixels around its content that Lanczos (a=3) can reach, and one for good measure."""
 _ROWS = 32
 """The same for rows, where a mask is enlarged."""
 _PRODUCT = 240_000
@@ -81,6 +84,40 @@ def shrink(rgb: Image.Image, size: tuple[int, int]) -> Image.Image:
     turned_across = Image.frombuffer("RGB", (rgb.height, size[0]), columns.tobytes(), "raw", "RGB", 0, 1)
     both = turned_across.resize((size[1], size[0]), Image.Resampling.LANCZOS)
     return both.transpose(Image.Transpose.TRANSPOSE)
+
+
+def upscale(mask: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """The mask (mode L) at the picture's size (width, height), by Lanczos as rembg does.
+
+    Only the part of the picture that the mask's content reaches is computed; the rest is 0 anyway.
+    """
+    if mask.size == size:
+        return mask
+    content = mask.getbbox()
+    if content is None:
+        return Image.new("L", size)
+    across, down = size[0] / mask.width, size[1] / mask.height
+    if min(across, down) < 1:
+        return mask.resize(size, Image.Resampling.LANCZOS)
+    left, right = _reached(content[0], content[2], across, size[0])
+    top, bottom = _reached(content[1], content[3], down, size[1])
+    # Rows first, then columns: the order that Pillow chooses by itself depends on its version and on the sizes.
+    first, last = max(0, content[1] - 2 * _REACH), min(mask.height, content[3] + 2 * _REACH)
+    rows = mask.crop((0, first, mask.width, last))
+    rows = rows.resize(
+        (right - left, last - first), Image.Resampling.LANCZOS, box=(left / across, 0, right / across, last - first)
+    )
+    part = stretch_down(rows, bottom - top, top / down - first, bottom / down - first)
+    if part.size == size:
+        return part
+    result = Image.new("L", size)
+    result.paste(part, (left, top))
+    return result
+
+
+def _reached(low: int, high: int, factor: float, size: int) -> tuple[int, int]:
+    """The pixels of the picture that mask pixels low..high reach."""
+    return max(0, math.floor((low - _REACH) * factor)), min(size, math.ceil((high + _REACH) * factor))
 
 
 def stretch_down(mask: Image.Image, height: int, low: float, high: float) -> Image.Image:

@@ -9,42 +9,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cutout.enums import Fit
-from cutout.errors import ModelError, UsageError
+from cutout.errors import ModelError
 from cutout.formats.reading import NOTES, read_file
-from cutout.models.files import expanded
-from cutout.models.registry import LARGEST_SIDE, MODELS, Activation, ModelSpec, Triple, find_spec
+from cutout.models.registry import LARGEST_SIDE, MODELS, Activation, ModelSpec, Triple
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-__all__ = ["custom_spec", "refuse_config", "resolve_model"]
+__all__ = ["custom_spec", "read_config"]
 
 
-def resolve_model(model: str | Path, config: Mapping[str, Any] | Path | None = None) -> ModelSpec:
-    """The description of a registry model or of an `.onnx` file.
-
-    Raises:
-        UsageError: No such model, or a configuration given for a registry model.
-        ModelError: The configuration cannot be read or does not fit.
-    """
-    text = str(model)
-    if isinstance(model, Path) or text.lower().endswith(".onnx") or "/" in text or "\\" in text:
-        return custom_spec(expanded(text), _read_config(config))
-    refuse_config(config)
-    return find_spec(text)
-
-
-def refuse_config(config: Mapping[str, Any] | Path | None) -> None:
-    """A configuration for a model that has its own.
+def read_config(config: Mapping[str, Any] | Path | None) -> dict[str, Any]:
+    """The columns that a configuration names.
 
     Raises:
-        UsageError: There is one.
+        ModelError: It cannot be read, or is no JSON object.
     """
-    if config is not None:
-        raise UsageError("--model-config describes an .onnx file, but --model names no file")
-
-
-def _read_config(config: Mapping[str, Any] | Path | None) -> dict[str, Any]:
     if config is None:
         return {}
     if not isinstance(config, Path):

@@ -7,10 +7,9 @@ import json
 import os
 import stat
 from contextlib import suppress
-from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from cutout.errors import ModelError
 from cutout.formats.reading import NOTES, read_file
@@ -53,8 +52,7 @@ class FileState(StrEnum):
     MISSING = "missing"
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ModelFile:
+class ModelFile(NamedTuple):
     """Where a model lies and in which state; `path` is None when it is missing."""
 
     path: Path | None

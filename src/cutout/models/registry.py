@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cutout.enums import Fit
 from cutout.errors import UsageError
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Mapping
 
 __all__ = [
     "ALIASES",
@@ -23,6 +23,8 @@ __all__ = [
     "Reduced",
     "Triple",
     "find_spec",
+    "refuse_config",
+    "resolve_model",
 ]
 
 DEFAULT_MODEL = "u2netp"
@@ -295,6 +297,35 @@ def find_spec(name: str) -> ModelSpec:
     for candidate in MODELS.values():
         if candidate.name.lower() == key:
             return candidate
+    import difflib
+
     near = difflib.get_close_matches(key, MODELS, n=3)
     hint = f"did you mean {' or '.join(near)}?" if near else "`cutout models list` shows what exists"
     raise UsageError(f"there is no model {name!r}", hint=hint + "; an .onnx file is given by its path")
+
+
+def resolve_model(model: str | Path, config: Mapping[str, Any] | Path | None = None) -> ModelSpec:
+    """The description of a registry model or of an `.onnx` file.
+
+    Raises:
+        UsageError: No such model, or a configuration given for a registry model.
+        ModelError: The configuration cannot be read or does not fit.
+    """
+    text = str(model)
+    if isinstance(model, Path) or text.lower().endswith(".onnx") or "/" in text or "\\" in text:
+        from cutout.models.custom import custom_spec, read_config
+        from cutout.models.files import expanded
+
+        return custom_spec(expanded(text), read_config(config))
+    refuse_config(config)
+    return find_spec(text)
+
+
+def refuse_config(config: Mapping[str, Any] | Path | None) -> None:
+    """A configuration for a model that has its own.
+
+    Raises:
+        UsageError: There is one.
+    """
+    if config is not None:
+        raise UsageError("--model-config describes an .onnx file, but --model names no file")

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -21,8 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["Placement", "input_size", "to_input", "to_mask"]
 
 
-@dataclass(frozen=True, slots=True)
-class Placement:
+class Placement(NamedTuple):
     """Where the picture lies inside the model's input, in input pixels."""
 
     left: int

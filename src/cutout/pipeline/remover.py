@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
 
+from PIL import ImageChops
+
 from cutout import values as specs
 from cutout.cpus import threads_each
 from cutout.device_options import DeviceOptions
@@ -21,10 +23,10 @@ from cutout.formats.checks.pixel_limit import allowing
 from cutout.formats.color import is_srgb, to_srgb
 from cutout.formats.reading import most_bytes, read_file
 from cutout.formats.sixteen_bit import merge, shift
-from cutout.imaging import background, cleanup, composite, decontaminate, guided_filter, layout, matting
-from cutout.models.custom import refuse_config, resolve_model
+from cutout.imaging import composite, decontaminate, layout
+from cutout.imaging.resample import upscale
 from cutout.models.files import require
-from cutout.models.registry import DEFAULT_MODEL, ModelSpec
+from cutout.models.registry import DEFAULT_MODEL, ModelSpec, refuse_config, resolve_model
 from cutout.models.tensors import input_size
 from cutout.options import RemoveOptions
 from cutout.pipeline.budget import budget_of
@@ -44,7 +46,6 @@ if TYPE_CHECKING:
     from cutout.engines.onnxruntime import Session
     from cutout.formats.decode import Metadata, Picture
     from cutout.pipeline.budget import Budget
-    from cutout.pipeline.inference import Box
 
 __all__ = ["Cutout", "Remover", "forget_backgrounds"]
 
@@ -83,7 +84,7 @@ class Cutout:
 
     @property
     def _any(self) -> Image.Image:
-        only = self.rgb if self.rgb is not None else self.alpha
+        only = self.rgb or self.alpha
         assert only is not None  # noqa: S101 - one of the two is a picture
         return only
 
@@ -155,13 +156,7 @@ class Remover:
                 self.session = open_reduced(require(spec), spec, threads=threads, jobs=jobs)
                 return
             self.session = open_model(
-                require(spec),
-                spec,
-                request,
-                threads=threads,
-                options=devices,
-                model_options=extra,
-                warn=warn,
+                require(spec), spec, request, threads=threads, options=devices, model_options=extra, warn=warn
             )
 
     def __enter__(self) -> Self:
@@ -254,21 +249,29 @@ class Remover:
                 seen = to_srgb(rgb, icc, enough=_enough(self.session.spec, rgb.size) if once else None)
         mask, resolution = predict(self.session, seen, options, stages)
         with stages.time("postprocess"):
-            alpha = (
-                guided_filter.sharpen_edges(rgb, mask, resolution)
-                if options.refine
-                else composite.upscale(mask, rgb.size)
-            )
+            if options.refine:
+                from cutout.imaging.guided_filter import sharpen_edges
+
+                alpha = sharpen_edges(rgb, mask, resolution)
+            else:
+                alpha = upscale(mask, rgb.size)
             if options.post_process:
-                alpha = composite.post_process(alpha)
+                from cutout.imaging.cleanup import post_process
+
+                alpha = post_process(alpha)
             if options.matting:
+                from cutout.imaging import matting
+
                 try:
                     alpha = matting.matte(rgb, alpha, options, stages.check)
                 except matting.UnsolvableError as unsolvable:
                     warnings.append(f"matting was left out: {unsolvable.message}")
-            alpha = cleanup.clean_up(alpha, options, stages.check)
+            if options.cleans_up:
+                from cutout.imaging.cleanup import clean_up
+
+                alpha = clean_up(alpha, options, stages.check)
             if picture.alpha is not None:
-                alpha = composite.multiply(alpha, picture.alpha)
+                alpha = ImageChops.multiply(alpha, picture.alpha)
             if not alpha.getbbox():
                 warnings.append("nothing was found: the cut-out is empty")
             return MaskResult(alpha=alpha, warnings=tuple(warnings))
@@ -296,7 +299,9 @@ def _completed(
         rgb = decontaminate.decontaminate(rgb, alpha, in_place=consume and picture.deep is None)
         stages.check()
     frame, subject = layout.frame_of(alpha, options, mask_result.subject)
-    colors, transparency = _finish(rgb, alpha, options, subject)
+    path = options.background_picture
+    behind = None if path is None else partial(_fitted, path, options.background_fit)
+    colors, transparency = layout.finish(rgb, alpha, options, behind, subject)
     deep = None if colors is None else _deep(picture, alpha, colors, frame)
     if deep is None and picture.deep is not None and colors is not None:
         warnings.append("16 bits were reduced to 8: the result does not lie pixel for pixel on the picture")
@@ -340,15 +345,6 @@ def _is_grey(color: Sequence[int]) -> bool:
     return len(set(color[:3])) == 1
 
 
-def _finish(
-    rgb: Image.Image, alpha: Image.Image, options: RemoveOptions, subject: Box
-) -> tuple[Image.Image | None, Image.Image | None]:
-    """Colours and alpha of the result, either of them None where there is none."""
-    path = options.background_picture
-    behind = None if path is None else partial(_fitted, path, options.background_fit)
-    return layout.finish(rgb, alpha, options, behind, subject)
-
-
 def _deep(
     picture: Picture, alpha: Image.Image, colors: Image.Image, frame: layout.Layout
 ) -> npt.NDArray[np.uint16] | None:
@@ -390,9 +386,11 @@ def forget_backgrounds() -> None:
 def _decoded(path: Path, _changed: int) -> Image.Image:
     picture = decode.decode(read_file(path, most_bytes(decode.DEFAULT_MAX_PIXELS)))
     rgb = to_srgb(picture.rgb, picture.metadata.icc)
-    return rgb if picture.alpha is None else composite.compose(rgb, picture.alpha, _WHITE)  # nothing lies behind it
+    return rgb if picture.alpha is None else composite.compose(rgb, picture.alpha, _WHITE)[0]  # nothing lies behind it
 
 
 @lru_cache(maxsize=1)  # pictures of one size follow each other, or are set on one canvas
 def _brought_to(size: tuple[int, int], fit: BackgroundFit, path: Path, changed: int) -> Image.Image:
-    return background.fitted(_decoded(path, changed), size, fit)
+    from cutout.imaging.background import fitted
+
+    return fitted(_decoded(path, changed), size, fit)

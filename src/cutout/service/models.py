@@ -15,7 +15,7 @@ from cutout.enums import OutputFormat
 from cutout.errors import CutoutError, PictureError, UsageError
 from cutout.formats.checks.sniff import HEAD, sniff
 from cutout.formats.decode import header
-from cutout.models.custom import resolve_model
+from cutout.models.registry import resolve_model
 from cutout.options import Encoding, RemoveOptions
 from cutout.pipeline.budget import Budget, budget_of
 from cutout.pipeline.convert import convert
