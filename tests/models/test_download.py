@@ -166,6 +166,20 @@ def dripping(to: Handler, asked: Request) -> None:
             return
 
 
+def hesitating(to: Handler, asked: Request) -> None:
+    """An answer whose headers come byte by byte, and do not end."""
+    for byte in b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 500:
+        to.wfile.write(bytes([byte]))
+        if to.server.go_on.wait(0.01):
+            return
+
+
+def promising(to: Handler, asked: Request) -> None:
+    """Always about to answer."""
+    while not to.server.go_on.wait(0.01):
+        to.wfile.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+
 def compressed(to: Handler, asked: Request) -> None:
     """A small answer that grows to a thousand times its size."""
     send(to, asked, 200, gzip.compress(bytes(100_000_000)), Content_Encoding="gzip")
@@ -514,6 +528,30 @@ class TestRefused:
         assert server.ranges[1] is not None, "what had come was continued"
         assert files(target) == {".tiny.onnx.part"}
 
+    @pytest.mark.parametrize("answer", [hesitating, promising])
+    def test_an_answer_that_does_not_begin_is_not_waited_for(
+        self, answer: Answer, server: Server, spec: ModelSpec, target: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(download, "_WINDOW", 0.3)
+        monkeypatch.setattr(download, "_ATTEMPTS", 2)
+        server.script = [answer] * 2
+        assert "sends too slowly" in fails(spec).message
+        assert len(server.requests) == 2
+        assert files(target) == set()
+        monkeypatch.setattr(download, "_WINDOW", 60.0)
+        assert pull(spec).read_bytes() == BODY
+
+    def test_a_name_that_is_looked_up_for_ever_is_not_waited_for(
+        self, spec: ModelSpec, target: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        over = threading.Event()
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *_args, **_how: over.wait(PATIENCE) and [])
+        monkeypatch.setattr(download, "_WINDOW", 0.2)
+        monkeypatch.setattr(download, "_ATTEMPTS", 1)
+        assert "sends too slowly" in fails(spec).message
+        over.set()
+        assert files(target) == set()
+
     @pytest.mark.parametrize(
         "address", ["http://[half/tiny.onnx", "nonsense://x/tiny.onnx", "http://" + "a" * 70 + ".example/"]
     )
@@ -570,7 +608,7 @@ class TestFolder:
         def full(*_args: object) -> None:
             raise OSError(28, "No space left on device")
 
-        monkeypatch.setattr(download._Transfer, "_write", full)
+        monkeypatch.setattr(download._Transfer, "_take", full)
         error = fails(spec)
         assert error.message == f"tiny cannot be stored in {target.parent}: No space left on device"
         assert "free some space" in (error.hint or "")

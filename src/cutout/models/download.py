@@ -6,16 +6,19 @@ import errno
 import os
 import re
 import shutil
-import stat
+import threading
 import time
+from concurrent import futures
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 from cutout.errors import ModelError
-from cutout.models.files import is_file, model_home, offline, require, sha256, verify
+from cutout.models.files import model_home, offline, require, sha256, verify
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+    from typing import BinaryIO
 
     import requests
 
@@ -25,9 +28,9 @@ __all__ = ["pull"]
 
 _ATTEMPTS = 5
 _CHUNK = 1 << 16
-_TIMEOUT = (10.0, 60.0)  # seconds to connect, seconds between bytes
+_TIMEOUT = (10.0, 50.0)  # seconds to connect, seconds between bytes
 _WINDOW, _LEAST = 60.0, 60_000
-"""Seconds, and bytes that must arrive in them: one byte now and then never meets the timeout, and takes years."""
+"""Seconds, and bytes that must arrive in them: names, redirections, headers and bodies can all come slowly for ever."""
 _LARGEST = 8_000_000_000
 """Bytes that are taken of a model whose size is not known."""
 _FREE_SPACE = "free some space there, or point CUTOUT_HOME at another folder"
@@ -43,14 +46,11 @@ def pull(
 ) -> Path:
     """Download the model unless a good copy is on this machine, and give its path.
 
-    The bytes go to a sibling temporary file that the next call continues; the hash is checked; the finished file is
-    moved into place in one step. Two processes that pull one model wait for each other.
-
     Args:
         spec: The model.
         force: Download even when a good copy is there.
         progress: Draw a bar on standard error.
-        say: Called with a line when another process is downloading, or a broken transfer is tried again.
+        say: Called with a line when another process is waited for, or a broken transfer is tried again.
         pause: Seconds before the first retry; doubled for each further one.
 
     Raises:
@@ -72,22 +72,20 @@ def pull(
         target.parent.mkdir(parents=True, exist_ok=True)
         lock = filelock.FileLock(target.with_name(f".{spec.file}.lock"))
         try:
-            lock.acquire(blocking=False)
+            held = lock.acquire(blocking=False)
         except filelock.Timeout:
             say(f"another process is downloading {spec.name}: waiting for it")
-            lock.acquire()
+            held = lock.acquire()
             force = False  # the other process has just done it, unless it failed or was killed
-        try:
-            if not force and _is_good(target, spec):
-                return target
-            _retrieve(spec, target, progress=progress, say=say, pause=pause)
-        finally:
-            lock.release()
+        with held:
+            if not force and (found := _good_copy(spec)):
+                return found
+            _Transfer(spec, target, progress=progress).run(say, pause)
     except OSError as error:
         full = error.errno in {errno.ENOSPC, errno.EDQUOT}
-        way_out = _FREE_SPACE if full else "point CUTOUT_HOME at a folder that can be written to"
+        hint = _FREE_SPACE if full else "point CUTOUT_HOME at a folder that can be written to"
         raise ModelError(
-            f"{spec.name} cannot be stored in {target.parent}: {error.strerror or error}", hint=way_out
+            f"{spec.name} cannot be stored in {target.parent}: {error.strerror or error}", hint=hint
         ) from error
     if not verify(target, spec, again=True):
         raise ModelError(
@@ -99,61 +97,55 @@ def pull(
 def _good_copy(spec: ModelSpec) -> Path | None:
     try:
         return require(spec)
-    except ModelError:  # missing or corrupt everywhere
+    except ModelError:  # missing, corrupt or unreadable everywhere
         return None
 
 
-def _is_good(path: Path, spec: ModelSpec) -> bool:
-    try:
-        return is_file(path) and verify(path, spec)
-    except ModelError:  # unreadable: to be replaced
-        return False
-
-
-def _retrieve(spec: ModelSpec, target: Path, *, progress: bool, say: Callable[[str], None], pause: float) -> None:
-    mirror = os.environ.get("CUTOUT_MODEL_MIRROR", "").strip().rstrip("/")
-    url = f"{mirror}/{spec.file}" if mirror else spec.url
-    part = target.with_name(f".{spec.file}.part")
-    for path in (part, target):
-        if path.exists() and not stat.S_ISREG(path.stat().st_mode):  # a pipe would be waited for without end
-            raise ModelError(f"{path} is no regular file, so {spec.name} cannot be stored there", hint="remove it")
-    transfer = _Transfer(part, spec, url=url, progress=progress, say=say, pause=pause)
-    transfer.run()
-    if transfer.resumed and not transfer.is_right():
-        transfer.run()  # the kept part was of another file: once more, from the start
-    elif not transfer.is_right():
-        raise transfer.refused("its hash differs")
-    part.replace(target)
-
-
 class _Transfer:
-    """A download that keeps what has arrived and continues there."""
+    """A download into a file beside the target, which a later one continues."""
 
-    def __init__(
-        self, part: Path, spec: ModelSpec, *, url: str, progress: bool, say: Callable[[str], None], pause: float
-    ) -> None:
-        self.part = part
-        self.spec = spec
-        self.url = url
-        self.shown = re.sub(r"//[^/@]*@", "//", url)  # a mirror's password is not for logs
+    def __init__(self, spec: ModelSpec, target: Path, *, progress: bool) -> None:
+        mirror = os.environ.get("CUTOUT_MODEL_MIRROR", "").strip().rstrip("/")
+        self.url = f"{mirror}/{spec.file}" if mirror else spec.url
+        self.shown = re.sub(r"//[^/@]*@", "//", self.url)  # a mirror's password is not for logs
+        self.spec, self.target, self.part = spec, target, target.with_name(f".{spec.file}.part")
         self.progress = progress
-        self.say = say
-        self.pause = pause
-        self.resumed = False
+        self.received = 0
 
-    def run(self) -> None:
-        """Fill the part with as many bytes as the model has, in several attempts.
+    def run(self, say: Callable[[str], None], pause: float) -> None:
+        """Bring the file, and move it into place when its hash is right.
 
         Raises:
             ModelError: The server has something else, or did not send it in any attempt.
         """
-        import requests
+        for path in (self.part, self.target):
+            if path.exists() and not path.is_file():  # a pipe would be waited for without end
+                raise ModelError(
+                    f"{path} is no regular file, so {self.spec.name} cannot be stored there", hint="remove it"
+                )
+        for last in (False, True):
+            resumed = self._fill(say, pause)
+            if not self.spec.sha256 or sha256(self.part) == self.spec.sha256:
+                self.part.replace(self.target)
+                return
+            self.part.unlink()
+            if last or not resumed:  # else the part was of another file: once more, from the start
+                raise self._refused("its hash differs")
 
-        for attempt in range(1, _ATTEMPTS + 1):
+    def _fill(self, say: Callable[[str], None], pause: float) -> bool:
+        """Fill the part in as many attempts as it takes; whether a part that was there before was continued."""
+        import requests
+        import urllib3
+
+        attempt = 0
+        while True:
+            attempt += 1
             try:
-                self._fetch()
-            except (requests.RequestException, ValueError) as error:  # urllib3 raises ValueError for odd addresses
-                cause, final = f"{self.shown} {_cause(error)}", _is_final(error)
+                return self._attempt()
+            # urllib3 raises ValueError for odd addresses
+            except (requests.RequestException, urllib3.exceptions.HTTPError, ValueError) as error:
+                words, final = _cause(error)
+                cause = f"{self.shown} {words}"
                 if final or attempt == _ATTEMPTS:
                     hint = (
                         f"check the network, or set CUTOUT_MODEL_MIRROR to an address that holds {self.spec.file}, "
@@ -161,115 +153,108 @@ class _Transfer:
                     )
                     kept = "" if final else "; what has arrived is kept and continued by the next try"
                     raise ModelError(f"{self.spec.name} cannot be downloaded: {cause}", hint=hint + kept) from error
-                wait = self.pause * 2 ** (attempt - 1)
-                self.say(f"{cause}: trying again in {wait:.0f} s ({attempt} of {_ATTEMPTS} tries)")
+                wait = pause * 2 ** (attempt - 1)
+                say(f"{cause}: trying again in {wait:.0f} s ({attempt} of {_ATTEMPTS} tries)")
                 time.sleep(wait)
-            else:
-                return
 
-    def is_right(self) -> bool:
-        """Whether the part has the model's hash; it is removed where it has not."""
-        if not self.spec.sha256 or sha256(self.part) == self.spec.sha256:
+    def _attempt(self) -> bool:
+        """One attempt, in a thread that is left alone with a closed file when it hardly receives anything."""
+        import requests
+
+        done: futures.Future[bool] = futures.Future()
+        try:
+            with ExitStack() as stack:
+                file = stack.enter_context(self.part.open("ab"))
+
+                def work() -> None:
+                    try:
+                        done.set_result(self._fetch(file, stack))
+                    except BaseException as error:  # noqa: BLE001 - raised again by the thread that waits
+                        done.set_exception(error)
+
+                self.received = before = 0
+                threading.Thread(target=work, daemon=True, name="cutout-download").start()
+                while not futures.wait([done], _WINDOW).done:
+                    if self.received - before < _LEAST:
+                        raise requests.ConnectionError(f"too slow: {self.received - before} bytes in {_WINDOW:.0f} s")
+                    before = self.received
+        finally:
+            if not self.part.stat().st_size:
+                self.part.unlink()
+        return done.result()
+
+    def _fetch(self, file: BinaryIO, stack: ExitStack) -> bool:
+        have, total = file.tell(), self.spec.bytes
+        have = 0 if have > (total or _LARGEST) else have
+        if have and have == total:  # killed before the hash was computed
             return True
-        self.part.unlink()
+        with self._ask(have) as response:
+            status, headers = response.status_code, response.headers
+            continues = status == 206 and headers.get("Content-Range", "").startswith(f"bytes {have}-")
+            if continues or not have or status not in {206, 416}:
+                self._take(response, have if continues else 0, file, stack)
+                return continues
+        with self._ask(0) as response:  # it cannot continue there
+            self._take(response, 0, file, stack)
         return False
 
-    def refused(self, why: str) -> ModelError:
+    def _ask(self, have: int) -> requests.Response:
+        import requests
+
+        headers = {"Accept-Encoding": "identity"}  # the hash is of the file, and ranges count its bytes
+        if have:
+            headers["Range"] = f"bytes={have}-"
+        return requests.get(self.url, headers=headers, stream=True, timeout=_TIMEOUT)
+
+    def _take(self, response: requests.Response, have: int, file: BinaryIO, stack: ExitStack) -> None:
+        """Write the body behind the bytes that are there, of which `have` count."""
+        import requests
+        from tqdm import tqdm
+
+        response.raise_for_status()
+        total = self.spec.bytes
+        if (coding := response.headers.get("Content-Encoding", "identity").strip().lower()) not in {"", "identity"}:
+            raise self._refused(f"it is compressed ({coding[:20]}), which was not asked for")
+        length = response.headers.get("Content-Length", "")
+        if total and length.isdecimal() and have + int(length) != total:
+            # checked before it replaces what we have: the sign-in page of a hotel must not cost a gigabyte
+            raise self._refused(f"it has {have + int(length)} bytes instead of {total}")
+        if (free := shutil.disk_usage(self.part.parent).free) < total - have:
+            needs = f"{self.spec.name} needs {(total - have) / 1e6:.0f} MB in {self.part.parent}"
+            raise ModelError(f"{needs}, but {free / 1e6:.0f} MB are free", hint=_FREE_SPACE)
+        if not have:
+            file.truncate(0)
+        look: dict[str, Any] = {"unit": "B", "unit_scale": True, "desc": self.spec.file, "disable": not self.progress}
+        bar = stack.enter_context(tqdm(total=total or None, initial=have, **look))
+        while chunk := response.raw.read1(_CHUNK, decode_content=False):  # `iter_content` waits until one is full
+            have += len(chunk)
+            if have > (total or _LARGEST):
+                file.truncate(0)
+                raise self._refused(f"it has more than {total or _LARGEST} bytes")
+            file.write(chunk)
+            bar.update(len(chunk))
+            self.received += len(chunk)
+        if have < total:
+            raise requests.ConnectionError(f"Connection broken after {have} of {total} bytes")
+
+    def _refused(self, why: str) -> ModelError:
         """What was sent is something else."""
         return ModelError(
             f"what {self.shown} sent is not {self.spec.name}: {why}, and it was not kept",
             hint="a proxy or mirror may have changed it; try again or set CUTOUT_MODEL_MIRROR",
         )
 
-    def _fetch(self, *, resume: bool = True) -> None:
-        import requests
 
-        have = self.part.stat().st_size if resume and self.part.exists() else 0
-        total = self.spec.bytes
-        if have > (total or _LARGEST):
-            have = 0
-        self.resumed = have > 0
-        if have and have == total:  # killed before the hash was computed
-            return
-        headers = {"Range": f"bytes={have}-"} if have else {}
-        headers["Accept-Encoding"] = "identity"  # the hash is of the file, and ranges count its bytes
-        with requests.get(self.url, headers=headers, stream=True, timeout=_TIMEOUT) as response:
-            status = response.status_code
-            starts = response.headers.get("Content-Range", "").startswith(f"bytes {have}-")
-            if have and (status == 416 or (status == 206 and not starts)):
-                self._fetch(resume=False)  # it cannot continue there
-                return
-            response.raise_for_status()
-            if status != 206:  # it sends everything again
-                have = 0
-                self.resumed = False
-            if (coding := response.headers.get("Content-Encoding", "identity").strip().lower()) not in {"", "identity"}:
-                raise self.refused(f"it is compressed ({coding[:20]}), which was not asked for")
-            length = response.headers.get("Content-Length", "")
-            if total and length.isdecimal() and have + int(length) != total:
-                # checked before it replaces what we have: the sign-in page of a hotel must not cost a gigabyte
-                raise self.refused(f"it has {have + int(length)} bytes instead of {total}")
-            self._write(response, have)
-
-    def _write(self, response: requests.Response, have: int) -> None:
-        import requests
-        from tqdm import tqdm
-
-        total, folder = self.spec.bytes, self.part.parent
-        most = total or _LARGEST
-        if (free := shutil.disk_usage(folder).free) < total - have:
-            raise ModelError(
-                f"{self.spec.name} needs {(total - have) / 1e6:.0f} MB in {folder}, but {free / 1e6:.0f} MB are free",
-                hint=_FREE_SPACE,
-            )
-        shown: dict[str, Any] = {"unit": "B", "unit_scale": True, "desc": self.spec.file, "disable": not self.progress}
-        arrived, since, before = have, time.monotonic(), have
-        with (
-            self.part.open("ab" if have else "wb") as file,
-            tqdm(total=total or None, initial=have, **shown) as bar,
-        ):
-            while (chunk := _read(response)) and (arrived := arrived + len(chunk)) <= most:
-                file.write(chunk)
-                bar.update(len(chunk))
-                if (now := time.monotonic()) - since >= _WINDOW:
-                    if arrived - before < _LEAST:
-                        raise requests.ConnectionError(f"too slow: {arrived - before} bytes in {now - since:.0f} s")
-                    since, before = now, arrived
-        if arrived > most:
-            self.part.unlink()
-            raise self.refused(f"it has more than {most} bytes")
-        if arrived < total:
-            raise requests.ConnectionError(f"the connection ended after {arrived} of {total} bytes")
-
-
-def _read(response: requests.Response) -> bytes:
-    """What has arrived, at least a byte; nothing at the end. `Response.iter_content` waits until a chunk is full."""
-    import requests
-    import urllib3
-
-    try:
-        found = response.raw.read1(_CHUNK, decode_content=False)
-    except urllib3.exceptions.HTTPError as error:
-        raise requests.ConnectionError(error) from error
-    return bytes(found)
-
-
-def _is_final(error: Exception) -> bool:
-    """Whether trying again is of no use: the address is wrong, or the server refuses."""
+def _cause(error: Exception) -> tuple[str, bool]:
+    """What the address did, in few words, and whether trying again is of no use."""
     if (response := getattr(error, "response", None)) is not None:
-        return response.status_code < 500 and response.status_code not in {408, 429}
-    return isinstance(error, ValueError)  # no address at all; requests marks these so
-
-
-def _cause(error: Exception) -> str:
-    """The innermost reason of a nest of network errors, as what the address did, in few words."""
-    if (response := getattr(error, "response", None)) is not None:
-        turned = "redirects without end" if 300 <= response.status_code < 400 else ""
-        return turned or f"answered {response.status_code}"
+        status = response.status_code
+        words = "redirects without end" if 300 <= status < 400 else f"answered {status}"
+        return words, status < 500 and status not in {408, 429}
     text = str(error)
     if isinstance(error, ValueError):
-        return f"is no address, or leads to one that is none ({text[:200]})"
-    return next((words for pattern, words in _CAUSES if re.search(pattern, text)), f"failed ({text})")
+        return f"is no address, or leads to one that is none ({text[:200]})", True
+    return next((words for pattern, words in _CAUSES if re.search(pattern, text)), f"failed ({text})"), False
 
 
 _CAUSES = (  # in the texts of urllib3 and of the system; the first that fits is taken
