@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from cutout.service.models import Engine
+    from cutout.service.models import Models
 
 PATH = "/remove-background"
 MANY = {"tiles": "8"}
@@ -189,7 +189,7 @@ def test_what_is_wanted_is_as_it_was(model: Path) -> None:
 # --- the service ---
 
 
-def gated(engine: Engine) -> Gate:
+def gated(engine: Models) -> Gate:
     (opened,) = engine._models.values()
     gate: Any = Gate(opened.many.session)
     opened.many.session = opened.alone.session = gate

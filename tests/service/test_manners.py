@@ -8,6 +8,7 @@ import re
 import socket
 import sqlite3
 import threading
+from contextlib import ExitStack
 from functools import partial
 from typing import TYPE_CHECKING, Any
 from unittest.mock import Mock
@@ -387,10 +388,10 @@ def test_retry_after_follows_from_what_is_worked_on(monkeypatch: pytest.MonkeyPa
     """What takes long now counts, though nothing of it is finished; a number of pictures takes its share of workers."""
     now = 1000.0
     monkeypatch.setattr("cutout.service.queue.time.monotonic", lambda: now)
-    queue = WorkQueue(2, 10)
+    queue, inside = WorkQueue(2, 10), ExitStack()
     go, begun = threading.Event(), threading.Semaphore(0)
     for number in range(10):
-        queue.admit(f"client {number}")
+        inside.enter_context(queue.admitted(f"client {number}"))
     assert queue.retry_after() == 2, "10 inside, half of them, at half a second, by two: 1.25"
 
     def work(_alone: object) -> bool:

@@ -15,7 +15,7 @@ import pytest
 from served import Held, quick, served, until
 from small import half
 
-from cutout.service.models import Engine
+from cutout.service.models import Models
 from cutout.service.settings import Settings
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def test_drop_a_picture_see_the_cutout_download_it(
     """The file is what the interface gives, byte for byte; the page asks nobody but the service."""
     data = (examples / "chelsea.jpg").read_bytes()
     settings = Settings(device="cpu", workers=2, folder=tmp_path / "jobs")
-    with served(settings, Engine(settings)) as client:
+    with served(settings, Models(settings)) as client:
         browser.get(str(client.base_url))
         find = browser.find_element
         until(lambda: "waiting in the queue" in find("id", "queue").text)
@@ -108,7 +108,7 @@ def test_drop_a_picture_see_the_cutout_download_it(
 
 def test_what_cannot_be_done_is_told_beside_its_picture(browser: Any, tmp_path: Path) -> None:
     settings = Settings(device="cpu", workers=2, folder=tmp_path / "jobs", api_keys=("some-key",))
-    with served(settings, Engine(settings)) as client:
+    with served(settings, Models(settings)) as client:
         browser.get(str(client.base_url))
         browser.execute_script(_DROP, "broken.jpg", base64.b64encode(b"no picture").decode())
         until(lambda: "API key" in _text(browser, ".card .error"))

@@ -17,7 +17,7 @@ from small import ORANGE, brightness_model, half
 
 from cutout.service.http.fetch import fetch, is_public
 from cutout.service.http.problems import Problem
-from cutout.service.models import Engine
+from cutout.service.models import Models
 from cutout.service.settings import Settings
 
 if TYPE_CHECKING:
@@ -170,7 +170,7 @@ def test_a_model_may_have_any_name(tmp_path: Path, picture: bytes) -> None:
     named = tmp_path / "gr\u00f6\u00dfe-\u540d.onnx"
     brightness_model(tmp_path).rename(named)
     settings = Settings(models=(str(named),), device="cpu", workers=1, folder=tmp_path / "jobs")
-    with served(settings, Engine(settings)) as found:
+    with served(settings, Models(settings)) as found:
         answer = found.post(PATH, files={"image_file": picture})
         assert answer.status_code == 200, answer.text
         assert answer.headers["x-model-version"].startswith("gr??e-?")

@@ -20,7 +20,7 @@ from cutout.enums import OutputFormat
 from cutout.errors import CutoutError, PictureError, UsageError
 from cutout.options import Encoding, RemoveOptions
 from cutout.pipeline.convert import convert
-from cutout.service.models import Engine
+from cutout.service.models import Models
 from cutout.service.settings import Settings, read_keys
 from cutout.timing import StageTimes
 
@@ -40,7 +40,7 @@ def real(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CUTOUT_HOME", str(folder))
         settings = Settings(device="cpu", workers=2, folder=folder / "jobs")
-        with served(settings, Engine(settings)) as client:
+        with served(settings, Models(settings)) as client:
             yield client
 
 

@@ -18,7 +18,7 @@ from small import brightness_model
 
 from cutout.service.app import create_app
 from cutout.service.http.server import configure
-from cutout.service.models import CutRequest, Done, Engine
+from cutout.service.models import CutRequest, Done, Models
 from cutout.service.settings import Settings
 
 if TYPE_CHECKING:
@@ -27,11 +27,11 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def served(settings: Settings, engine: Engine | None) -> Iterator[httpx.Client]:
-    """A real server on a free port, and a client of it; without an engine it opens its own."""
+def served(settings: Settings, models: Models | None) -> Iterator[httpx.Client]:
+    """A real server on a free port, and a client of it; without models it opens its own."""
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))
-    server = uvicorn.Server(configure(create_app(settings, engine), settings))
+    server = uvicorn.Server(configure(create_app(settings, models), settings))
     thread = threading.Thread(target=server.run, args=([listener],))
     thread.start()
     try:
@@ -91,7 +91,7 @@ class Process:
         return self.process.wait(60)
 
 
-def quick(folder: Path, **changes: Any) -> tuple[Settings, Engine]:
+def quick(folder: Path, **changes: Any) -> tuple[Settings, Models]:
     """A service whose model takes no time; its name is `brightness`."""
     settings = Settings(
         **{
@@ -102,11 +102,11 @@ def quick(folder: Path, **changes: Any) -> tuple[Settings, Engine]:
             **changes,
         }
     )
-    return settings, Engine(settings)
+    return settings, Models(settings)
 
 
-class Held(Engine):
-    """An engine that begins with nothing until it is let go, and remembers what it began with."""
+class Held(Models):
+    """Models that begin with nothing until they are let go, and remember what they began with."""
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)

@@ -36,7 +36,7 @@ def worker(
 
     with needs("serve,cluster"):
         from cutout.service import logs
-        from cutout.service.models import Engine
+        from cutout.service.models import Models
         from cutout.service.runner import do
         from cutout.service.settings import Settings
         from cutout.service.store.redis import work
@@ -51,14 +51,14 @@ def worker(
         redelivery=redelivery,
     )
     logs.set_up(log_format.value)
-    engine = Engine(settings, warn=lambda text: logs.event("warning", text=text))
+    models = Models(settings, warn=lambda text: logs.event("warning", text=text))
     try:
         work(
             broker,
             concurrency=settings.workers,
             redelivery=redelivery,
             expiry=expiry,
-            do=lambda item, kept: do(item, kept, engine, max_pixels=max_pixels),
+            do=lambda item, kept: do(item, kept, models, max_pixels=max_pixels),
         )
     finally:
-        engine.close()
+        models.close()

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from cutout.enums import OutputFormat
 from cutout.errors import UsageError
 from cutout.options import Encoding, RemoveOptions
-from cutout.service.models import CutRequest, Engine
+from cutout.service.models import CutRequest, Models
 from cutout.values import parse_color
 
 if TYPE_CHECKING:
@@ -195,7 +195,7 @@ _ENCODING = {field.name for field in fields(Encoding)}
 
 def cut_request(
     values: Mapping[str, str],
-    engine: Engine,
+    models: Models,
     *,
     max_pixels: int,
     background: Path | None = None,
@@ -205,7 +205,7 @@ def cut_request(
 
     Args:
         values: Field names and texts.
-        engine: Knows the models.
+        models: The opened ones.
         max_pixels: The service's limit.
         background: A picture that the client sent along, in place of a colour.
         canvas: A size of our own choice where the form names none: that of the picture.
@@ -241,7 +241,7 @@ def cut_request(
     most = max_pixels // _MARGIN_TAKES if look.get("margin") and not look.get("canvas") else max_pixels
     encoding = Encoding(**file, **fixed, max_pixels=most)
     _check_canvas(values.get("canvas", ""), max_pixels)
-    return CutRequest(model=engine.resolve(model), options=options, output_format=output_format, encoding=encoding)
+    return CutRequest(model=models.resolve(model), options=options, output_format=output_format, encoding=encoding)
 
 
 def _options(look: dict[str, Any], background: Path | None) -> RemoveOptions:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import os
-import threading
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
 
     from cutout.service.settings import Settings
 
-__all__ = ["CutRequest", "Done", "Engine", "NotAPictureError", "ScarceError", "further_frames", "media_type"]
+__all__ = ["CutRequest", "Done", "Models", "NotAPictureError", "ScarceError", "further_frames", "media_type"]
 
 _SMALL_MODEL = 200_000_000
 
@@ -104,30 +103,22 @@ class _Opened:
         self.alone.close()
 
 
-class Engine:
+class Models:
     """All models that requests may ask for, opened once.
 
     Args:
         settings: Names, device, workers.
         warn: Called with each warning.
-        loaded: Called with the name of each model that was opened.
 
     Raises:
         CutoutError: A model is missing, or a device cannot be used.
     """
 
-    def __init__(
-        self,
-        settings: Settings,
-        *,
-        warn: Callable[[str], None] = lambda _text: None,
-        loaded: Callable[[str], None] = lambda _name: None,
-    ) -> None:
+    def __init__(self, settings: Settings, *, warn: Callable[[str], None] = lambda _text: None) -> None:
         # one budget for all models; a request that waits for memory for its whole time limit gets MemoryBusyError
         self.budget = Budget(budget_of(settings.memory_limit, os.environ).limit, patience=settings.timeout)
         self._models: dict[str, _Opened] = {}
         self._names: dict[str, str] = {}
-        self._lock = threading.Lock()
         for name in settings.models:
             if name in self._names:
                 continue
@@ -135,7 +126,6 @@ class Engine:
             self._models[opened.many.model] = opened
             for other in _names(name, opened.many):
                 self._names[other] = opened.many.model
-            loaded(opened.many.model)
         self.default = next(iter(self._models))
 
     def close(self) -> None:
@@ -144,7 +134,7 @@ class Engine:
             opened.close()
 
     @property
-    def models(self) -> Sequence[str]:
+    def names(self) -> Sequence[str]:
         """Names of the opened models; the default first."""
         return tuple(self._models)
 
@@ -162,7 +152,7 @@ class Engine:
         if not name:
             return self.default
         if name not in self._names:
-            raise UsageError(f"this service has no model {name[:80]!r}", hint=f"it has {', '.join(self.models)}")
+            raise UsageError(f"this service has no model {name[:80]!r}", hint=f"it has {', '.join(self.names)}")
         return self._names[name]
 
     @contextmanager

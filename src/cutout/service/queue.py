@@ -7,6 +7,7 @@ import threading
 import time
 from collections import Counter, OrderedDict, deque
 from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from cutout.errors import CutoutError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 __all__ = ["ExpiredError", "OverloadedError", "WorkQueue"]
 
@@ -51,7 +52,7 @@ class _Ticket:
 class WorkQueue:
     """So many worker threads, and tickets that wait for them in one lane per client.
 
-    A request is admitted before its body is read (`admit`), and leaves when it is answered (`leave`): that bounds how
+    A request is admitted before its body is read, and leaves when it is answered (`admitted`): that bounds how
     many there are at once. What has come in (`submit`) waits in the lane of its client, and workers take from the lanes
     in turn.
 
@@ -101,27 +102,24 @@ class WorkQueue:
         """Whether a client that has requests here already would be refused."""
         return self.inside >= self.bound
 
-    def admit(self, client: str) -> None:
-        """Count a request in.
+    @contextmanager
+    def admitted(self, client: str) -> Iterator[None]:
+        """Count a request in for the length of the `with` block.
 
         Raises:
             OverloadedError: There is no room.
         """
         with self._lock:
-            total = self._inside.total()
-            own = self._inside[client]
-            if self._closed or not (
-                total < self.bound or (own < _RESERVED_EACH and total < self.bound + max(1, self.bound // _RESERVE))
-            ):
-                raise OverloadedError(self._retry_after(self._inside.total() / 2))
-            self._inside[client] = own + 1
-
-    def leave(self, client: str) -> None:
-        """Count a request out."""
-        with self._lock:
-            self._inside[client] -= 1
-            if self._inside[client] <= 0:
-                del self._inside[client]
+            total, own = self._inside.total(), self._inside[client]
+            more = max(1, self.bound // _RESERVE) if own < _RESERVED_EACH else 0
+            if self._closed or total >= self.bound + more:
+                raise OverloadedError(self._retry_after(total / 2))
+            self._inside[client] += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._inside -= Counter([client])  # which keeps no zeros
 
     def submit(self, lane: str, work: Callable[[bool], Any], *, seconds: float = math.inf) -> Future[Any]:
         """Let something be done by a worker.

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from cutout.service.metrics import Metrics
-    from cutout.service.models import Engine
+    from cutout.service.models import Models
     from cutout.service.queue import WorkQueue
     from cutout.service.store.base import Jobs, Work
     from cutout.service.store.sqlite import SqliteJobs
@@ -36,7 +36,7 @@ MOST_TRIES = 5
 
 
 def do(
-    work: Work, jobs: Jobs, engine: Engine, metrics: Metrics | None = None, *, max_pixels: int, alone: bool = False
+    work: Work, jobs: Jobs, models: Models, metrics: Metrics | None = None, *, max_pixels: int, alone: bool = False
 ) -> None:
     """Work on one picture of a batch; whatever goes wrong with it is kept as its outcome.
 
@@ -54,8 +54,8 @@ def do(
             metrics.pictures.labels("batch", "storage").inc()
         return
     try:
-        cut_request = form.cut_request(work.fields, engine, max_pixels=max_pixels)
-        done = engine.cut(data, cut_request, alone=alone, check=_check_for_deletion(work, jobs))
+        cut_request = form.cut_request(work.fields, models, max_pixels=max_pixels)
+        done = models.cut(data, cut_request, alone=alone, check=_check_for_deletion(work, jobs))
     except CancelledError:  # it was deleted meanwhile: there is no outcome to keep
         return
     except Exception as error:  # noqa: BLE001 - one picture never stops the others
@@ -94,12 +94,12 @@ class Runner:
     """Takes pictures from the store as workers become free, and removes what has expired."""
 
     def __init__(
-        self, jobs: SqliteJobs, engine: Engine, queue: WorkQueue, metrics: Metrics, *, max_pixels: int
+        self, jobs: SqliteJobs, models: Models, queue: WorkQueue, metrics: Metrics, *, max_pixels: int
     ) -> None:
         self._jobs = jobs
         self._queue = queue
         self._do: Callable[[Work, bool], None] = lambda work, alone: do(
-            work, jobs, engine, metrics, max_pixels=max_pixels, alone=alone
+            work, jobs, models, metrics, max_pixels=max_pixels, alone=alone
         )
         self._woken = asyncio.Event()
         self._stopped = False

@@ -23,7 +23,7 @@ from cutout.service import logs
 from cutout.service.app import create_app
 from cutout.service.http.origins import default_hosts, is_loopback
 from cutout.service.http.protocol import Protocol
-from cutout.service.models import Engine
+from cutout.service.models import Models
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -70,9 +70,8 @@ def serve(
     # a taken port or folder ends the command before models are opened, and before the address is announced
     listener = _bound(host, port)
     app.state.service.open_jobs()
-    engine = Engine(settings, warn=lambda text: logs.event("warning", text=text)) if preload else None
-    if engine is not None:
-        app.state.service.give(engine)
+    models = Models(settings, warn=lambda text: logs.event("warning", text=text)) if preload else None
+    app.state.service.given = models
     _listen(listener, host, port)
     where = listener.getsockname()
     if not settings.api_keys and not is_loopback(where[0]):
@@ -82,8 +81,8 @@ def serve(
     try:
         server.run(sockets=[listener])
     finally:
-        if engine is not None:
-            engine.close()
+        if models is not None:
+            models.close()
     if (failure := app.state.service.failure) is not None:
         raise failure
     if not server.started:

@@ -8,7 +8,7 @@ import json
 import re
 import zipfile
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any
 
 from fastapi import APIRouter, Request, Response
 from PIL import Image
@@ -18,13 +18,13 @@ from cutout.enums import OutputFormat
 from cutout.formats import decode
 from cutout.formats.checks.pixel_limit import allowing
 from cutout.options import RemoveOptions
-from cutout.service import form
+from cutout.service import form, requests
 from cutout.service.http.answers import disposition, picture_headers
 from cutout.service.http.fetch import fetch
 from cutout.service.http.problems import Problem
-from cutout.service.models import Done, Engine, media_type
+from cutout.service.models import Done, Models, media_type
 from cutout.service.openapi import PICTURE
-from cutout.service.requests import RequestHandler
+from cutout.service.state import Service
 from cutout.values import parse_color
 
 __all__ = ["router"]
@@ -63,19 +63,11 @@ for _name in _SHORT:
         _WORDS[_name] = {"type": "string", "maxLength": _LONGEST}
 
 
-class ServiceState(Protocol):
-    """What the endpoint needs of the running application."""
-
-    def ready(self) -> RequestHandler:
-        """What handles requests, or a problem."""
-        ...
-
-
 def _bad(name: str, text: str) -> Problem:
     return Problem(400, f"invalid-{name.replace('_', '-')}", text)
 
 
-def router(state: ServiceState) -> APIRouter:
+def router(service: Service) -> APIRouter:
     """The endpoint."""
     routes = APIRouter(tags=["remove.bg"])
     schema = {"type": "object", "properties": _WORDS}
@@ -92,40 +84,33 @@ def router(state: ServiceState) -> APIRouter:
     @routes.post("/v1.0/removebg", response_class=Response, responses=answers, openapi_extra={"requestBody": body})
     async def removebg(request: Request) -> Response:
         """Remove the background of one picture, as remove.bg does."""
-        handler = state.ready()
         started = asyncio.get_running_loop().time()
-        async with handler.any_form(request) as fields:
+        models, most = service.models, service.settings.max_pixels
+        async with requests.form(service, request, files=4, any_kind=True) as fields:
             words = {name: value for name, value in fields.items() if isinstance(value, str) and value}
             words |= {name: "file" for name in fields if isinstance(fields[name], UploadFile)}
             for name in _SHORT & set(words):
                 if len(words[name]) > _LONGEST:
                     raise _bad(name, f"{name} is longer than {_LONGEST} characters")
-            data = await _source(request, handler, fields, words)
-            backdrop = await _backdrop(request, handler, fields, words)
-            background = None if backdrop is None else await handler.lay(backdrop, lane=request.state.client)
+            data = await _source(service, request, fields, words)
+            backdrop = await _backdrop(service, request, fields, words)
+            background = await requests.background(service, backdrop, lane=request.state.client)
             try:
                 if "roi" in words:
-                    data = await handler.aside(
-                        request, lambda: _inside(handler.engine, data, words["roi"], handler.settings.max_pixels)
-                    )
-                values, most = _values(words), handler.settings.max_pixels
+                    data = await requests.aside(service, request, lambda: _inside(models, data, words["roi"], most))
+                values = _values(words)
                 canvas = None
                 if {"scale", "position"} & set(values):
                     limit = int(values["max_size"]) if "max_size" in values else None
-                    canvas = await handler.aside(request, lambda: _size(handler.engine, data, limit, most))
-                cut_request = form.cut_request(
-                    values, handler.engine, max_pixels=most, background=background, canvas=canvas
-                )
-                done = await handler.cut(request, data, cut_request)
+                    canvas = await requests.aside(service, request, lambda: _size(models, data, limit, most))
+                cut_request = form.cut_request(values, models, max_pixels=most, background=background, canvas=canvas)
+                done = await requests.cut(service, request, data, cut_request)
             finally:
-                handler.drop(background)
+                service.backgrounds.drop(background)
             data, kind, ending = done.data, media_type(done.output_format), done.output_format.value
             if words.get("format", "").lower() == "zip":
-                data, kind, ending = (
-                    await handler.aside(request, lambda: _zip(handler.engine, done.data)),
-                    "application/zip",
-                    "zip",
-                )
+                data = await requests.aside(service, request, lambda: _zip(models, done.data))
+                kind, ending = "application/zip", "zip"
             headers = picture_headers(done, asyncio.get_running_loop().time() - started)
             headers["Content-Disposition"] = disposition(getattr(fields.get("image_file"), "filename", ""), ending)
             return _answer(request, done, data, kind, headers)
@@ -159,9 +144,7 @@ _ERROR = {
 }
 
 
-async def _source(
-    request: Request, handler: RequestHandler, fields: Mapping[str, Any], words: Mapping[str, str]
-) -> bytes:
+async def _source(service: Service, request: Request, fields: Mapping[str, Any], words: Mapping[str, str]) -> bytes:
     given = [name for name in _SOURCES if name in words]
     if not given:
         raise Problem(400, "missing-source", "No image given", hint=f"send one of {', '.join(_SOURCES)}")
@@ -169,11 +152,11 @@ async def _source(
         raise Problem(400, "multiple-sources", f"More than one image given: {', '.join(given)}")
     match given[0]:
         case "image_url":
-            return await _fetched(request, handler, words["image_url"])
+            return await _fetched(service, request, words["image_url"])
         case "image_file_b64":
-            return handler.checked(_decoded(words["image_file_b64"]))
+            return requests.checked(service, _decoded(words["image_file_b64"]))
         case _:
-            return await handler.file(fields.get("image_file"))
+            return await requests.file(service, fields.get("image_file"))
 
 
 def _decoded(text: str) -> bytes:
@@ -184,26 +167,28 @@ def _decoded(text: str) -> bytes:
         raise _bad("image_file_b64", "image_file_b64 is not base64") from None
 
 
-async def _fetched(request: Request, handler: RequestHandler, url: str) -> bytes:
-    settings = handler.settings
+async def _fetched(service: Service, request: Request, url: str) -> bytes:
+    settings = service.settings
     if not settings.image_url:
         raise Problem(
             400, "url-off", "this service fetches no pictures", hint="it is started with --image-url if it should"
         )
-    data = await handler.waited(request, fetch(url, max_bytes=settings.max_body, private=settings.fetch_private))
-    return handler.checked(data)
+    data = await requests.waited(
+        service, request, fetch(url, max_bytes=settings.max_body, private=settings.fetch_private)
+    )
+    return requests.checked(service, data)
 
 
 async def _backdrop(
-    request: Request, handler: RequestHandler, fields: Mapping[str, Any], words: Mapping[str, str]
+    service: Service, request: Request, fields: Mapping[str, Any], words: Mapping[str, str]
 ) -> bytes | None:
     given = [name for name in ("bg_color", "bg_image_url", "bg_image_file") if name in words]
     if len(given) > 1:
         raise Problem(400, "multiple-backgrounds", f"More than one background given: {', '.join(given)}")
     if given == ["bg_image_url"]:
-        return await _fetched(request, handler, words["bg_image_url"])
+        return await _fetched(service, request, words["bg_image_url"])
     if given == ["bg_image_file"]:
-        return await handler.file(fields["bg_image_file"])
+        return await requests.file(service, fields["bg_image_file"])
     return None
 
 
@@ -273,14 +258,14 @@ def _known(theirs: str, ours: str) -> str:
     return ours
 
 
-def _size(engine: Engine, data: bytes, longest: int | None, max_pixels: int) -> tuple[int, int]:
-    with engine.room(data, max_pixels):
+def _size(models: Models, data: bytes, longest: int | None, max_pixels: int) -> tuple[int, int]:
+    with models.room(data, max_pixels):
         return decode.decode(data, max_size=longest, max_pixels=max_pixels).rgb.size
 
 
-def _inside(engine: Engine, data: bytes, roi: str, max_pixels: int) -> bytes:
+def _inside(models: Models, data: bytes, roi: str, max_pixels: int) -> bytes:
     """The picture with all transparent that lies outside a region of interest."""
-    with engine.room(data, max_pixels):
+    with models.room(data, max_pixels):
         picture = decode.decode(data, max_pixels=max_pixels)
         box = _box(roi, picture.rgb.size)
         alpha = Image.new("L", picture.rgb.size)
@@ -304,9 +289,9 @@ def _box(roi: str, size: tuple[int, int]) -> tuple[int, int, int, int]:
     return left, top, right, bottom
 
 
-def _zip(engine: Engine, png: bytes) -> bytes:
+def _zip(models: Models, png: bytes) -> bytes:
     """Colours and alpha as two pictures, for those who handle large ones."""
-    with engine.room(png, decode.DEFAULT_MAX_PIXELS):
+    with models.room(png, decode.DEFAULT_MAX_PIXELS):
         picture = decode.decode(png)
         alpha = picture.alpha or Image.new("L", picture.rgb.size, 255)
         buffer = io.BytesIO()
