@@ -156,8 +156,8 @@ def bare(threads: int, side_by_side: int, runs: int) -> float:
 def steady(folder: Path, workers: int, rounds: int) -> float:
     """Pictures per second of the whole pipeline, model open and caches warm."""
     from cutout.enums import Existing
+    from cutout.jobs.executors.threads import process_all
     from cutout.jobs.plan import plan
-    from cutout.jobs.worker import process_all
     from cutout.memory import keep_for_the_next, keep_small
     from cutout.options import Encoding, RemoveOptions
     from cutout.pipeline.remover import Remover

@@ -124,7 +124,7 @@ MOST_MODULES_OF_A_FOLDER = 14
 
 def test_the_walk_sees_imports_inside_functions_and_for_type_checking() -> None:
     assert "cutout.jobs.report.Report" in imported("cli.run"), "under TYPE_CHECKING"
-    assert "cutout.pipeline.remover.Remover" in imported("cli.run"), "inside a function"
+    assert "cutout.jobs.executors.base.executor_named" in imported("cli.run"), "inside a function"
     assert ours("cutout.formats.decode.decode") == "formats.decode"
     assert ours("cutout.cli.options.option") == "cli.options"
     assert ours("cutout.remove") == ""

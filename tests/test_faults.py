@@ -33,11 +33,13 @@ from small import brightness_model, half
 
 from cutout.cli.console import Console
 from cutout.cli.run import Interrupt
-from cutout.enums import Existing, OutputFormat
+from cutout.enums import Existing, OutputFormat, Precision
 from cutout.errors import OutputError
+from cutout.jobs.executors.base import Running
+from cutout.jobs.executors.threads import in_threads
 from cutout.jobs.plan import Job, plan
 from cutout.jobs.report import BugError, Outcome, Report, Status
-from cutout.jobs.worker import process, run
+from cutout.jobs.worker import process
 from cutout.options import Encoding, RemoveOptions
 
 if TYPE_CHECKING:
@@ -674,7 +676,7 @@ class TestRun:
 
     def test_every_job_has_its_outcome(self) -> None:
         jobs = self.jobs(50)
-        found = list(run(jobs, lambda job: outcome(Status.DONE, job), workers=4))
+        found = list(in_threads(jobs, lambda job: outcome(Status.DONE, job), workers=4))
         assert sorted(found_one.job.source_name for found_one in found) == sorted(job.source_name for job in jobs)
 
     def test_no_more_than_the_asked_for_number_at_once(self) -> None:
@@ -691,7 +693,7 @@ class TestRun:
                 now -= 1
             return outcome(Status.DONE, job)
 
-        assert len(list(run(self.jobs(12), work, workers=3))) == 12
+        assert len(list(in_threads(self.jobs(12), work, workers=3))) == 12
         assert most == 3
 
     def test_jobs_are_taken_one_by_one(self) -> None:
@@ -702,7 +704,7 @@ class TestRun:
                 taken.append(number)
                 yield Job(source=Path(str(number)), target=None, output_format=OutputFormat.PNG)
 
-        outcomes = run(endless(), lambda job: outcome(Status.DONE, job), workers=2)
+        outcomes = in_threads(endless(), lambda job: outcome(Status.DONE, job), workers=2)
         for _ in range(5):
             next(outcomes)
         assert len(taken) < 20
@@ -717,7 +719,7 @@ class TestRun:
                 stop.set()
             return outcome(Status.DONE, job)
 
-        found = list(run(self.jobs(50), work, workers=2, stop=stop))
+        found = list(in_threads(self.jobs(50), work, workers=2, stop=stop))
         assert len(found) == len(begun) <= 5
 
 
@@ -741,7 +743,8 @@ class TestReport:
         assert report.exit_code == 130
 
     def test_what_was_not_started_is_counted(self) -> None:
-        line = self.report(outcome(Status.DONE), total=5).as_json(seconds=1.23456, model="m", device="cpu")
+        running = Running(model="m", device="cpu", precision=Precision.FULL, batch=1, workers=2)
+        line = self.report(outcome(Status.DONE), total=5).as_json(seconds=1.23456, running=running)
         assert (line["not_started"], line["seconds"]) == (4, 1.235)
 
 

@@ -59,12 +59,12 @@ class CutoutError(Exception):
         self.options = options
 
     def __reduce__(self) -> tuple[object, ...]:
-        return _rebuild, (type(self), self.message, self.hint, self.options)
+        return _rebuild, (type(self), self.message), vars(self)
 
 
-def _rebuild(cls: type[CutoutError], message: str, hint: str | None, options: tuple[str, ...]) -> CutoutError:
-    """Unpickle an error: exceptions lose keyword-only arguments otherwise."""
-    return cls(message, hint=hint, options=options)
+def _rebuild(cls: type[CutoutError], message: str) -> CutoutError:
+    """Unpickle an error: what its arguments and those who raised it set comes after."""
+    return cls(message)
 
 
 class CancelledError(CutoutError):

@@ -27,9 +27,10 @@ from cutout.errors import OutputError, UsageError
 from cutout.formats import decode
 from cutout.formats.limits import FORMATS, check_side
 from cutout.formats.picture import Header
-from cutout.jobs import worker
+from cutout.jobs.executors.threads import process_all
 from cutout.jobs.plan import plan
 from cutout.jobs.report import Status
+from cutout.jobs.worker import process
 from cutout.options import Encoding, RemoveOptions
 from cutout.pipeline.budget import Budget, MemoryBusyError, OverBudgetError, budget_of, parse_bytes, usable_memory
 from cutout.pipeline.estimate import need_of
@@ -203,7 +204,7 @@ def outcomes(folder: Path, opened: Remover, **encoding: Any) -> dict[str, Any]:
     told = Encoding(**encoding)
     return {
         outcome.job.source_name.rpartition("/")[2]: outcome
-        for outcome in worker.process_all(todo.jobs, opened, opened.options, told, workers=4)
+        for outcome in process_all(todo.jobs, opened, opened.options, told, workers=4)
     }
 
 
@@ -344,7 +345,7 @@ def test_a_long_picture_is_refused_before_the_model_runs(
     monkeypatch.setattr(opened, "cut", ran)
     half(tmp_path / "in/long.png", (side + 1, 8))
     todo = plan([str(tmp_path / "in/long.png")], str(tmp_path / f"long.{output_format}"))
-    outcome = worker.process(todo.jobs[0], opened, opened.options, Encoding())
+    outcome = process(todo.jobs[0], opened, opened.options, Encoding())
     assert isinstance(outcome.error, OutputError)
     assert f"holds at most {side} pixels a side" in outcome.error.message
     assert not (tmp_path / f"long.{output_format}").exists()
@@ -354,7 +355,7 @@ def test_a_crop_that_stays_too_long_is_refused_before_it_is_encoded(tmp_path: Pa
     opened = remover(tmp_path)
     Image.new("RGB", (33_000, 8), "white").save(tmp_path / "long.png")
     todo = plan([str(tmp_path / "long.png")], str(tmp_path / "long.avif"))
-    outcome = worker.process(todo.jobs[0], opened, RemoveOptions(crop=True), Encoding(strip=Strip.ALL))
+    outcome = process(todo.jobs[0], opened, RemoveOptions(crop=True), Encoding(strip=Strip.ALL))
     assert outcome.error is not None
     assert "AVIF holds at most 32768 pixels a side" in outcome.error.message
 

@@ -152,7 +152,7 @@ def _gather(
     found: Sequence[Prediction], sides: Sequence[Predictor], console: Console, *, size: int, detail: bool, workers: int
 ) -> list[Gathered]:
     from cutout.evaluate.comparison import Gathered
-    from cutout.jobs.worker import run
+    from cutout.jobs.executors.threads import in_threads
 
     gathered = [Gathered(one, size=size, detail=detail) for one in found]
     with Interrupt(console) as stop, Progress(console, len(found) * len(sides)) as progress:
@@ -163,7 +163,7 @@ def _gather(
                     one.add(by, cut)
                     return one
 
-                for one in run(gathered, work, workers=workers, stop=stop):
+                for one in in_threads(gathered, work, workers=workers, stop=stop):
                     for by, error in one.errors:
                         if by == side.name:
                             console.error(error, subject=f"{one.found.path} by {by}")

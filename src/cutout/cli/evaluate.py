@@ -80,7 +80,7 @@ def evaluate(
     MAE, F, S-measure, IoU and boundary IoU of segmentation; SAD, MSE, gradient and connectivity error of matting.
     """
     from cutout.evaluate.dataset import SIDE, judge, pairs
-    from cutout.jobs.worker import run
+    from cutout.jobs.executors.threads import in_threads
 
     console = Console(quiet=quiet, verbose=verbose)
     options = options_of(
@@ -101,7 +101,7 @@ def evaluate(
             verdicts = table[side.name] = []
             with side.open() as cut:
                 judged = partial(judge, cut=cut, side=None if full else SIDE)
-                for verdict in run(todo, judged, workers=workers, stop=stop):
+                for verdict in in_threads(todo, judged, workers=workers, stop=stop):
                     verdicts.append(verdict)
                     if verdict.error is not None:
                         console.error(verdict.error, subject=f"{verdict.pair.found.path} by {side.name}")

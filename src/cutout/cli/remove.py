@@ -40,6 +40,7 @@ from cutout.enums import (
     Strip,
 )
 from cutout.errors import ExitCode, UsageError
+from cutout.jobs.executors.base import EXECUTORS
 from cutout.models.registry import DEFAULT_MODEL
 from cutout.options import Encoding, RemoveOptions
 from cutout.pipeline.budget import budget_of
@@ -216,6 +217,9 @@ def remove(
     matting_erode: appearance.MattingErode = 10,
     edge_colors: appearance.EdgeColors = EdgeColors.CLEAN,
     jobs: Annotated[int, jobs_option(_RUN)] = 0,
+    executor: Annotated[
+        str, option("--executor", text="What runs the jobs.", panel=_RUN, hidden=len(EXECUTORS) < 2)
+    ] = next(iter(EXECUTORS)),
     memory_limit: Annotated[str | None, memory_option(_RUN)] = None,
     max_pixels: Annotated[
         int, option("--max-pixels", text="Refuse larger pictures.", min=1, metavar="N", panel=_RUN)
@@ -236,6 +240,7 @@ def remove(
     One file becomes one file; folders are walked and mirrored below OUTPUT. Outputs that exist are skipped in a batch,
     so a stopped run goes on when it is run again.
     """
+    from cutout.jobs.executors.base import RunRequest
     from cutout.jobs.plan import plan
 
     console = Console(quiet=quiet, verbose=verbose)
@@ -315,12 +320,12 @@ def remove(
         ),
         "precision": precision,
         "memory_limit": memory_limit,
-        "warn": console.warn,
     }
     if pull:
         _pull(model, console)
     with Interrupt(console) as stop:
-        report = run_plan(todo, options, encoding, settings, console, workers=workers, as_json=as_json, stop=stop)
+        request = RunRequest(options=options, encoding=encoding, workers=workers, remover=settings)
+        report = run_plan(todo, request, executor, console, as_json=as_json, stop=stop)
     if report.exit_code is not ExitCode.OK:
         raise typer.Exit(int(report.exit_code))
 

@@ -17,9 +17,9 @@ from cutout.enums import Existing, Precision
 from cutout.errors import ExitCode, OutputError, PictureError, printable
 
 if TYPE_CHECKING:
+    from cutout.jobs.executors.base import Running, RunRequest
     from cutout.jobs.plan import Job, Plan
     from cutout.jobs.report import Outcome, Report
-    from cutout.options import Encoding, RemoveOptions
 
 __all__ = ["Interrupt", "is_terminal", "print_plan", "run_plan"]
 
@@ -81,31 +81,21 @@ def _unreadable(todo: Plan) -> list[Outcome]:
 
 
 def run_plan(
-    todo: Plan,
-    options: RemoveOptions,
-    encoding: Encoding,
-    settings: dict[str, Any],
-    console: Console,
-    *,
-    workers: int,
-    as_json: bool,
-    stop: threading.Event,
+    todo: Plan, request: RunRequest, executor: str, console: Console, *, as_json: bool, stop: threading.Event
 ) -> Report:
     """Do what was planned, and tell about it as it goes.
 
     Args:
         todo: The plan.
-        options: What is asked for.
-        encoding: How results are written.
-        settings: Model and device, for `Remover`.
+        request: What to do with each file.
+        executor: A name of `EXECUTORS`.
         console: For people.
-        workers: Pictures side by side.
         as_json: Also JSON lines on standard output.
         stop: Ends the run early when it is set.
     """
     from cutout.atomic import sweep
+    from cutout.jobs.executors.base import executor_named
     from cutout.jobs.report import Outcome, Report, Status
-    from cutout.jobs.worker import process_all
 
     start = time.monotonic()
     report = Report(total=len(todo.jobs) + len(todo.unreadable), ignored=len(todo.ignored))
@@ -113,8 +103,7 @@ def run_plan(
         console.detail(f"{path}: ignored, no picture")
     sweep({job.target.parent for job in todo.jobs if job.target is not None})
     waiting: list[Job] = []
-    used_model = used_device = note = ""
-    precision, batch = Precision.FULL, 1
+    running: Running | None = None
     with Progress(console, report.total) as progress, contextlib.ExitStack() as opened:
 
         def tell(outcome: Outcome) -> None:
@@ -133,27 +122,23 @@ def run_plan(
             else:
                 waiting.append(job)
         if waiting:  # a run with nothing left to do opens no model
-            from cutout.memory import keep_for_the_next
-            from cutout.pipeline.remover import Remover
-
-            keep_for_the_next()
-            remover = opened.enter_context(Remover(options=options, jobs=workers, **settings))
-            used_model, used_device, batch = remover.model, remover.device, remover.batch
-            precision = remover.precision
-            note = "" if precision is Precision.FULL else f" in {precision} precision"
-            workers += remover.in_flight  # a device's batches wait for it, and take no processor meanwhile
-            together = f", batches of {batch}" if batch > 1 else ""
-            console.detail(f"{used_model} on {used_device}{note}, {workers} at a time{together}")
-            open_jobs = (job for job in waiting if not _closed(job, report))
-            for outcome in process_all(open_jobs, remover, options, encoding, workers=workers, stop=stop):
+            workers = opened.enter_context(executor_named(executor)(request, console.warn))
+            running = workers.open()
+            batches = f", batches of {running.batch}" if running.batch > 1 else ""
+            console.detail(f"{_used(running)}, {running.workers} at a time{batches}")
+            for outcome in workers.run((job for job in waiting if not _closed(job, report)), stop):
                 tell(outcome)
             report.interrupted = stop.is_set() and report.finished < report.total
     seconds = time.monotonic() - start
     if as_json:
-        summary = report.as_json(seconds=seconds, model=used_model, device=used_device, precision=precision)
-        _emit({**summary, "batch": batch} if batch > 1 else summary)
-    _close(report, todo, console, seconds, f", {used_model} on {used_device}{note}" if waiting else "")
+        _emit(report.as_json(seconds=seconds, running=running))
+    _close(report, todo, console, seconds, "" if running is None else f", {_used(running)}")
     return report
+
+
+def _used(running: Running) -> str:
+    note = "" if running.precision is Precision.FULL else f" in {running.precision} precision"
+    return f"{running.model} on {running.device}{note}"
 
 
 def _closed(job: Job, report: Report) -> bool:

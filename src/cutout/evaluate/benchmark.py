@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 from cutout.cpus import threads_each, usable_cpus
 from cutout.enums import Existing, OutputFormat, Precision
 from cutout.errors import UsageError
+from cutout.jobs.executors.threads import process_all
 from cutout.jobs.plan import Job, plan
 from cutout.jobs.report import Status
-from cutout.jobs.worker import process_all
 from cutout.memory import keep_for_the_next
 from cutout.options import Encoding
 from cutout.pipeline.remover import Remover

@@ -9,11 +9,13 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+from cutout.enums import Precision
 from cutout.errors import CutoutError, ExitCode, OutputError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from cutout.jobs.executors.base import Running
     from cutout.jobs.plan import Job
 
 __all__ = ["BugError", "Outcome", "Report", "Status"]
@@ -143,8 +145,8 @@ class Report:
             return ExitCode.BUG
         return ExitCode.SOME_FAILED if self.failures else ExitCode.OK
 
-    def as_json(self, *, seconds: float, model: str, device: str, precision: str = "full") -> dict[str, Any]:
-        """The closing line of `--json`."""
+    def as_json(self, *, seconds: float, running: Running | None) -> dict[str, Any]:
+        """The closing line of `--json`; a run with nothing left to do opened no model."""
         return {
             "event": "summary",
             "total": self.total,
@@ -153,11 +155,12 @@ class Report:
             "not_started": self.total - self.finished,
             "interrupted": self.interrupted,
             **({} if self.stopped is None else {"stopped": self.stopped.cause}),
-            "model": model,
-            "device": device,
-            **({} if precision == "full" else {"precision": precision}),
+            "model": running.model if running else "",
+            "device": running.device if running else "",
+            **({"precision": running.precision.value} if running and running.precision is not Precision.FULL else {}),
             "seconds": round(seconds, 3),
             "exit_code": int(self.exit_code),
+            **({"batch": running.batch} if running and running.batch > 1 else {}),
         }
 
     def summary(self, *, seconds: float) -> str:

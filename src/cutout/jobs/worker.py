@@ -1,10 +1,8 @@
-"""One file from its place to its place, and the executor that does many of them."""
+"""One job: a file is read, cut out and written, and what became of it is told."""
 
 from __future__ import annotations
 
-import threading
 import traceback
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
@@ -17,22 +15,13 @@ from cutout.pipeline.convert import convert
 from cutout.timing import StageTimes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
     from contextlib import AbstractContextManager
-    from typing import TypeVar
 
     from cutout.jobs.plan import Job
     from cutout.options import Encoding, RemoveOptions
     from cutout.pipeline.remover import Remover
 
-    Work = TypeVar("Work")
-    Result = TypeVar("Result")
-
-__all__ = ["process", "process_all", "run"]
-
-_HEARTBEAT = 0.5  # seconds
-_AHEAD = 1
-"""Files that are read or written while pictures are worked on: one is enough for any disk that is no bottleneck."""
+__all__ = ["process"]
 
 
 def process(
@@ -109,62 +98,3 @@ def _process(
         raise
     except Exception as error:  # noqa: BLE001 - the last resort: one picture never stops the others
         return Outcome(job=job, status=Status.FAILED, error=BugError.of(error), ms=stages.rounded())
-
-
-def run(
-    jobs: Iterable[Work],
-    work: Callable[[Work], Result],
-    *,
-    workers: int,
-    ahead: int = 0,
-    stop: threading.Event | None = None,
-) -> Iterator[Result]:
-    """Do many files side by side; results come as they are ready.
-
-    No more than `workers` + `ahead` files are begun at once. Once `stop` is set, files that were started are finished
-    and the rest is left.
-
-    Args:
-        jobs: What to do, taken one by one.
-        work: Does one; must not raise.
-        workers: Pictures side by side.
-        ahead: Further files that are read or written meanwhile; `work` then keeps the pictures to `workers` (see
-            `process`).
-        stop: Set by whoever wants the run to end early.
-    """
-    waiting = iter(jobs)
-    running: set[Future[Result]] = set()
-    limit = workers + ahead
-    with ThreadPoolExecutor(limit, thread_name_prefix="cutout") as pool:
-        while True:
-            while len(running) < limit and not (stop and stop.is_set()) and (job := next(waiting, None)) is not None:
-                running.add(pool.submit(work, job))
-            if not running:
-                return
-            # a signal that arrives just before this blocks is only seen when it returns: so it always does soon
-            done, running = wait(running, timeout=_HEARTBEAT, return_when=FIRST_COMPLETED)
-            for future in done:
-                yield future.result()
-
-
-def process_all(
-    jobs: Iterable[Job],
-    remover: Remover,
-    options: RemoveOptions,
-    encoding: Encoding,
-    *,
-    workers: int,
-    stop: threading.Event | None = None,
-) -> Iterator[Outcome]:
-    """`process` many files, `workers` pictures side by side, while one more file is read or written.
-
-    One picture at a time is meant so: its outcomes come in the order of the jobs.
-    """
-    slots = threading.Semaphore(workers)
-    return run(
-        jobs,
-        lambda job: process(job, remover, options, encoding, slots=slots),
-        workers=workers,
-        ahead=_AHEAD if workers > 1 else 0,
-        stop=stop,
-    )
