@@ -156,9 +156,10 @@ def spent(call: Callable[[], object], times: int = 7) -> float:
 
 def speed() -> None:
     """What it costs at 12 megapixels with the embedded model's own masks, against the whole way of a picture."""
-    from cutout.enums import OutputFormat
     from cutout.formats import decode
+    from cutout.formats.encode import encode
     from cutout.options import RemoveOptions
+    from cutout.output_formats import OutputFormat
     from cutout.pipeline.remover import Remover
 
     remover = Remover(device="cpu")
@@ -169,11 +170,11 @@ def speed() -> None:
             scale = (12e6 / (small.width * small.height)) ** 0.5
             size = round(small.width * scale), round(small.height * scale)
             picture = from_image(small.resize(size, Image.Resampling.LANCZOS))
-        jpeg = decode.encode(picture.rgb, None, OutputFormat.JPEG, picture.metadata)
+        jpeg = encode(picture.rgb, None, OutputFormat.JPEG, picture.metadata)
 
         def way(colors: str, data: bytes = jpeg) -> int:
             made = remover.cut(decode.decode(data), RemoveOptions.from_mapping({"edge_colors": colors}), consume=True)
-            return len(decode.encode(made.rgb, made.alpha, OutputFormat.PNG, made.metadata))
+            return len(encode(made.rgb, made.alpha, OutputFormat.PNG, made.metadata))
 
         alpha = remover.cut(picture, RemoveOptions(mask=True)).alpha
         assert alpha is not None

@@ -20,12 +20,14 @@ from typing import Any
 
 from PIL import Image
 
-from cutout.enums import BitDepth, OutputFormat
+from cutout.enums import BitDepth, PngLevel
 from cutout.formats import decode
-from cutout.formats.encode import register_heif
-from cutout.formats.sixteen_bit import encode_png16, widen
+from cutout.formats.pillow import register_heif
+from cutout.formats.png import encode_png
+from cutout.formats.sixteen_bit import widen
 from cutout.memory import keep_small
 from cutout.options import Encoding, RemoveOptions
+from cutout.output_formats import OutputFormat
 from cutout.pipeline.convert import convert
 from cutout.pipeline.estimate import need_of
 from cutout.pipeline.remover import Remover
@@ -100,7 +102,7 @@ def make(kind: str, size: tuple[int, int], path: Path) -> None:
     image = Image.open(ROOT / "examples" / "chelsea.jpg").convert("RGB").resize(size, Image.Resampling.BICUBIC)
     image = image.convert(MODES.get(kind, "RGB"))
     if kind.endswith("png 16"):
-        path.write_bytes(encode_png16(widen(image), None, [], level=1))
+        path.write_bytes(encode_png(None, None, wide=widen(image), level=PngLevel.FASTEST))
         return
     if kind in {"palette png", "gif"}:
         image = image.quantize(64)

@@ -170,7 +170,7 @@ def test_each_optional_package_is_imported_by_one_module() -> None:
     assert importers("rembg") == {"engines.rembg"}
     assert importers("openvino") == {"engines.openvino"}
     assert not importers("numba", "pymatting", "scipy")
-    assert importers("pillow_heif") == {"formats.encode"}
+    assert importers("pillow_heif") == {"formats.pillow"}
     assert importers("requests", "tqdm") == {"models.download"}
     assert importers("rich") <= {"cli.console", "cli.models"}
     commands = {"cli.bench", "cli.compare", "cli.doctor", "cli.evaluate", "cli.models", "cli.remove", "cli.worker"}

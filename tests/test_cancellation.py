@@ -13,12 +13,12 @@ from served import quick, served, until
 from small import ORANGE, brightness_model
 
 from cutout.cancellation import Cancellation
-from cutout.enums import OutputFormat
 from cutout.errors import CancelledError
 from cutout.formats import decode
 from cutout.formats.decode import Picture
 from cutout.imaging import cleanup, closed_form, decontaminate, layout
 from cutout.options import Encoding, RemoveOptions
+from cutout.output_formats import OutputFormat
 from cutout.pipeline.convert import convert
 from cutout.pipeline.remover import Remover
 from cutout.service.store.sqlite import SqliteJobs
@@ -135,7 +135,7 @@ def test_what_was_cancelled_is_not_encoded(
 
     original = getattr(module, step)
     monkeypatch.setattr(module, step, cancelling)
-    monkeypatch.setattr("cutout.formats.decode.encode", no_more)
+    monkeypatch.setattr("cutout.pipeline.convert.encode", no_more)
     with pytest.raises(CancelledError):
         convert(
             stripes(),

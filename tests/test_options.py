@@ -12,11 +12,12 @@ import pytest
 from PIL import Image
 
 from cutout import values as specs
-from cutout.enums import OUTPUT_SUFFIXES, Fit, OutputFormat
+from cutout.enums import Fit
 from cutout.errors import ExitCode, ModelError, UsageError
 from cutout.models.custom import custom_spec
 from cutout.models.registry import ALIASES, DEFAULT_MODEL, MODELS, Activation, find_spec
 from cutout.options import RemoveOptions
+from cutout.output_formats import SUFFIXES, OutputFormat
 from cutout.values import parse_color
 
 # --- RemoveOptions ---
@@ -227,8 +228,8 @@ def test_a_word_that_is_a_colour_is_one_though_a_file_bears_it(tmp_path: Path, m
 
 def test_only_jpeg_has_no_transparency() -> None:
     assert [kind for kind in OutputFormat if not kind.has_alpha] == [OutputFormat.JPEG]
-    assert set(OUTPUT_SUFFIXES.values()) == set(OutputFormat)
-    assert all(OUTPUT_SUFFIXES[f".{kind.value}"] is kind for kind in OutputFormat)
+    assert set(SUFFIXES.values()) == set(OutputFormat)
+    assert all(SUFFIXES[f".{kind.value}"] is kind for kind in OutputFormat)
 
 
 # --- the registry ---

@@ -17,7 +17,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from cutout.api import remove
-    from cutout.enums import EdgeColors, Fit, OutputFormat
+    from cutout.enums import EdgeColors, Fit
     from cutout.errors import (
         CutoutError,
         CutoutWarning,
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     )
     from cutout.models.registry import MODELS, ModelSpec
     from cutout.options import RemoveOptions
+    from cutout.output_formats import OutputFormat
     from cutout.pipeline.remover import Cutout, Remover
 
 __all__ = [
@@ -65,7 +66,7 @@ _HOMES = {
     "ModelError": "errors",
     "ModelSpec": "models.registry",
     "OutputError": "errors",
-    "OutputFormat": "enums",
+    "OutputFormat": "output_formats",
     "PictureError": "errors",
     "RemoveOptions": "options",
     "Remover": "pipeline.remover",

@@ -8,9 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
-from cutout.enums import OutputFormat
 from cutout.errors import PictureError, UsageError, remark
 from cutout.formats import decode
+from cutout.formats.encode import encode
 from cutout.formats.in_memory import from_array, from_image
 from cutout.formats.picture import Header
 from cutout.formats.reading import most_bytes, read_file
@@ -18,6 +18,7 @@ from cutout.jobs.plan import STDIO, plan
 from cutout.jobs.worker import process
 from cutout.models.registry import DEFAULT_MODEL
 from cutout.options import Encoding, RemoveOptions
+from cutout.output_formats import OutputFormat
 from cutout.pipeline.estimate import need_of
 from cutout.pipeline.remover import Remover
 
@@ -106,7 +107,7 @@ def remove(
             picture = from_array(data, max_size=wanted.max_size)
         cutout = remover.cut(picture, wanted)
         if as_bytes:
-            return decode.encode(cutout.rgb, cutout.alpha, OutputFormat.PNG, cutout.metadata, deep=cutout.deep)
+            return encode(cutout.rgb, cutout.alpha, OutputFormat.PNG, cutout.metadata, deep=cutout.deep)
         image = cutout.image
     if isinstance(data, Image.Image):
         icc = None if image.mode == "L" else cutout.metadata.icc  # it describes colours

@@ -7,14 +7,12 @@ from enum import StrEnum
 from cutout.errors import UsageError
 
 __all__ = [
-    "OUTPUT_SUFFIXES",
     "BackgroundFit",
     "BitDepth",
     "EdgeColors",
     "Existing",
     "Fit",
     "OnCollision",
-    "OutputFormat",
     "PngLevel",
     "Precision",
     "Strip",
@@ -38,50 +36,6 @@ class EdgeColors(StrEnum):
     """They stay the picture's own."""
     CLEAN = "clean"
     """The old background's share is taken out of them."""
-
-
-class OutputFormat(StrEnum):
-    """The formats that can be written."""
-
-    PNG = "png"
-    WEBP = "webp"
-    JPEG = "jpg"
-    TIFF = "tiff"
-    AVIF = "avif"
-    HEIC = "heic"
-
-    @property
-    def has_alpha(self) -> bool:
-        """Whether the format can hold transparency."""
-        return self is not OutputFormat.JPEG
-
-    @property
-    def has_16_bits(self) -> bool:
-        """Whether 16 bits a channel can be written."""
-        return self in {OutputFormat.PNG, OutputFormat.TIFF}
-
-    @property
-    def has_frames(self) -> bool:
-        """Whether an animation can be written."""
-        return self in {OutputFormat.PNG, OutputFormat.WEBP, OutputFormat.AVIF}
-
-    @property
-    def has_pages(self) -> bool:
-        """Whether several pages of different sizes can be written."""
-        return self is OutputFormat.TIFF
-
-
-OUTPUT_SUFFIXES: dict[str, OutputFormat] = {
-    ".png": OutputFormat.PNG,
-    ".webp": OutputFormat.WEBP,
-    ".jpg": OutputFormat.JPEG,
-    ".jpeg": OutputFormat.JPEG,
-    ".tif": OutputFormat.TIFF,
-    ".tiff": OutputFormat.TIFF,
-    ".avif": OutputFormat.AVIF,
-    ".heic": OutputFormat.HEIC,
-    ".heif": OutputFormat.HEIC,
-}
 
 
 class Strip(StrEnum):

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from cutout.cli.console import Console, Progress, dashed, error_json
-from cutout.enums import OutputFormat
 from cutout.errors import PictureError, UsageError, printable
 from cutout.jobs.plan import Job
 from cutout.jobs.report import Outcome, Status
+from cutout.output_formats import OutputFormat
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -16,7 +16,7 @@ from cutout.engines.devices.examine import examine
 from cutout.engines.devices.providers import CPU, PROVIDERS
 from cutout.engines.devices.runtime_log import what_it_says
 from cutout.engines.graphs.tiny import SHAPE, expected, tiny_model
-from cutout.formats.png import _library
+from cutout.formats.png import deflater
 from cutout.models.registry import MODELS
 
 if TYPE_CHECKING:
@@ -176,11 +176,11 @@ def test_the_tiny_network_is_a_sound_model_with_the_result_it_states() -> None:
 def test_missing_fast_deflate_libraries_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("isal", "zlib_ng"):
         monkeypatch.setitem(sys.modules, name, None)
-    _library.cache_clear()
+    deflater.cache_clear()
     try:
         found = examine()
     finally:
-        _library.cache_clear()
+        deflater.cache_clear()
     assert found.facts["png"] == {"fastest": "zlib 1", "fast": "zlib 1", "small": "zlib 9"}
     (advice,) = found.advice
     assert "slow zlib" in advice

@@ -15,9 +15,10 @@ from small import brightness_model, half
 
 from cutout.cli.idle import IDLE, Asked, idle
 from cutout.device_options import DeviceOptions
-from cutout.enums import BitDepth, EdgeColors, Fit, OutputFormat, PngLevel, Strip
+from cutout.enums import BitDepth, EdgeColors, Fit, PngLevel, Strip
 from cutout.errors import UsageError
 from cutout.options import Encoding, RemoveOptions
+from cutout.output_formats import OutputFormat
 from cutout.pipeline.convert import convert
 from cutout.pipeline.remover import Remover
 from cutout.timing import StageTimes

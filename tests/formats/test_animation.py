@@ -15,16 +15,16 @@ import pytest
 from PIL import Image, ImageCms, ImageSequence, TiffImagePlugin
 from small import brightness_model, half
 
-from cutout.enums import BitDepth, OutputFormat
+from cutout.enums import BitDepth
 from cutout.errors import OutputError, PictureError
-from cutout.formats.animation import Frame, encode_frames
 from cutout.formats.decode import decode, film
-from cutout.formats.png_chunks import Animation, chunk
-from cutout.formats.sixteen_bit import encode_png16
+from cutout.formats.encode import Finished, encode_frames
+from cutout.formats.png import Animation, chunk, encode_png
 from cutout.jobs.plan import Job
 from cutout.jobs.report import Outcome, Status
 from cutout.jobs.worker import process
 from cutout.options import Encoding, RemoveOptions
+from cutout.output_formats import OutputFormat
 from cutout.pipeline import animation
 from cutout.pipeline.remover import Remover
 
@@ -252,7 +252,7 @@ def test_an_animation_of_16_bits_says_that_it_loses_some(
     deep = [np.full((8, 16, 3), shade, np.uint16) for shade in (70, 30000, 60001)]
     animation = Animation(3, 0)
     for colors in deep:
-        animation.add(encode_png16(colors, None, []), 40)
+        animation.add(encode_png(None, None, wide=colors), 40)
     (tmp_path / "in.png").write_bytes(animation.finish())
     outcome = work(
         tmp_path / "in.png", tmp_path / "out.png", quick, RemoveOptions(rescale=False), bit_depth=BitDepth(depth)
@@ -290,7 +290,7 @@ def test_one_frame_is_in_memory_at_a_time() -> None:
             image.im, image._mode, image._size = solid.im, "RGB", solid.size
             alive += 1
             most = max(most, alive)
-            yield Frame(rgb=image, alpha=None, duration=40)
+            yield Finished(rgb=image, alpha=None, duration=40)
             del image
 
     for kind in (OutputFormat.PNG, OutputFormat.WEBP, OutputFormat.AVIF):
@@ -303,8 +303,8 @@ def test_one_frame_is_in_memory_at_a_time() -> None:
 def test_an_animation_keeps_what_travels_beside_it(kind: OutputFormat) -> None:
     metadata = decode((DATA / "meta.jpg").read_bytes()).metadata
     icc = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
-    frames = [Frame(rgb=Image.new("RGB", (8, 8), color), alpha=None, metadata=replace(metadata, icc=icc), duration=40)
-              for color in ("red", "blue")]  # fmt: skip
+    metadata = replace(metadata, icc=icc)
+    frames = [Finished(Image.new("RGB", (8, 8), color), None, metadata, duration=40) for color in ("red", "blue")]
     kept = decode(encode_frames(frames, kind, count=2)).metadata
     assert kept.icc == icc
     assert kept.xmp == metadata.xmp
@@ -313,7 +313,7 @@ def test_an_animation_keeps_what_travels_beside_it(kind: OutputFormat) -> None:
 
 
 def test_a_frame_of_another_size_is_an_output_error() -> None:
-    frames = [Frame(rgb=Image.new("RGB", size), alpha=None, duration=40) for size in ((8, 8), (9, 8))]
+    frames = [Finished(rgb=Image.new("RGB", size), alpha=None, duration=40) for size in ((8, 8), (9, 8))]
     for kind in (OutputFormat.PNG, OutputFormat.WEBP):
         with pytest.raises(OutputError, match="another size"):
             encode_frames(frames, kind, count=2)

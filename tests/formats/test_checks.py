@@ -23,7 +23,6 @@ from served import quick as service
 from served import served
 from small import ORANGE, brightness_model, half
 
-from cutout.enums import OutputFormat
 from cutout.errors import PictureError
 from cutout.formats import decode as codec
 from cutout.formats import picture as picture_module
@@ -31,9 +30,9 @@ from cutout.formats.checks import preflight, structure
 from cutout.formats.checks.pixel_limit import allowing
 from cutout.formats.decode import TooLargeError, decode, film
 from cutout.formats.metadata import exif, xmp
-from cutout.formats.png_chunks import Animation
-from cutout.formats.sixteen_bit import encode_png16
+from cutout.formats.png import Animation, encode_png
 from cutout.options import Encoding, RemoveOptions
+from cutout.output_formats import OutputFormat
 from cutout.pipeline.convert import convert
 from cutout.pipeline.remover import Remover
 from cutout.timing import StageTimes
@@ -451,7 +450,7 @@ def test_a_second_look_at_16_bits_goes_along_with_the_first(monkeypatch: pytest.
     animation = Animation(30, 0)
     for number in range(30):
         colors = np.full((8, 8, 3), 300 * number, np.uint16)
-        animation.add(encode_png16(colors, None, [(b"tRNS", struct.pack(">3H", 301, 301, 301))]), 100)
+        animation.add(encode_png(None, None, [(b"tRNS", struct.pack(">3H", 301, 301, 301))], wide=colors), 100)
     seeks = counted(monkeypatch, PngImagePlugin.PngImageFile, "_seek")
     assert len(list(film(animation.finish()))) == 30
     assert len(seeks) <= 60

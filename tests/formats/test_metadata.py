@@ -16,13 +16,15 @@ from PIL import Image, ImageCms, ImageColor
 from profiles import LINEAR_GREY, wide_gamut
 from small import brightness_model, half
 
-from cutout.enums import OutputFormat, Strip
+from cutout.enums import Strip
 from cutout.errors import OutputError, PictureError
 from cutout.formats import color as colors
-from cutout.formats.decode import Metadata, decode, encode
+from cutout.formats.decode import Metadata, decode
+from cutout.formats.encode import encode
 from cutout.formats.metadata import exif, xmp
 from cutout.formats.metadata.exif import Exif, Tag
 from cutout.options import RemoveOptions
+from cutout.output_formats import OutputFormat
 from cutout.pipeline.remover import Remover
 
 if TYPE_CHECKING:

@@ -11,16 +11,17 @@ import pytest
 from PIL import Image
 from small import brightness_model
 
-from cutout.enums import OutputFormat, Strip
+from cutout.enums import Strip
 from cutout.formats.decode import decode
-from cutout.formats.encode import register_heif
 from cutout.formats.metadata import exif, xmp
 from cutout.formats.metadata.exif import Exif, Tag
 from cutout.formats.metadata.metadata import Metadata
 from cutout.formats.metadata.places import is_place, without_places
 from cutout.formats.picture import ONLY_FIRST
-from cutout.formats.png_chunks import insert
+from cutout.formats.pillow import register_heif
+from cutout.formats.png import chunk
 from cutout.options import Encoding, RemoveOptions
+from cutout.output_formats import OutputFormat
 from cutout.pipeline.convert import convert
 from cutout.pipeline.remover import Remover
 from cutout.timing import StageTimes
@@ -138,6 +139,11 @@ def a_jpeg() -> bytes:
     extended = b"http://ns.adobe.com/xmp/extension/\0" + b"0" * 32 + struct.pack(">II", len(PACKET), 0) + PACKET
     plain = saved("JPEG", exif=b"Exif\0\0" + exif.build(BLOCK), xmp=PACKET, comment=PLACE.encode())
     return plain[:2] + segment(resource, 0xED) + segment(extended) + plain[2:]
+
+
+def insert(png: bytes, chunks: list[tuple[bytes, bytes]]) -> bytes:
+    """The same with further chunks behind its header."""
+    return b"".join((png[:33], *(chunk(name, data) for name, data in chunks), png[33:]))
 
 
 def a_png() -> bytes:

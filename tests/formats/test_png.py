@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import shutil
+import struct
 import subprocess
 import sys
 import zlib
@@ -15,10 +16,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageCms
 
-from cutout.enums import OutputFormat, PngLevel
+from cutout.enums import PngLevel
 from cutout.formats import png
-from cutout.formats.decode import Metadata, encode
+from cutout.formats.decode import Metadata
+from cutout.formats.encode import encode
 from cutout.formats.png import encode_png
+from cutout.output_formats import OutputFormat
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -137,14 +140,14 @@ def test_a_grey_picture_gets_no_rgb_profile() -> None:
 def test_without_the_fast_libraries_zlib_does_it(level: PngLevel, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("isal", "zlib_ng"):
         monkeypatch.setitem(sys.modules, name, None)
-    png._library.cache_clear()
+    png.deflater.cache_clear()
     try:
         assert png.backend(level).startswith("zlib ")
         rgb, alpha = noise(50, 40, 3), noise(50, 40, 1)
         image = reopen(encode_png(rgb, alpha, level=level, keep_hidden=True))
         assert np.array_equal(np.asarray(image)[..., :3], np.asarray(rgb))
     finally:
-        png._library.cache_clear()
+        png.deflater.cache_clear()
 
 
 @pytest.fixture(scope="module")
@@ -165,9 +168,9 @@ class TestLargePictures:
     def without_igzip(large: tuple[Image.Image, Image.Image], monkeypatch: pytest.MonkeyPatch) -> bytes:
         with monkeypatch.context() as patch:
             patch.setitem(sys.modules, "isal", None)
-            png._library.cache_clear()
+            png.deflater.cache_clear()
             alone = encode_png(*large)
-        png._library.cache_clear()
+        png.deflater.cache_clear()
         return alone
 
     def test_the_pixels_are_the_same_whoever_compresses(
@@ -217,13 +220,15 @@ def test_other_readers_agree(tool: str, kind: str, level: PngLevel, examples: Pa
         pytest.skip(f"{tool} is not installed (Debian: pngcheck, netpbm)")
     rgb, alpha = photo(examples)
     icc = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    chunks = [(b"pHYs", struct.pack(">IIB", 2835, 2835, 1))]
+    if kind != "L":
+        chunks.insert(0, (b"iCCP", b"sRGB\0\0" + zlib.compress(icc)))
     path = tmp_path / "a.png"
     path.write_bytes(
         encode_png(
             None if kind == "L" else rgb,
             None if kind == "RGB" else alpha,
-            icc=None if kind == "L" else icc,
-            dpi=(72, 72),
+            chunks,
             level=level,
         )
     )

@@ -17,14 +17,16 @@ from PIL import Image
 from profiles import wide_gamut
 from small import brightness_model
 
-from cutout.enums import BitDepth, EdgeColors, OutputFormat
+from cutout.enums import BitDepth, EdgeColors
 from cutout.errors import OutputError
-from cutout.formats.decode import decode, encode
+from cutout.formats.decode import decode
+from cutout.formats.encode import encode
 from cutout.formats.picture import Picture, read
 from cutout.formats.sixteen_bit import merge, resize, turn
 from cutout.jobs.plan import Job
 from cutout.jobs.worker import process
 from cutout.options import Encoding, RemoveOptions
+from cutout.output_formats import OutputFormat
 from cutout.pipeline.remover import Remover
 
 if TYPE_CHECKING:

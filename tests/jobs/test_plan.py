@@ -16,9 +16,10 @@ from small import limited
 
 from cutout import atomic
 from cutout.atomic import check_writable, is_there, sweep, write_atomic
-from cutout.enums import Existing, OnCollision, OutputFormat
+from cutout.enums import Existing, OnCollision
 from cutout.errors import OutputError, UsageError
 from cutout.jobs.plan import Plan, plan
+from cutout.output_formats import OutputFormat
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

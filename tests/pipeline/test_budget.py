@@ -22,16 +22,16 @@ from served import quick, served, until
 from small import brightness_model, half
 
 import cutout as package
-from cutout.enums import OutputFormat, Strip
+from cutout.enums import Strip
 from cutout.errors import OutputError, UsageError
 from cutout.formats import decode
-from cutout.formats.limits import FORMATS, check_side
 from cutout.formats.picture import Header
 from cutout.jobs.executors.threads import process_all
 from cutout.jobs.plan import plan
 from cutout.jobs.report import Status
 from cutout.jobs.worker import process
 from cutout.options import Encoding, RemoveOptions
+from cutout.output_formats import OutputFormat, check_side
 from cutout.pipeline.budget import Budget, MemoryBusyError, OverBudgetError, budget_of, parse_bytes, usable_memory
 from cutout.pipeline.estimate import need_of
 from cutout.pipeline.remover import Remover
@@ -315,7 +315,7 @@ def test_a_header_is_read_without_decoding(tmp_path: Path, monkeypatch: pytest.M
 @pytest.mark.parametrize(("output_format", "side"), [("avif", 32768), ("jpg", 65500), ("webp", 16383), ("heic", 65535)])
 def test_a_side_beyond_the_format_is_refused_before_any_work(output_format: str, side: int) -> None:
     written = OutputFormat(output_format)
-    assert FORMATS[written].side == side
+    assert written.row.side == side
     check_side(written, (side, 1))
     long = Header(size=(8, side + 1))
     with pytest.raises(OutputError, match=f"holds at most {side} pixels a side, this picture has") as told:

@@ -16,9 +16,9 @@ from PIL import Image
 from served import Held, Process, quick, served, until
 from small import ORANGE, half
 
-from cutout.enums import OutputFormat
 from cutout.errors import CutoutError, PictureError, UsageError
 from cutout.options import Encoding, RemoveOptions
+from cutout.output_formats import OutputFormat
 from cutout.pipeline.convert import convert
 from cutout.service.models import Models
 from cutout.service.settings import Settings, read_keys

@@ -18,9 +18,9 @@ from typer.core import TyperGroup
 
 from cutout import __version__
 from cutout.cli.console import Console
-from cutout.enums import OUTPUT_SUFFIXES
 from cutout.errors import CutoutError, ExitCode, OutputError, UsageError
 from cutout.memory import keep_small
+from cutout.output_formats import SUFFIXES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,7 +36,7 @@ class _Commands(TyperGroup):
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         first = args[0]
-        means_input = first == "-" or os.path.lexists(first) or Path(first).suffix.lower() in OUTPUT_SUFFIXES
+        means_input = first == "-" or os.path.lexists(first) or Path(first).suffix.lower() in SUFFIXES
         if first not in self.commands and means_input:
             raise UsageError(f"{first} is no command", hint=f"cutout remove {shlex.join(args)}")
         return super().resolve_command(ctx, args)

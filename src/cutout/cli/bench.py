@@ -9,10 +9,11 @@ import typer
 
 from cutout.cli.console import Console
 from cutout.cli.options import option
-from cutout.enums import OutputFormat, Precision
+from cutout.enums import Precision
 from cutout.errors import UsageError
 from cutout.models.registry import DEFAULT_MODEL
 from cutout.options import RemoveOptions
+from cutout.output_formats import OutputFormat
 
 __all__ = ["bench"]
 

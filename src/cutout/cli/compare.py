@@ -19,10 +19,10 @@ from cutout.values import parse_color
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from cutout.enums import OutputFormat
     from cutout.evaluate.comparison import Gathered
     from cutout.evaluate.contact_sheet import Color, SheetRow
     from cutout.evaluate.predictors import Prediction, Predictor
+    from cutout.output_formats import OutputFormat
     from cutout.pipeline.remover import Cutout
 
 __all__ = ["compare"]
@@ -190,6 +190,6 @@ def _drawn(entries: Sequence[SheetRow], output_format: OutputFormat | None, colo
 
         return gallery(entries, color).encode("utf-8", "replace")
     from cutout.evaluate.contact_sheet import stacked
-    from cutout.formats import decode
+    from cutout.formats.encode import encode
 
-    return decode.encode(stacked(entries, color), None, output_format)
+    return encode(stacked(entries, color), None, output_format)

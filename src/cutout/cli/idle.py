@@ -10,8 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from cutout.enums import OutputFormat
 from cutout.errors import UsageError
+from cutout.output_formats import OutputFormat, names
 from cutout.values import parse_scale
 
 if TYPE_CHECKING:
@@ -20,9 +20,6 @@ if TYPE_CHECKING:
     from cutout.options import Encoding, RemoveOptions
 
 __all__ = ["IDLE", "Asked", "Idle", "idle"]
-
-_JPEG, _PNG = OutputFormat.JPEG, OutputFormat.PNG
-_HOLDS_LOSSLESS = {OutputFormat.WEBP, OutputFormat.AVIF, OutputFormat.HEIC}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -54,7 +51,7 @@ class Asked:
         """Nothing of the result is transparent: there are no hidden colours."""
         color = self.options.background_color
         covered = self.options.background is not None and (color is None or color[3] > 0)
-        return self.options.mask or covered or self.formats <= {_JPEG}
+        return self.options.mask or covered or not any(each.has_alpha for each in self.formats)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,18 +64,26 @@ class Idle:
 
 
 IDLE: tuple[Idle, ...] = (
-    Idle("quality", lambda run: not run.formats & {_JPEG, *_HOLDS_LOSSLESS}, "only jpg, webp, avif and heic have one"),
     Idle(
         "quality",
-        lambda run: run.encoding.lossless and run.formats <= {OutputFormat.AVIF, OutputFormat.HEIC},
+        lambda run: all(each.row.quality is None for each in run.formats),
+        f"only {names(lambda row: row.quality is not None)} have one",
+    ),
+    Idle(
+        "quality",
+        lambda run: run.encoding.lossless and all("quality" in (each.row.lossless or ()) for each in run.formats),
         "--lossless takes the highest",
     ),
-    Idle("lossless", lambda run: not run.formats & _HOLDS_LOSSLESS, "it is for webp, avif and heic"),
-    Idle("png_level", lambda run: _PNG not in run.formats, "it is for png"),
+    Idle(
+        "lossless",
+        lambda run: all(each.row.lossless is None for each in run.formats),
+        f"it is for {names(lambda row: row.lossless is not None)}",
+    ),
+    Idle("png_level", lambda run: OutputFormat.PNG not in run.formats, "it is for png"),
     Idle("keep_hidden", lambda run: run.opaque, "nothing of the result is transparent"),
     Idle(  # the encoder of PNG also leaves colours simpler where alpha is faint
         "keep_hidden",
-        lambda run: run.options.shadow is not None and _PNG not in run.formats,
+        lambda run: run.options.shadow is not None and OutputFormat.PNG not in run.formats,
         "--shadow leaves no hidden colours",
     ),
     Idle(
@@ -135,9 +140,10 @@ def idle(run: Asked, given: frozenset[str]) -> Iterator[str]:
         UsageError: A transparent background was said, and the format has none.
     """
     # the options themselves have no word for it, as it is what they are without any
-    if "background" in given and run.options.background is None and run.formats & {_JPEG}:
+    opaque = [each for each in run.formats if not each.has_alpha]
+    if "background" in given and run.options.background is None and opaque:
         raise UsageError(
-            "--background transparent does not go with jpg, which holds no transparency",
+            f"--background transparent does not go with {opaque[0].value}, which holds no transparency",
             hint="write png or webp, or name a colour",
         )
     for row in IDLE:

@@ -34,7 +34,6 @@ from cutout.enums import (
     Existing,
     Fit,
     OnCollision,
-    OutputFormat,
     PngLevel,
     Precision,
     Strip,
@@ -43,6 +42,7 @@ from cutout.errors import ExitCode, UsageError
 from cutout.jobs.executors.base import EXECUTORS
 from cutout.models.registry import DEFAULT_MODEL
 from cutout.options import Encoding, RemoveOptions
+from cutout.output_formats import OutputFormat, names
 from cutout.pipeline.budget import budget_of
 
 if TYPE_CHECKING:
@@ -379,11 +379,13 @@ def _check_formats(todo: Plan, bit_depth: BitDepth) -> None:
     """What would fail at every picture fails before the first one."""
     formats = {job.output_format for job in todo.jobs}
     if bit_depth is BitDepth.SIXTEEN and not all(output_format.has_16_bits for output_format in formats):
-        raise UsageError("--bit-depth 16 goes with png and tiff alone", hint="say --format png")
-    if OutputFormat.HEIC in formats:
-        from cutout.formats.encode import register_heif
+        deep = names(lambda row: row.sixteen_bits)
+        raise UsageError(f"--bit-depth 16 goes with {deep} alone", hint="say --format png")
+    for output_format in formats:
+        if output_format.row.extra:
+            from cutout.formats.pillow import register_heif
 
-        register_heif("--format heic")
+            register_heif(f"--format {output_format.value}")
 
 
 def _pull(model: str, console: Console) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cutout.cpus import threads_each, usable_cpus
-from cutout.enums import Existing, OutputFormat, Precision
+from cutout.enums import Existing, Precision
 from cutout.errors import UsageError
 from cutout.jobs.executors.threads import process_all
 from cutout.jobs.plan import Job, plan
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from cutout.options import RemoveOptions
+    from cutout.output_formats import OutputFormat
 
 
 __all__ = ["Measured", "jobs_to_try", "measure", "synthetic_picture"]

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from cutout.atomic import is_there
-from cutout.enums import OUTPUT_SUFFIXES, OutputFormat
 from cutout.errors import CutoutError, UsageError
 from cutout.evaluate.contact_sheet import Result, SheetRow, edge_window, enlarged, fitted
 from cutout.evaluate.html import MARK
@@ -16,6 +15,7 @@ from cutout.formats import decode
 from cutout.imaging import composite
 from cutout.jobs.plan import plan
 from cutout.jobs.report import BugError
+from cutout.output_formats import SUFFIXES, OutputFormat
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -118,12 +118,12 @@ def check_output(output: Path, inputs: Sequence[Path]) -> OutputFormat | None:
     suffix = output.suffix.lower()
     if output.is_dir():
         raise UsageError(f"the output {output} is a folder", hint="name a file: sheet.png or gallery.html")
-    if suffix not in PAGES and suffix not in OUTPUT_SUFFIXES:
+    if suffix not in PAGES and suffix not in SUFFIXES:
         raise UsageError(
             f"the output {output} ends in {suffix or 'nothing'}, which is no format of a sheet",
-            hint=f"use .html, or one of {' '.join(OUTPUT_SUFFIXES)}",
+            hint=f"use .html, or one of {' '.join(SUFFIXES)}",
         )
-    chosen = OUTPUT_SUFFIXES.get(suffix)
+    chosen = SUFFIXES.get(suffix)
     plan([str(inputs[0])], str(output), output_format=chosen or OutputFormat.PNG, keep=inputs)
     if is_there(output) and chosen is None and MARK.encode() not in _head(output):
         raise UsageError(f"{output} is a page that `cutout compare` did not make", hint="choose another output")

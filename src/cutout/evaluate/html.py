@@ -6,9 +6,9 @@ import base64
 from html import escape
 from typing import TYPE_CHECKING
 
-from cutout.enums import OutputFormat
 from cutout.evaluate.contact_sheet import View
-from cutout.formats import decode
+from cutout.formats.encode import encode
+from cutout.output_formats import OutputFormat
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -96,5 +96,5 @@ def _view(image: Image.Image, view: View, name: str, style: str = "") -> str:
 
 def _uri(image: Image.Image) -> str:
     rgb, alpha = image.convert("RGB"), image.getchannel("A") if image.mode == "RGBA" else None
-    data = decode.encode(rgb, alpha, OutputFormat.WEBP, quality=_QUALITY)
+    data = encode(rgb, alpha, OutputFormat.WEBP, quality=_QUALITY)
     return f"url(data:image/webp;base64,{base64.b64encode(data).decode()})"

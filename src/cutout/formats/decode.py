@@ -1,4 +1,4 @@
-"""Bytes to pixels plus what travels with them, and back: the only `Image.open` and the only encoder."""
+"""Bytes to pixels and what travels with them: the only `Image.open`."""
 
 from __future__ import annotations
 
@@ -28,7 +28,6 @@ from cutout.formats.checks.preflight import (
 )
 from cutout.formats.checks.sniff import HEAD, is_camera_raw, sniff
 from cutout.formats.checks.structure import gif, png_frames
-from cutout.formats.encode import encode, register_heif
 from cutout.formats.metadata.exif import sizes
 from cutout.formats.metadata.metadata import Metadata
 from cutout.formats.picture import ONLY_FIRST, Header, Picture, orientation_of, read
@@ -47,7 +46,6 @@ __all__ = [
     "TooLargeError",
     "check",
     "decode",
-    "encode",
     "film",
     "header",
 ]
@@ -350,6 +348,8 @@ _LARGEST_TILE = 4096 * 4096
 
 
 def _register_heif() -> None:
+    from cutout.formats.pillow import register_heif
+
     try:
         register_heif("this is a HEIC picture, which")
     except OutputError as error:

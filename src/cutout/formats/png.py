@@ -9,26 +9,30 @@ from __future__ import annotations
 import math
 import struct
 import zlib
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from cutout.enums import PngLevel
+from cutout.formats.checks.structure import png_chunks
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Sequence
 
     import numpy.typing as npt
     from PIL import Image
 
+    from cutout.formats.encode import Finished, How
+    from cutout.formats.metadata.metadata import Metadata
+
+    Chunk = tuple[bytes, bytes]
+    """Name and content."""
     _Library = tuple[Any, int]
 
-__all__ = ["backend", "encode_png"]
+__all__ = ["Animation", "backend", "chunk", "deflater", "encode", "encode_frames", "encode_png"]
 
-_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _STRIP_BYTES = 1 << 18
 """Filtered bytes that are worked on at once: all buffers of a strip fit the second-level cache."""
 _SEGMENT_BYTES = 12 << 20
@@ -40,37 +44,58 @@ _GROWTH = 0.03
 """By how much a large file may grow where igzip takes over from zlib-ng, in a third of its time."""
 _UP = 2
 _ADLER = 65521
-_COLOR_TYPE = {1: 0, 3: 2, 4: 6}  # bytes a pixel: grey, RGB, RGBA
+_COLOR_TYPE = {1: 0, 3: 2, 4: 6}
+"""By samples a pixel: grey, RGB, RGBA."""
+
+
+def encode(finished: Finished, how: How) -> bytes:
+    """A finished picture as a PNG file."""
+    return encode_png(
+        finished.rgb,
+        finished.alpha,
+        _metadata_chunks(finished.metadata, colors=finished.rgb is not None),
+        wide=finished.wide(how),
+        level=how.get("png_level", PngLevel.FAST),
+        keep_hidden=how.get("keep_hidden", False),
+        threads=how.get("threads", 1),
+    )
+
+
+def encode_frames(frames: Iterable[Finished], how: How, count: int, loop: int) -> bytes:
+    """Finished frames as an animated PNG, in which the first one's metadata stand."""
+    animation = Animation(count, loop)
+    for frame in frames:
+        animation.add(encode(frame._replace(deep=None), how), frame.duration)
+    return animation.finish()
 
 
 def encode_png(
     rgb: Image.Image | None,
     alpha: Image.Image | None,
+    chunks: Sequence[Chunk] = (),
     *,
-    icc: bytes | None = None,
-    dpi: tuple[float, float] | None = None,
+    wide: npt.NDArray[np.uint16] | None = None,
     level: PngLevel = PngLevel.FAST,
     keep_hidden: bool = False,
     threads: int = 1,
 ) -> bytes:
-    """A PNG file, 8 bits a channel.
+    """A PNG file.
 
     Args:
         rgb: Mode RGB, or None for a grey picture.
         alpha: Mode L: beside `rgb` the transparency, alone the grey picture; None is opaque.
-        icc: ICC profile.
-        dpi: Dots per inch, horizontal and vertical.
+        chunks: Further ones, of those that stand before the pixels.
+        wide: The colours, or the grey, in 16 bits, shape (height, width, 3) or (height, width): these are written.
         level: How hard it is compressed.
         keep_hidden: Keep colours exactly where they cannot be seen; otherwise they are simplified so that they
             compress (see `_visible`).
         threads: Cores that work on this picture.
     """
-    source = rgb if rgb is not None else alpha
-    assert source is not None  # noqa: S101 - one of the two is a picture
-    width, height = source.size
-    pixels = _pixels(rgb, alpha, keep_hidden=keep_hidden)
-    stride = width * pixels.depth + 1
-    step = max(1, _SEGMENT_BYTES // stride)
+    pixels = (
+        _pixels(rgb, alpha, keep_hidden=keep_hidden) if wide is None else _wide(wide, alpha, keep_hidden=keep_hidden)
+    )
+    width, height = pixels.size
+    step = max(1, _SEGMENT_BYTES // (width * pixels.depth + 1))
     bounds = [(top, min(top + step, height)) for top in range(0, height, step)]
 
     def segment(bound: tuple[int, int]) -> list[_Segment]:
@@ -78,6 +103,8 @@ def encode_png(
         return [_deflate(pixels, rows, who, last=rows[1] == height) for rows, who in shares]
 
     if threads > 1 and len(bounds) > 1:
+        from concurrent.futures import ThreadPoolExecutor
+
         with ThreadPoolExecutor(min(threads, len(bounds))) as pool:
             segments = list(pool.map(segment, bounds))
     else:
@@ -85,46 +112,43 @@ def encode_png(
     checksum, done = 1, [part for parts in segments for part in parts]
     for part in done:
         checksum = _adler_combine(checksum, part.adler, part.length)
-    parts = [b"\x78\x01", *(piece for part in done for piece in part.pieces), struct.pack(">I", checksum)]
-    header = struct.pack(">IIBBBBB", width, height, 8, _COLOR_TYPE[pixels.depth], 0, 0, 0)
-    chunks = [_SIGNATURE, *_chunk(b"IHDR", [header])]
-    if icc:
-        chunks += _chunk(b"iCCP", [b"ICC profile\0\0", zlib.compress(icc, 6)])
-    if dpi:
-        chunks += _chunk(b"pHYs", [struct.pack(">IIB", *(round(value / 0.0254) for value in dpi), 1)])
-    chunks += _chunk(b"IDAT", parts)
-    chunks += _chunk(b"IEND", [])
-    return b"".join(chunks)
+    bits = 8 if wide is None else 16
+    header = struct.pack(">IIBBBBB", width, height, bits, _COLOR_TYPE[pixels.depth * 8 // bits], 0, 0, 0)
+    start = b"\x78\x01" if bits == 8 else b"\x78\x5e"  # says how hard it was compressed, which readers do not need
+    packed = (start, *(piece for part in done for piece in part.pieces), struct.pack(">I", checksum))
+    return b"".join(
+        (
+            SIGNATURE,
+            chunk(b"IHDR", header),
+            *(chunk(name, data) for name, data in chunks),
+            *_chunk(b"IDAT", packed),
+            chunk(b"IEND", b""),
+        )
+    )
 
 
 def backend(level: PngLevel = PngLevel.FAST) -> str:
     """Which library deflates, and its level; Python's own `zlib` where the fast ones have no wheel."""
-    library, number = _library(level)
+    library, number = deflater(level)
     return f"{library.__name__.partition('.')[0]} {number}"
 
 
-@dataclass(frozen=True, slots=True)
-class _Segment:
+class _Segment(NamedTuple):
     pieces: list[bytes]
     adler: int
     length: int
 
 
-@dataclass(frozen=True, slots=True)
-class _Pixels:
-    """Where the rows of a picture come from.
-
-    Attributes:
-        depth: Bytes a pixel.
-        size: Width and height.
-        box: Left, top, right, bottom of what is not zero.
-        fill: Puts rows top..bottom of the columns of the box into a uint8 array of shape (rows, columns × depth).
-    """
+class _Pixels(NamedTuple):
+    """Where the rows of a picture come from."""
 
     depth: int
+    """Bytes a pixel."""
     size: tuple[int, int]
     box: tuple[int, int, int, int]
+    """Left, top, right, bottom of what is not zero."""
     fill: Callable[[int, int, npt.NDArray[np.uint8]], None]
+    """Puts rows top..bottom of the columns of the box into a uint8 array of shape (rows, columns × depth)."""
 
 
 def _pixels(rgb: Image.Image | None, alpha: Image.Image | None, *, keep_hidden: bool) -> _Pixels:
@@ -166,6 +190,23 @@ def _pixels(rgb: Image.Image | None, alpha: Image.Image | None, *, keep_hidden: 
     return _Pixels(4, alpha.size, (left, upper, right, lower), straight)
 
 
+def _wide(wide: npt.NDArray[np.uint16], alpha: Image.Image | None, *, keep_hidden: bool) -> _Pixels:
+    over = alpha if wide.ndim == 3 else None
+    samples = (3 if wide.ndim == 3 else 1) + (over is not None)
+    height, width = wide.shape[:2]
+
+    def fill(top: int, bottom: int, out: npt.NDArray[np.uint8]) -> None:
+        rows = out.view(">u2").reshape(bottom - top, width, samples)
+        rows[:, :, : samples - (over is not None)] = wide[top:bottom].reshape(bottom - top, width, -1)
+        if over is not None:
+            opacity = np.asarray(over.crop((0, top, width, bottom)))
+            rows[:, :, 3] = opacity.astype(np.uint16) * np.uint16(257)
+            if not keep_hidden:
+                rows[opacity == 0] = 0
+
+    return _Pixels(2 * samples, (width, height), (0, 0, width, height), fill)
+
+
 @lru_cache(maxsize=1)
 def _visible() -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.uint32]]:
     """Per alpha: the bits of a pixel that are kept, and the bits that are put in (alpha, and the middle of the rest).
@@ -191,8 +232,8 @@ def _shares(pixels: _Pixels, bound: tuple[int, int], level: PngLevel) -> list[tu
     strip in the middle: where there is grain, which no compressor can make small, those are most.
     """
     large = math.prod(pixels.size) >= _LARGE
-    thorough = _library(level, large=large)
-    quick = _library(PngLevel.FASTEST)
+    thorough = deflater(level, large=large)
+    quick = deflater(PngLevel.FASTEST)
     if not large or level is not PngLevel.FAST or zlib in {thorough[0], quick[0]}:
         return [(bound, thorough)]
     first, end = max(bound[0], pixels.box[1]), min(bound[1], pixels.box[3])
@@ -249,7 +290,7 @@ def _deflate(pixels: _Pixels, bound: tuple[int, int], who: _Library, *, last: bo
 
 
 @lru_cache(maxsize=6)
-def _library(level: PngLevel, *, large: bool = False) -> _Library:
+def deflater(level: PngLevel, *, large: bool = False) -> _Library:
     """The module that deflates at a level, all with the interface of `zlib`, and the number it is told."""
     try:
         if level is PngLevel.FASTEST:
@@ -269,8 +310,74 @@ def _adler_combine(first: int, second: int, length: int) -> int:
     return (high % _ADLER) << 16 | low % _ADLER
 
 
-def _chunk(name: bytes, parts: list[bytes]) -> list[bytes]:
+def chunk(name: bytes, data: bytes) -> bytes:
+    """One chunk with its length and checksum."""
+    return b"".join(_chunk(name, (data,)))
+
+
+def _chunk(name: bytes, parts: Sequence[bytes]) -> list[bytes]:
     crc = zlib.crc32(name)
     for part in parts:
         crc = zlib.crc32(part, crc)
     return [struct.pack(">I", sum(map(len, parts))), name, *parts, struct.pack(">I", crc)]
+
+
+def _metadata_chunks(metadata: Metadata, *, colors: bool) -> list[Chunk]:
+    found = []
+    if metadata.exif:
+        found.append((b"eXIf", metadata.exif))
+    if metadata.xmp:
+        found.append((b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + metadata.xmp))
+    if metadata.icc and colors:
+        found.append((b"iCCP", b"ICC profile\0\0" + zlib.compress(metadata.icc, 6)))
+    if metadata.dpi:
+        found.append((b"pHYs", struct.pack(">IIB", *(round(value / 0.0254) for value in metadata.dpi), 1)))
+    return found
+
+
+class Animation:
+    """An animated PNG, frame by frame: each one whole, replacing the one before.
+
+    Args:
+        count: Frames that will be added.
+        loop: How often it plays; 0 is for ever.
+    """
+
+    def __init__(self, count: int, loop: int) -> None:
+        self._parts: list[bytes] = []
+        self._control = struct.pack(">II", count, loop)
+        self._header = b""
+        self._sequence = 0
+
+    def add(self, png: bytes, duration: float) -> None:
+        """Append a frame.
+
+        Args:
+            png: The frame as a file of its own; all are of one size and kind. The first one's chunks are kept.
+            duration: Milliseconds.
+
+        Raises:
+            ValueError: The frame is of another size or kind than the first.
+        """
+        found = [(part.name, png[part.content]) for part in png_chunks(png)]
+        first = not self._header
+        if first:
+            self._header = found[0][1]
+            self._parts += [SIGNATURE, chunk(*found[0]), chunk(b"acTL", self._control)]
+            self._parts += [chunk(name, data) for name, data in found[1:] if name not in {b"IDAT", b"IEND"}]
+        elif self._header != found[0][1]:
+            raise ValueError("a frame is of another size or kind than the first")
+        milliseconds = min(65535, max(0, round(duration)))
+        frame = self._header[:8] + struct.pack(">IIHHBB", 0, 0, milliseconds, 1000, 0, 0)
+        self._parts.append(chunk(b"fcTL", self._number() + frame))
+        for name, data in found:
+            if name == b"IDAT":
+                self._parts.append(chunk(b"IDAT", data) if first else chunk(b"fdAT", self._number() + data))
+
+    def finish(self) -> bytes:
+        """The file."""
+        return b"".join((*self._parts, chunk(b"IEND", b"")))
+
+    def _number(self) -> bytes:
+        self._sequence += 1
+        return struct.pack(">I", self._sequence - 1)

@@ -1,4 +1,4 @@
-"""Pictures of 16 bits a channel: read whole, joined with what the 8-bit pipeline made of them, and written as PNG.
+"""Pictures of 16 bits a channel: read whole, and joined with what the 8-bit pipeline made of them.
 
 Pillow has no image of 3 × 16 bits; its decoders read such files and keep one byte of each value. Which of the two is
 said by the raw mode of the image's tiles, so that decoding twice, once with each byte order, gives both.
@@ -6,16 +6,13 @@ said by the raw mode of the image's tiles, so that decoding twice, once with eac
 
 from __future__ import annotations
 
-import struct
 import sys
-import zlib
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
 
 from cutout.formats.color import grey_16
-from cutout.formats.png_chunks import SIGNATURE, Chunk, chunk
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,7 +21,7 @@ if TYPE_CHECKING:
 
     Deep = npt.NDArray[np.uint16]
 
-__all__ = ["encode_png16", "has_key", "is_deep", "key_alpha", "merge", "read", "resize", "shift", "turn", "widen"]
+__all__ = ["has_key", "is_deep", "key_alpha", "merge", "read", "resize", "shift", "turn", "widen"]
 
 _NATIVE = "L" if sys.byteorder == "little" else "B"
 _OTHER = {"B": "L", "L": "B", "N": "B" if _NATIVE == "L" else "L"}
@@ -181,53 +178,3 @@ def merge(deep: Deep, before: Image.Image, after: Image.Image) -> Deep | None:
             result = np.array(deep)  # the picture's own is left as it is
         result[top:bottom] = np.where(same, deep[top:bottom], new.astype(np.uint16) * np.uint16(257))
     return deep if result is None else result
-
-
-def encode_png16(
-    colors: Deep, alpha: npt.NDArray[np.uint8] | None, chunks: list[Chunk], *, level: int = 4, hide: bool = False
-) -> bytes:
-    """A PNG file, 16 bits a channel.
-
-    Args:
-        colors: (height, width, 3) or, grey, (height, width).
-        alpha: (height, width) of 8 bits, or None.
-        chunks: Further chunks, name and content.
-        level: How hard it is compressed, 1–9.
-        hide: Write black where alpha is 0, which compresses.
-    """
-    height, width = colors.shape[:2]
-    channels = 1 if colors.ndim == 2 else 3
-    samples = channels + (alpha is not None)
-    library = _library()
-    compressor = library.compressobj(level, library.DEFLATED, 15)
-    above: npt.NDArray[np.uint8] = np.zeros((1, width * samples * 2), np.uint8)
-    step = max(1, _STRIP // above.size)
-    packed = []
-    for top in range(0, height, step):
-        part = colors[top : top + step]
-        rows = np.empty((*part.shape[:2], samples), ">u2")
-        rows[:, :, :channels] = part.reshape(*part.shape[:2], channels)
-        if alpha is not None:
-            over = alpha[top : top + step]
-            rows[:, :, channels] = over.astype(np.uint16) * np.uint16(257)
-            if hide:
-                rows[over == 0] = 0
-        plain = rows.reshape(len(part), -1).view(np.uint8)
-        filtered = np.empty((len(part), plain.shape[1] + 1), np.uint8)
-        filtered[:, 0] = 2  # Up
-        np.subtract(plain, np.vstack([above, plain[:-1]]), out=filtered[:, 1:])
-        above = plain[-1:]
-        packed.append(compressor.compress(filtered))
-    packed.append(compressor.flush())
-    kind = {(1, False): 0, (3, False): 2, (1, True): 4, (3, True): 6}[channels, alpha is not None]
-    header = struct.pack(">IIBBBBB", width, height, 16, kind, 0, 0, 0)
-    parts = [(b"IHDR", header), *chunks, (b"IDAT", b"".join(packed)), (b"IEND", b"")]
-    return SIGNATURE + b"".join(chunk(name, data) for name, data in parts)
-
-
-def _library() -> Any:
-    try:
-        from zlib_ng import zlib_ng
-    except ImportError:
-        return zlib
-    return zlib_ng

@@ -6,21 +6,26 @@ TIFF 6.0 and Adobe's technical notes. Pillow writes no colours of 16 bits, and i
 from __future__ import annotations
 
 import struct
-import zlib
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
+
+from cutout.enums import PngLevel
 from cutout.formats.metadata.exif import Exif, Tag, build, parse, reorder
+from cutout.formats.pillow import assemble
+from cutout.formats.png import deflater
+from cutout.formats.sixteen_bit import widen
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
-    import numpy as np
     import numpy.typing as npt
 
+    from cutout.formats.encode import Finished, How
     from cutout.formats.metadata.metadata import Metadata
 
-__all__ = ["Tiff"]
+__all__ = ["Tiff", "encode", "encode_frames"]
 
 Order = Literal["<", ">"]
 """Byte order."""
@@ -30,6 +35,40 @@ _LIMIT = 0xFFFF0000
 """Addresses have 32 bits."""
 # of the EXIF block's main directory, what the page itself says
 _OWN = {0x0112, 0x011A, 0x011B, 0x0128, 0x0213}
+
+
+def encode(finished: Finished, how: How) -> bytes:
+    """A finished picture as a TIFF file."""
+    return encode_frames([finished], how)
+
+
+def encode_frames(pages: Iterable[Finished], how: How, count: int = 1, loop: int = 0) -> bytes:  # noqa: ARG001 - of films
+    """Finished pages as a TIFF file."""
+    tiff = Tiff()
+    for page in pages:
+        _add(tiff, page, how)
+    return tiff.finish()
+
+
+def _add(tiff: Tiff, page: Finished, how: How) -> None:
+    width, height = page.size
+    wide, keep_hidden = page.wide(how), how.get("keep_hidden", False)
+
+    def rows(top: int, bottom: int) -> npt.NDArray[Any]:
+        """Some rows of it: never a second copy of the whole picture."""
+        box = (0, top, width, bottom)
+        rgb, alpha = (None if plane is None else plane.crop(box) for plane in (page.rgb, page.alpha))
+        if wide is None:
+            pixels: npt.NDArray[Any] = np.asarray(assemble(rgb, alpha, keep_hidden=keep_hidden, consume=True))
+        elif rgb is None or alpha is None:
+            pixels = wide[top:bottom]
+        else:
+            seen = keep_hidden or np.asarray(alpha)[:, :, None] > 0  # black where nothing is, which compresses
+            pixels = np.dstack([np.where(seen, wide[top:bottom], np.uint16(0)), widen(alpha)])
+        return pixels if pixels.ndim == 3 else pixels[:, :, None]
+
+    first = rows(0, 1)
+    tiff.add((height, *first.shape[1:]), first.dtype, rows, page.metadata, colors=page.rgb is not None)
 
 
 class Tiff:
@@ -137,17 +176,9 @@ def _packed(pixels: npt.NDArray[Any], order: Order) -> bytes:
     """One strip: every sample minus the one to its left, deflated."""
     rows = pixels.astype(pixels.dtype.newbyteorder(order), copy=True)
     rows[:, 1:] -= pixels[:, :-1]
-    library, level = _library()
+    library, level = deflater(PngLevel.FAST)
     compressor = library.compressobj(level, library.DEFLATED, 15)
     return bytes(compressor.compress(rows) + compressor.flush())
-
-
-def _library() -> tuple[Any, int]:
-    try:
-        from zlib_ng import zlib_ng
-    except ImportError:
-        return zlib, 4
-    return zlib_ng, 4
 
 
 def _shorts(order: Order, *values: int) -> Tag:

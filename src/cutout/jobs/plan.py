@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cutout.atomic import is_part, real_path, status_of
-from cutout.enums import OUTPUT_SUFFIXES, Existing, OnCollision, OutputFormat
+from cutout.enums import Existing, OnCollision
 from cutout.errors import UsageError
 from cutout.formats.checks.sniff import CAMERA_RAW_NAMES, HEAD, sniff
+from cutout.output_formats import SUFFIXES, OutputFormat
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -199,7 +200,7 @@ def _means_folder(output: str, *, batch: bool) -> bool:
         return True
     exists = status_of(path) is not None
     if batch:
-        if exists or path.suffix.lower() in OUTPUT_SUFFIXES:
+        if exists or path.suffix.lower() in SUFFIXES:
             raise UsageError(
                 f"the output {output} is a file, but several pictures go into a folder",
                 hint="give a folder; a slash at the end makes any name one",
@@ -212,15 +213,15 @@ def _format_of(output: str, asked: OutputFormat | None) -> OutputFormat:
     """The format of a single output file: by its extension, which must not contradict what was asked for."""
     suffix = Path(output).suffix.lower()
     if asked is not None:
-        if OUTPUT_SUFFIXES.get(suffix, asked) is not asked:
+        if SUFFIXES.get(suffix, asked) is not asked:
             raise UsageError(f"the output {output} ends in {suffix}, but --format says {asked.value}")
         return asked
-    if suffix not in OUTPUT_SUFFIXES:
+    if suffix not in SUFFIXES:
         raise UsageError(
             f"the output {output} has the extension {suffix or '(none)'}, which is no format that can be written",
-            hint=f"use one of {' '.join(OUTPUT_SUFFIXES)}, or say --format",
+            hint=f"use one of {' '.join(SUFFIXES)}, or say --format",
         )
-    return OUTPUT_SUFFIXES[suffix]
+    return SUFFIXES[suffix]
 
 
 def _beside(source: Path, suffix: str) -> Path:

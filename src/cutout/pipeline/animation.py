@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING
 
 from PIL import Image
 
-from cutout.enums import OutputFormat
-from cutout.formats.animation import Frame, encode_frames
+from cutout.formats.encode import Finished, encode_frames
 from cutout.imaging.layout import is_framed, subject_box
 from cutout.pipeline.inference import MaskResult
 
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
 
     from cutout.formats.decode import Picture
     from cutout.options import Encoding, RemoveOptions
+    from cutout.output_formats import OutputFormat
     from cutout.pipeline.inference import Box
     from cutout.pipeline.remover import Remover
     from cutout.timing import StageTimes
@@ -71,13 +71,13 @@ def convert_frames(
     warnings: Counter[str] = Counter()
     sizes: list[tuple[int, int]] = []
 
-    def cut() -> Generator[Frame]:
+    def cut() -> Generator[Finished]:
         for picture, mask_result in zip(_timed(film(), stages), masks, strict=False):
             cutout = remover.cut(picture, options, stages, mask_result=mask_result, quiet=True)
             metadata, notes = cutout.metadata.stripped(encoding.strip)
             warnings.update((*cutout.warnings, *notes))
             sizes.append(cutout.size)
-            yield Frame(
+            yield Finished(
                 rgb=cutout.rgb, alpha=cutout.alpha, metadata=metadata, deep=cutout.deep, duration=picture.duration
             )
 
@@ -90,8 +90,9 @@ def convert_frames(
     told = tuple(text if many == count else f"{many} of {count} frames: {text}" for text, many in warnings.items())
     if first.deep is not None and not first.paged:
         told = (*told, "16 bits were reduced to 8: frames of an animation are worked on in 8 bits")
-    if encoding.keep_hidden and output_format is OutputFormat.WEBP:
-        told = (*told, "hidden colours were not kept: the encoder of animated WebP drops what cannot be seen")
+    if encoding.keep_hidden and output_format.row.hidden:
+        encoder = f"the encoder of animated {output_format.row.title}"
+        told = (*told, f"hidden colours were not kept: {encoder} drops what cannot be seen")
     return encoded, sizes[0], told
 
 

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 from cutout.enums import BitDepth
 from cutout.formats import decode
+from cutout.formats.encode import encode
 from cutout.pipeline.estimate import need_of
 from cutout.timing import StageTimes
 
 if TYPE_CHECKING:
-    from cutout.enums import OutputFormat
     from cutout.formats.decode import Prepared
     from cutout.options import Encoding, RemoveOptions
+    from cutout.output_formats import OutputFormat
     from cutout.pipeline.remover import Remover
 
 __all__ = ["Converted", "convert"]
@@ -106,7 +107,7 @@ def _converted(
     with stages.time("encode"):
         kept, stripped = cutout.metadata.stripped(encoding.strip)
         metadata, left = kept.fitting(output_format)
-        encoded = decode.encode(
+        encoded = encode(
             cutout.rgb, cutout.alpha, output_format, metadata, deep=cutout.deep, consume=True, **encoding.how
         )
     return Converted(encoded=encoded, size=cutout.size, warnings=(*cutout.warnings, *stripped, *left))

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cutout import values
-from cutout.enums import BitDepth, OutputFormat
+from cutout.enums import BitDepth
 from cutout.errors import UsageError
-from cutout.formats.limits import FORMATS, check_side
 from cutout.imaging import layout
+from cutout.output_formats import OutputFormat, check_side
 
 if TYPE_CHECKING:
     from cutout.formats.picture import Header
@@ -81,8 +81,8 @@ _ROW = 4
 """Pixels that a row takes beside its own: Pillow keeps its address, which counts where rows are short."""
 _FRAMES = 14.0
 """An animation is painted in a buffer of its decoder, and its encoder keeps the frame before."""
-_WRITTEN = {OutputFormat.PNG: 0.5, OutputFormat.TIFF: 0.6, OutputFormat.WEBP: 0.1, OutputFormat.AVIF: 0.1}
-"""Of every frame or page, its bytes in the file, which grows in memory."""
+_LEAN = 3.0
+"""Bytes a pixel that a format's encoder takes at most, for it to be no reason to write another."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,11 +140,11 @@ def need_of(
         pixels * kept + max(pixels * _working(options, deep=deep), result * _composing(options)),
         pixels * (kept - _KEPT) + result * (_KEPT + writing),
     )
-    written = result * count * _WRITTEN.get(output_format, 0.0) if count > 1 else 0.0
+    written = result * count * output_format.row.memory.frame if count > 1 else 0.0
     memory = int(_BASE + data + max(stages) + written)
-    what = f"a picture of {header.size[0] * header.size[1] / 1e6:.0f} megapixels as {FORMATS[output_format].name}"
+    what = f"a picture of {header.size[0] * header.size[1] / 1e6:.0f} megapixels as {output_format.row.title}"
     smaller = "a smaller max_size" if options.canvas is None else "a smaller canvas"
-    lean = output_format in {OutputFormat.PNG, OutputFormat.TIFF, OutputFormat.JPEG}
+    lean = output_format.row.memory.cutout <= _LEAN
     return Need(memory, what, smaller if lean else f"write PNG or TIFF instead, {smaller}")
 
 
@@ -198,9 +198,8 @@ def _composing(options: RemoveOptions) -> float:
 def _writing(
     options: RemoveOptions, output_format: OutputFormat, bit_depth: BitDepth, *, lossless: bool, deep: bool
 ) -> float:
-    row = FORMATS[output_format]
     color = options.background_color
     opaque = options.mask or (options.background is not None and (color is None or color[3] == 255))
     wide = bit_depth is BitDepth.SIXTEEN
-    taken = row.encoder(transparent=not opaque, lossless=lossless, deep=deep or wide)
+    taken = output_format.row.memory.taken(transparent=not opaque, lossless=lossless, deep=deep or wide)
     return taken + (_DEEP if wide and not deep else 0.0)

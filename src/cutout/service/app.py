@@ -15,7 +15,7 @@ from cutout.service.http.answers import disposition, picture_headers
 from cutout.service.http.middleware import OPEN, Guard
 from cutout.service.http.problems import Problem
 from cutout.service.metrics import CONTENT_TYPE
-from cutout.service.models import Models, media_type
+from cutout.service.models import Models
 from cutout.service.openapi import PICTURE, errors, form_body, secured
 from cutout.service.routes import batches, pages, removebg
 from cutout.service.settings import Settings
@@ -66,7 +66,7 @@ def create_app(settings: Settings, models: Models | None = None) -> FastAPI:
 
 
 def _add_remove_background(app: FastAPI, service: Service) -> None:
-    images = {media_type(kind): PICTURE for kind in form.FORMATS.values()}
+    images = {kind.row.media_type: PICTURE for kind in form.FORMATS.values()}
 
     @app.post(
         "/remove-background",
@@ -95,7 +95,7 @@ def _add_remove_background(app: FastAPI, service: Service) -> None:
                 service.backgrounds.drop(background)
         headers = picture_headers(done, asyncio.get_running_loop().time() - started)
         headers["Content-Disposition"] = disposition(getattr(upload, "filename", ""), done.output_format.value)
-        return Response(done.data, media_type=media_type(done.output_format), headers=headers)
+        return Response(done.data, media_type=done.output_format.row.media_type, headers=headers)
 
 
 def _add_monitoring(app: FastAPI, service: Service) -> None:

@@ -11,9 +11,9 @@ from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cutout.enums import OutputFormat
 from cutout.errors import UsageError
 from cutout.options import Encoding, RemoveOptions
+from cutout.output_formats import SUFFIXES, OutputFormat
 from cutout.service.models import CutRequest, Models
 from cutout.values import parse_color
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["FORMATS", "SHORT", "cut_request", "schema"]
 
-FORMATS = {entry.value: entry for entry in OutputFormat} | {"jpeg": OutputFormat.JPEG}
+FORMATS = {suffix.removeprefix("."): kind for suffix, kind in SUFFIXES.items()}
 SHORT = {
     "alpha_matting": "matting",
     "foreground_threshold": "matting_foreground",

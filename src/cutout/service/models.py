@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from cutout.engines.known_errors.recognise import is_out_of_memory
 from cutout.engines.rembg import PREFIX
-from cutout.enums import OutputFormat
 from cutout.errors import CutoutError, PictureError, UsageError
 from cutout.formats.checks.sniff import HEAD, sniff
 from cutout.formats.decode import header
 from cutout.models.registry import resolve_model
 from cutout.options import Encoding, RemoveOptions
+from cutout.output_formats import OutputFormat
 from cutout.pipeline.budget import Budget, budget_of
 from cutout.pipeline.convert import convert
 from cutout.pipeline.estimate import need_of
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from cutout.service.settings import Settings
 
-__all__ = ["CutRequest", "Done", "Models", "NotAPictureError", "ScarceError", "further_frames", "media_type"]
+__all__ = ["CutRequest", "Done", "Models", "NotAPictureError", "ScarceError", "further_frames"]
 
 _SMALL_MODEL = 200_000_000
 
@@ -240,11 +240,3 @@ def _names(asked: str, remover: Remover) -> set[str]:
     elif (spec := resolve_model(asked)).path is None:
         names |= {spec.name, *spec.aliases}
     return names
-
-
-def media_type(output_format: OutputFormat) -> str:
-    """What a browser calls it."""
-    return _MEDIA.get(output_format, f"image/{output_format.value}")
-
-
-_MEDIA: dict[Any, str] = {OutputFormat.JPEG: "image/jpeg"}

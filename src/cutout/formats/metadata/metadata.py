@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from cutout.enums import OutputFormat, Strip
+from cutout.enums import Strip
 from cutout.formats.metadata import exif as blocks
 from cutout.formats.metadata.xmp import strip as strip_xmp
 
+if TYPE_CHECKING:
+    from cutout.output_formats import OutputFormat
+
 __all__ = ["NO_METADATA", "Metadata", "read_dpi", "read_exif", "read_xmp"]
 
-_MARKER = 65533
-"""Bytes that one segment of a JPEG can hold."""
-_MARKER_NAMES = {"EXIF": 6, "XMP": 29}
-"""Bytes that a segment's own name takes of them."""
+_NAMES = {"EXIF": 6, "XMP": 29}
+"""Bytes that a block's own name takes in a file."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -61,17 +62,20 @@ class Metadata:
 
     def fitting(self, output_format: OutputFormat) -> tuple[Metadata, tuple[str, ...]]:
         """What the format can hold, and warnings about what it cannot."""
-        if output_format is OutputFormat.AVIF and self.exif is not None:
-            # Pillow's encoder takes the orientation out itself, and texts that are not ASCII do not survive it
+        row = output_format.row
+        if not row.orientation and self.exif is not None:
             return replace(self, exif=blocks.build(blocks.parse(self.exif).without_orientation())), ()
-        if output_format is not OutputFormat.JPEG:
+        if row.block is None:
             return self, ()
-        notes, left = [], {"exif": self.exif, "xmp": self.xmp}
+        notes, left = [], {"EXIF": self.exif, "XMP": self.xmp}
         for name, value in left.items():
-            if value is not None and len(value) > _MARKER - _MARKER_NAMES[name.upper()]:
+            if value is not None and len(value) > row.block - _NAMES[name]:
                 left[name] = None
-                notes.append(f"the {name.upper()} block of {len(value) // 1000} kB was left out: a JPEG holds 64 kB")
-        return replace(self, exif=left["exif"], xmp=left["xmp"]), tuple(notes)
+                notes.append(
+                    f"the {name} block of {len(value) // 1000} kB was left out: "
+                    f"a {row.title} holds {row.block + 3 >> 10} kB"
+                )
+        return replace(self, exif=left["EXIF"], xmp=left["XMP"]), tuple(notes)
 
 
 NO_METADATA = Metadata()

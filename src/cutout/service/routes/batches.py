@@ -18,7 +18,7 @@ from starlette.responses import StreamingResponse
 from cutout.service import form, logs, requests
 from cutout.service.http.answers import disposition, label
 from cutout.service.http.problems import Problem
-from cutout.service.models import further_frames, media_type
+from cutout.service.models import further_frames
 from cutout.service.openapi import PICTURE, errors, form_body, task_schema
 from cutout.service.state import Service
 from cutout.service.store.base import Item, Jobs, Task, too_many
@@ -31,7 +31,7 @@ _ELSEWHERE = 5  # seconds after which to ask again for what other machines work 
 def router(service: Service) -> APIRouter:
     """The endpoints."""
     routes = APIRouter(tags=["batches"])
-    images = {media_type(kind): PICTURE for kind in form.FORMATS.values()}
+    images = {kind.row.media_type: PICTURE for kind in form.FORMATS.values()}
     settings = service.settings
 
     @routes.post(
@@ -191,7 +191,7 @@ async def _one(service: Service, task: Task, number: int) -> Response:
     except FileNotFoundError:
         raise _unknown() from None
     headers = {"Content-Disposition": disposition(item.name, item.media)}
-    return Response(data, media_type=media_type(form.FORMATS[item.media]), headers=headers)
+    return Response(data, media_type=form.FORMATS[item.media].row.media_type, headers=headers)
 
 
 def _status(task: Task) -> dict[str, Any]:

@@ -14,15 +14,16 @@ from fastapi import APIRouter, Request, Response
 from PIL import Image
 from starlette.datastructures import UploadFile
 
-from cutout.enums import OutputFormat
 from cutout.formats import decode
 from cutout.formats.checks.pixel_limit import allowing
+from cutout.formats.encode import encode
 from cutout.options import RemoveOptions
+from cutout.output_formats import OutputFormat
 from cutout.service import form, requests
 from cutout.service.http.answers import disposition, picture_headers
 from cutout.service.http.fetch import fetch
 from cutout.service.http.problems import Problem
-from cutout.service.models import Done, Models, media_type
+from cutout.service.models import Done, Models
 from cutout.service.openapi import PICTURE
 from cutout.service.state import Service
 from cutout.values import parse_color
@@ -107,7 +108,7 @@ def router(service: Service) -> APIRouter:
                 done = await requests.cut(service, request, data, cut_request)
             finally:
                 service.backgrounds.drop(background)
-            data, kind, ending = done.data, media_type(done.output_format), done.output_format.value
+            data, kind, ending = done.data, done.output_format.row.media_type, done.output_format.value
             if words.get("format", "").lower() == "zip":
                 data = await requests.aside(service, request, lambda: _zip(models, done.data))
                 kind, ending = "application/zip", "zip"
@@ -271,7 +272,7 @@ def _inside(models: Models, data: bytes, roi: str, max_pixels: int) -> bytes:
         alpha = Image.new("L", picture.rgb.size)
         with allowing(max_pixels):
             alpha.paste(255 if picture.alpha is None else picture.alpha.crop(box), box)
-        return decode.encode(picture.rgb, alpha, OutputFormat.PNG, picture.metadata, keep_hidden=True)
+        return encode(picture.rgb, alpha, OutputFormat.PNG, picture.metadata, keep_hidden=True)
 
 
 def _box(roi: str, size: tuple[int, int]) -> tuple[int, int, int, int]:
@@ -296,9 +297,9 @@ def _zip(models: Models, png: bytes) -> bytes:
         alpha = picture.alpha or Image.new("L", picture.rgb.size, 255)
         buffer = io.BytesIO()
         with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
-            jpeg = decode.encode(picture.rgb, None, OutputFormat.JPEG, picture.metadata, quality=95)
+            jpeg = encode(picture.rgb, None, OutputFormat.JPEG, picture.metadata, quality=95)
             archive.writestr("color.jpg", jpeg)
-            archive.writestr("alpha.png", decode.encode(None, alpha, OutputFormat.PNG))
+            archive.writestr("alpha.png", encode(None, alpha, OutputFormat.PNG))
         return buffer.getvalue()
 
 
