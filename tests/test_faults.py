@@ -33,7 +33,7 @@ from small import brightness_model, half
 
 from cutout.cli.console import Console
 from cutout.cli.run import Interrupt
-from cutout.enums import Existing, OutputFormat, Precision
+from cutout.enums import Existing, Precision
 from cutout.errors import OutputError
 from cutout.jobs.executors.base import Running
 from cutout.jobs.executors.threads import in_threads
@@ -41,6 +41,7 @@ from cutout.jobs.plan import Job, plan
 from cutout.jobs.report import BugError, Outcome, Report, Status
 from cutout.jobs.worker import process
 from cutout.options import Encoding, RemoveOptions
+from cutout.output_formats import OutputFormat
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -379,13 +379,13 @@ def _check_formats(todo: Plan, bit_depth: BitDepth) -> None:
     """What would fail at every picture fails before the first one."""
     formats = {job.output_format for job in todo.jobs}
     if bit_depth is BitDepth.SIXTEEN and not all(output_format.has_16_bits for output_format in formats):
-        deep = names(lambda row: row.sixteen_bits)
-        raise UsageError(f"--bit-depth 16 goes with {deep} alone", hint="say --format png")
-    for output_format in formats:
-        if output_format.row.extra:
-            from cutout.formats.pillow import register_heif
+        raise UsageError(
+            f"--bit-depth 16 goes with {names(lambda row: row.sixteen_bits)} alone", hint="say --format png"
+        )
+    if extra := [each.value for each in formats if each.row.extra]:
+        from cutout.formats.pillow import register_heif
 
-            register_heif(f"--format {output_format.value}")
+        register_heif(f"--format {extra[0]}")
 
 
 def _pull(model: str, console: Console) -> None:
