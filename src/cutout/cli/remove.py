@@ -366,9 +366,8 @@ def _check_standard_streams(todo: Plan, *, as_json: bool) -> None:
         raise UsageError("standard input is a terminal, not a picture", hint="redirect it, or name a file")
     if any(job.target is None for job in todo.jobs):
         if as_json:
-            raise UsageError(
-                "--json and the picture cannot both go to standard output", hint="write the picture to a file"
-            )
+            text = "--json and the picture cannot both go to standard output"
+            raise UsageError(text, hint="write the picture to a file")
         if is_terminal(sys.stdout):
             raise UsageError(
                 "standard output is a terminal, not a place for a picture", hint="redirect it, or use -o FILE"
@@ -378,10 +377,9 @@ def _check_standard_streams(todo: Plan, *, as_json: bool) -> None:
 def _check_formats(todo: Plan, bit_depth: BitDepth) -> None:
     """What would fail at every picture fails before the first one."""
     formats = {job.output_format for job in todo.jobs}
-    if bit_depth is BitDepth.SIXTEEN and not all(output_format.has_16_bits for output_format in formats):
-        raise UsageError(
-            f"--bit-depth 16 goes with {names(lambda row: row.sixteen_bits)} alone", hint="say --format png"
-        )
+    if bit_depth is BitDepth.SIXTEEN and not all(each.has_16_bits for each in formats):
+        text = f"--bit-depth 16 goes with {names(lambda row: row.sixteen_bits)} alone"
+        raise UsageError(text, hint="say --format png")
     if extra := [each.value for each in formats if each.row.extra]:
         from cutout.formats.pillow import register_heif
 
