@@ -172,11 +172,11 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class Batch:
-    """A folder of 200 pictures, 12 of them broken, and four things that are none."""
+    """A folder of good pictures, 200 where not said, 12 broken ones, and four things that are none."""
 
-    def __init__(self, folder: Path, examples: Path) -> None:
+    def __init__(self, folder: Path, examples: Path, good: int = GOOD) -> None:
         self.folder = folder / "in"
-        self.good = good_pictures(self.folder, examples, GOOD)
+        self.good = good_pictures(self.folder, examples, good)
         kinds = [extension for extension, _, _ in KINDS]
         self.broken = broken_pictures(self.folder, {kind: self.good[kinds.index(kind)] for kind in kinds})
         (self.folder / "notes.txt").write_text("no picture")
@@ -205,6 +205,7 @@ class Finished:
     """A run of the judged batch, from begin to end."""
 
     def __init__(self, batch: Batch, folder: Path, *args: str | Path) -> None:
+        self.batch, self.settings, self.good = batch, args, len(batch.good)
         self.out = folder / "out"
         self.args = ("remove", str(batch.folder), "-o", str(self.out), "--json", "--max-size", "64", *map(str, args))
         done = subprocess.run(
@@ -219,15 +220,23 @@ class Finished:
 
 
 @pytest.fixture(scope="module")
-def judged(batch: Batch, tmp_path_factory: pytest.TempPathFactory) -> Finished:
-    """The judged batch, done by the real model."""
-    return Finished(batch, tmp_path_factory.mktemp("judged"), "--device", "cpu")
-
-
-@pytest.fixture(scope="module")
 def quick(batch: Batch, model: Path, tmp_path_factory: pytest.TempPathFactory) -> Finished:
     """The judged batch, done by the model that takes no time, never interrupted."""
     return Finished(batch, tmp_path_factory.mktemp("quick"), "-j", "2", "--model", model)
+
+
+@pytest.fixture(scope="module")
+def real(tmp_path_factory: pytest.TempPathFactory, examples: Path) -> Finished:
+    """Every kind of picture once and all the broken ones, done by the real model."""
+    batch = Batch(tmp_path_factory.mktemp("kinds"), examples, good=len(KINDS))
+    return Finished(batch, tmp_path_factory.mktemp("real"), "--device", "cpu", "-j", "2")
+
+
+@pytest.fixture(params=["real", "quick"])
+def judged(request: pytest.FixtureRequest) -> Finished:
+    """What is promised of either run: the real model's, and that of 200 pictures."""
+    found: Finished = request.getfixturevalue(request.param)
+    return found
 
 
 def files(folder: Path) -> set[Path]:
@@ -241,34 +250,34 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 class TestJudgedBatch:
-    def test_what_can_be_done_is_done_and_what_cannot_is_named(self, batch: Batch, judged: Finished) -> None:
+    def test_what_can_be_done_is_done_and_what_cannot_is_named(self, judged: Finished) -> None:
         assert judged.code == 1
         by_status: dict[str, set[str]] = {"done": set(), "failed": set()}
         for line in judged.lines:
             by_status[line["status"]].add(line["input"])
-        assert by_status["failed"] == set(map(str, batch.broken))
-        assert by_status["done"] == set(map(str, batch.good))
-        assert len(judged.lines) == GOOD + BROKEN
+        assert by_status["failed"] == set(map(str, judged.batch.broken))
+        assert by_status["done"] == set(map(str, judged.batch.good))
+        assert len(judged.lines) == judged.good + BROKEN
 
     def test_the_summary_agrees(self, judged: Finished) -> None:
         assert {**judged.summary, "seconds": 0} == {
             "event": "summary",
-            "total": GOOD + BROKEN,
-            "done": GOOD,
+            "total": judged.good + BROKEN,
+            "done": judged.good,
             "skipped": 0,
             "failed": BROKEN,
             "ignored": IGNORED,
             "not_started": 0,
             "interrupted": False,
-            "model": "u2netp",
+            "model": "u2netp" if judged.settings[0] == "--device" else "brightness",
             "device": "cpu",
             "seconds": 0,
             "exit_code": 1,
         }
 
-    def test_the_files_are_those_that_are_told_of_and_no_others(self, batch: Batch, judged: Finished) -> None:
+    def test_the_files_are_those_that_are_told_of_and_no_others(self, judged: Finished) -> None:
         told = {Path(line["output"]) for line in judged.lines if line["status"] == "done"}
-        assert told == files(judged.out) == batch.expected(judged.out)
+        assert told == files(judged.out) == judged.batch.expected(judged.out)
 
     def test_every_file_is_whole_and_of_the_size_that_is_told(self, judged: Finished) -> None:
         for line in judged.lines:
@@ -279,7 +288,7 @@ class TestJudgedBatch:
                     assert image.size == (line["width"], line["height"])
                     assert max(image.size) <= 64
 
-    def test_every_failure_says_why_and_what_to_do_in_words(self, batch: Batch, judged: Finished) -> None:
+    def test_every_failure_says_why_and_what_to_do_in_words(self, judged: Finished) -> None:
         errors = {Path(line["input"]).name: line["error"] for line in judged.lines if "error" in line}
         assert {error["kind"] for error in errors.values()} == {"picture"}
         words = {
@@ -291,27 +300,25 @@ class TestJudgedBatch:
         }
         for name, text in words.items():
             assert text in errors[name]["message"]
-        for path in batch.broken:
+        for path in judged.batch.broken:
             assert f"error: {path}: {errors[path.name]['message']}" in judged.err
         assert "Traceback" not in judged.err
-        assert f"{GOOD} done, {BROKEN} failed, {IGNORED} ignored" in judged.err
+        assert f"{judged.good} done, {BROKEN} failed, {IGNORED} ignored" in judged.err
 
-    def test_progress_is_sparse_where_there_is_no_terminal(self, judged: Finished) -> None:
-        lines = [line for line in judged.err.splitlines() if "pictures/s" in line]
+    def test_progress_is_sparse_where_there_is_no_terminal(self, quick: Finished) -> None:
+        lines = [line for line in quick.err.splitlines() if "pictures/s" in line]
         assert [line.split()[0] for line in lines if line.split()[0] in {"20/200", "100/200", "200/200"}] == [
             "20/200",
             "100/200",
             "200/200",
         ]
 
-    def test_a_result_does_not_depend_on_its_neighbours(
-        self, cutout: Cutout, batch: Batch, judged: Finished, tmp_path: Path
-    ) -> None:
+    def test_a_result_does_not_depend_on_its_neighbours(self, cutout: Cutout, judged: Finished, tmp_path: Path) -> None:
         """The same pictures without a broken one among them, as many at a time."""
-        for path in batch.good[5 : 5 + max(4, os.cpu_count() or 1)]:
+        for path in judged.batch.good[5 : 5 + max(4, os.cpu_count() or 1)]:
             (tmp_path / "in").mkdir(exist_ok=True)
             shutil.copy(path, tmp_path / "in")
-        run = cutout("remove", tmp_path / "in", "-o", tmp_path / "out", "--max-size", "64", "--device", "cpu")
+        run = cutout("remove", tmp_path / "in", "-o", tmp_path / "out", "--max-size", "64", *judged.settings)
         assert run.code == 0
         everything = {path.name: path.read_bytes() for path in files(judged.out)}
         for path in files(tmp_path / "out"):
