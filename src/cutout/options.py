@@ -294,12 +294,6 @@ class Encoding:
     first_frame: bool = False
     max_frames: int = DEFAULT_MAX_FRAMES
 
-    @property
-    def how(self) -> dict[str, Any]:
-        """What every encoder is told."""
-        names = ("quality", "lossless", "png_level", "keep_hidden", "threads", "bit_depth")
-        return {name: getattr(self, name) for name in names}
-
 
 _MOST_PIXELS = 10_000
 """By which an edge can be moved or blurred: more than any edge has, and few enough for the memory of one picture."""

@@ -193,7 +193,7 @@ def test_8_bits_can_be_widened(tmp_path: Path, quick: Remover) -> None:
 def test_hidden_colours_are_black_unless_they_are_to_be_kept() -> None:
     rgb, alpha = Image.new("RGB", (4, 4), "orange"), Image.new("L", (4, 4), 0)
     alpha.putpixel((0, 0), 255)
-    samples = png_samples(encode(rgb, alpha, OutputFormat.PNG, bit_depth=BitDepth.SIXTEEN))
+    samples = png_samples(encode(rgb, alpha, OutputFormat.PNG, encoding=Encoding(bit_depth=BitDepth.SIXTEEN)))
     assert samples[0, 0].tolist() == [65535, 165 * 257, 0, 65535]
     assert samples[1:].max() == 0
 
@@ -203,7 +203,7 @@ def test_hidden_colours_that_are_to_be_kept_are(output_format: OutputFormat, exa
     rgb = decode((examples / "chelsea.jpg").read_bytes(), max_size=64).rgb
     alpha = Image.linear_gradient("L").resize(rgb.size).point([0] * 128 + list(range(128, 256)))
     for keep in (True, False):
-        found = decode(encode(rgb, alpha, output_format, lossless=True, keep_hidden=keep))
+        found = decode(encode(rgb, alpha, output_format, encoding=Encoding(lossless=True, keep_hidden=keep)))
         assert found.alpha is not None
         assert np.array_equal(np.asarray(found.alpha), np.asarray(alpha))
         assert np.array_equal(np.asarray(found.rgb), np.asarray(rgb)) is keep
@@ -213,14 +213,14 @@ def test_lossless_avif_is_nearly_so(examples: Path) -> None:
     """Should this become exact one day, its description may say so."""
     rgb = decode((examples / "chelsea.jpg").read_bytes(), max_size=64).rgb
     alpha = Image.linear_gradient("L").resize(rgb.size)
-    found = decode(encode(rgb, alpha, OutputFormat.AVIF, lossless=True, keep_hidden=True))
+    found = decode(encode(rgb, alpha, OutputFormat.AVIF, encoding=Encoding(lossless=True, keep_hidden=True)))
     assert np.array_equal(np.asarray(found.alpha), np.asarray(alpha))
     assert 1 <= np.abs(np.asarray(found.rgb).astype(int) - np.asarray(rgb)).max() <= 3
 
 
 def test_other_formats_refuse_16_bits(cutout: Cutout, tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="8 bits a channel"):
-        encode(Image.new("RGB", (4, 4)), None, OutputFormat.WEBP, bit_depth=BitDepth.SIXTEEN)
+        encode(Image.new("RGB", (4, 4)), None, OutputFormat.WEBP, encoding=Encoding(bit_depth=BitDepth.SIXTEEN))
     run = cutout("remove", DATA / "rgb16.png", "-o", tmp_path / "out.webp", "--bit-depth", "16")
     assert run.code == 2
     assert "--bit-depth 16 goes with png and tiff" in run.err
@@ -329,7 +329,7 @@ def test_a_tiff_of_any_size_is_what_went_in(size: tuple[int, int], depth: BitDep
         (image.convert("RGB"), None),
         (None, image.getchannel("A")),
     ):
-        data = encode(rgb, alpha, OutputFormat.TIFF, bit_depth=depth)
+        data = encode(rgb, alpha, OutputFormat.TIFF, encoding=Encoding(bit_depth=depth))
         with Image.open(io.BytesIO(data)) as read_again:
             values = np.asarray(read_again)
         if values.dtype == np.uint16:

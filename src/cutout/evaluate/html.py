@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from cutout.evaluate.contact_sheet import View
 from cutout.formats.encode import encode
+from cutout.options import Encoding
 from cutout.output_formats import OutputFormat
 
 if TYPE_CHECKING:
@@ -96,5 +97,5 @@ def _view(image: Image.Image, view: View, name: str, style: str = "") -> str:
 
 def _uri(image: Image.Image) -> str:
     rgb, alpha = image.convert("RGB"), image.getchannel("A") if image.mode == "RGBA" else None
-    data = encode(rgb, alpha, OutputFormat.WEBP, quality=_QUALITY)
+    data = encode(rgb, alpha, OutputFormat.WEBP, encoding=Encoding(quality=_QUALITY))
     return f"url(data:image/webp;base64,{base64.b64encode(data).decode()})"

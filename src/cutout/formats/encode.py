@@ -8,36 +8,32 @@ from typing import TYPE_CHECKING, NamedTuple
 from cutout.enums import BitDepth
 from cutout.errors import CutoutError, OutputError
 from cutout.formats.metadata.metadata import NO_METADATA, Metadata
+from cutout.options import Encoding
 from cutout.output_formats import OutputFormat, check_side, names
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
-    from typing import TypedDict, Unpack
+    from typing import Protocol
 
     import numpy as np
     import numpy.typing as npt
     from PIL import Image
 
-    from cutout.enums import PngLevel
+    class Encoder(Protocol):
+        """A module that encodes; see `formats.tiff`."""
 
-    class How(TypedDict, total=False):
-        """What an encoder is told."""
+        def encode(self, finished: Finished, output_format: OutputFormat, encoding: Encoding, /) -> bytes:
+            """A picture as the bytes of a file."""
 
-        quality: int | None
-        """0–100 for JPEG, WebP, AVIF and HEIC; None takes a good one."""
-        lossless: bool
-        """WebP and HEIC without loss, AVIF nearly so: its encoder rounds colours by a few levels of 255."""
-        png_level: PngLevel
-        """How hard a PNG is compressed."""
-        keep_hidden: bool
-        """Keep colours that cannot be seen exactly as they were; the encoder of animated WebP drops them."""
-        threads: int
-        """Cores that work on one picture."""
-        bit_depth: BitDepth
-        """16 needs PNG or TIFF; what has 8 bits is widened, frames of an animation too."""
+        def encode_frames(
+            self, frames: Iterable[Finished], output_format: OutputFormat, encoding: Encoding, count: int, loop: int, /
+        ) -> bytes:
+            """Frames or pages as the bytes of a file."""
 
 
 __all__ = ["Finished", "encode", "encode_frames"]
+
+_PLAIN = Encoding()
 
 
 class Finished(NamedTuple):
@@ -53,6 +49,8 @@ class Finished(NamedTuple):
     """`rgb` in 16 bits, shape (height, width, 3)."""
     duration: float = 0.0
     """Milliseconds."""
+    consume: bool = False
+    """`rgb` is not needed any more: encoders may work on it in place, which saves a copy."""
 
     @property
     def size(self) -> tuple[int, int]:
@@ -61,9 +59,9 @@ class Finished(NamedTuple):
         assert only is not None  # noqa: S101 - one of the two is a picture
         return only.size
 
-    def wide(self, how: How) -> npt.NDArray[np.uint16] | None:
+    def wide(self, encoding: Encoding) -> npt.NDArray[np.uint16] | None:
         """The colours, or the mask alone, in 16 bits, if they are to be written so."""
-        depth = how.get("bit_depth", BitDepth.AUTO)
+        depth = encoding.bit_depth
         if self.rgb is not None and self.deep is not None and depth is not BitDepth.EIGHT:
             return self.deep
         only = self.alpha if self.rgb is None else self.rgb
@@ -83,60 +81,48 @@ def encode(
     alpha: Image.Image | None,
     output_format: OutputFormat,
     metadata: Metadata = NO_METADATA,
+    encoding: Encoding = _PLAIN,
     *,
     deep: npt.NDArray[np.uint16] | None = None,
     consume: bool = False,
-    **how: Unpack[How],
 ) -> bytes:
-    """A finished picture as the bytes of a file.
+    """A finished picture, see `Finished`, as the bytes of a file.
 
-    Args:
-        rgb: As in `Finished`, like `alpha` and `deep`. JPEG takes one of the two alone.
-        alpha: Beside it, or alone.
-        output_format: The format.
-        metadata: Kept where the format can hold it; the EXIF block's size of the picture is set.
-        deep: `rgb` in 16 bits.
-        consume: `rgb` is not needed any more: encoders may work on it in place, which saves a copy.
-        **how: What the encoder is told.
+    Metadata is kept where the format can hold it, and the EXIF block's size of the picture is set. JPEG takes `rgb` or
+    `alpha` alone.
 
     Raises:
         OutputError: The format cannot hold this picture.
     """
     with _translated(output_format):
-        finished = Finished(rgb, alpha, metadata, deep).fitted(output_format)
+        finished = Finished(rgb, alpha, metadata, deep, consume=consume).fitted(output_format)
         check_side(output_format, finished.size)
-        if not output_format.has_16_bits and finished.wide(how) is not None:
+        if not output_format.has_16_bits and finished.wide(encoding) is not None:
             holding = names(lambda row: row.sixteen_bits).replace(" and", ",")
             raise OutputError(
                 f"{output_format.value} holds 8 bits a channel",
                 hint=f"bit_depth 16 goes with {holding}",
                 options=("bit_depth",),
             )
-        match output_format.row.encoder:
-            case "png":
-                from cutout.formats import png
-
-                return png.encode(finished, how)
-            case "tiff":
-                from cutout.formats import tiff
-
-                return tiff.encode(finished, how)
-        from cutout.formats import pillow
-
-        return pillow.encode(finished, output_format, how, consume=consume)
+        return _encoder(output_format).encode(finished, output_format, encoding)
 
 
 def encode_frames(
-    frames: Iterable[Finished], output_format: OutputFormat, *, count: int, loop: int = 0, **how: Unpack[How]
+    frames: Iterable[Finished],
+    output_format: OutputFormat,
+    encoding: Encoding = _PLAIN,
+    *,
+    count: int,
+    loop: int = 0,
 ) -> bytes:
     """Finished frames as the bytes of one file; each is taken, encoded and forgotten before the next.
 
     Args:
         frames: All of one size and kind, unless the format has pages.
-        output_format: PNG (as APNG), WebP, AVIF; TIFF makes them pages.
+        output_format: One that has frames or pages.
+        encoding: 16 bits widen the frames of an animation; the encoder of animated WebP drops hidden colours.
         count: How many there are.
         loop: How often they play; 0 is for ever. AVIF plays for ever.
-        **how: As for single pictures.
 
     Raises:
         OutputError: The format cannot hold them.
@@ -150,18 +136,23 @@ def encode_frames(
             else frame._replace(metadata=NO_METADATA)
             for number, frame in enumerate(frames)
         )
-        match output_format.row.encoder:
-            case "png":
-                from cutout.formats import png
+        return _encoder(output_format).encode_frames(fitted, output_format, encoding, count, loop)
 
-                return png.encode_frames(fitted, how, count, loop)
-            case "tiff":
-                from cutout.formats import tiff
 
-                return tiff.encode_frames(fitted, how)
-        from cutout.formats import pillow
+def _encoder(output_format: OutputFormat) -> Encoder:
+    match output_format.row.encoder:
+        case "png":
+            from cutout.formats import png
 
-        return pillow.encode_frames(fitted, output_format, how, count, loop)
+            return png
+        case "tiff":
+            from cutout.formats import tiff
+
+            return tiff
+        case _:
+            from cutout.formats import pillow
+
+            return pillow
 
 
 @contextmanager

@@ -13,27 +13,30 @@ from cutout.output_formats import check_side
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from cutout.formats.encode import Finished, How
+    from cutout.formats.encode import Finished
+    from cutout.options import Encoding
     from cutout.output_formats import OutputFormat
 
 __all__ = ["assemble", "encode", "encode_frames", "register_heif"]
 
 
-def encode(finished: Finished, output_format: OutputFormat, how: How, *, consume: bool = False) -> bytes:
+def encode(finished: Finished, output_format: OutputFormat, encoding: Encoding) -> bytes:
     """A finished picture as the bytes of a file."""
-    keep_hidden = how.get("keep_hidden", False)
-    told = _settings(finished, output_format, how)
+    keep_hidden = encoding.keep_hidden
+    told = _settings(finished, output_format, encoding)
     if setting := output_format.row.hidden:
         told[setting] = keep_hidden
     buffer = io.BytesIO()
-    assemble(finished.rgb, finished.alpha, keep_hidden=keep_hidden, consume=consume).save(buffer, **told)
+    assemble(finished.rgb, finished.alpha, keep_hidden=keep_hidden, consume=finished.consume).save(buffer, **told)
     return buffer.getvalue()
 
 
-def encode_frames(frames: Iterable[Finished], output_format: OutputFormat, how: How, count: int, loop: int) -> bytes:
+def encode_frames(
+    frames: Iterable[Finished], output_format: OutputFormat, encoding: Encoding, count: int, loop: int
+) -> bytes:
     """Finished frames as an animation."""
-    film = _Film(frames, count, output_format, keep_hidden=how.get("keep_hidden", False))
-    told = _settings(film.first, output_format, how)
+    film = _Film(frames, count, output_format, keep_hidden=encoding.keep_hidden)
+    told = _settings(film.first, output_format, encoding)
     buffer = io.BytesIO()
     # the list of durations grows while the encoder takes frame by frame
     film.save(buffer, save_all=True, duration=film.durations, loop=loop, **told)
@@ -58,15 +61,15 @@ def assemble(
     return image
 
 
-def _settings(finished: Finished, output_format: OutputFormat, how: How) -> dict[str, Any]:
+def _settings(finished: Finished, output_format: OutputFormat, encoding: Encoding) -> dict[str, Any]:
     """What Pillow's encoder is told."""
-    row, quality, metadata = output_format.row, how.get("quality"), finished.metadata
+    row, quality, metadata = output_format.row, encoding.quality, finished.metadata
     if row.extra:
         register_heif(f"--format {output_format.value}")
     told: dict[str, Any] = {"format": row.encoder, **row.always}
     if row.quality is not None:
         told["quality"] = row.quality if quality is None else quality
-    if how.get("lossless"):
+    if encoding.lossless:
         told |= row.lossless or {}
     if metadata.icc and finished.rgb is not None:
         told["icc_profile"] = metadata.icc

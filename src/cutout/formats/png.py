@@ -23,8 +23,10 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     from PIL import Image
 
-    from cutout.formats.encode import Finished, How
+    from cutout.formats.encode import Finished
     from cutout.formats.metadata.metadata import Metadata
+    from cutout.options import Encoding
+    from cutout.output_formats import OutputFormat
 
     Chunk = tuple[bytes, bytes]
     """Name and content."""
@@ -48,24 +50,26 @@ _COLOR_TYPE = {1: 0, 3: 2, 4: 6}
 """By samples a pixel: grey, RGB, RGBA."""
 
 
-def encode(finished: Finished, how: How) -> bytes:
+def encode(finished: Finished, _: OutputFormat, encoding: Encoding) -> bytes:
     """A finished picture as a PNG file."""
     return encode_png(
         finished.rgb,
         finished.alpha,
         _metadata_chunks(finished.metadata, colors=finished.rgb is not None),
-        wide=finished.wide(how),
-        level=how.get("png_level", PngLevel.FAST),
-        keep_hidden=how.get("keep_hidden", False),
-        threads=how.get("threads", 1),
+        wide=finished.wide(encoding),
+        level=encoding.png_level,
+        keep_hidden=encoding.keep_hidden,
+        threads=encoding.threads,
     )
 
 
-def encode_frames(frames: Iterable[Finished], how: How, count: int, loop: int) -> bytes:
+def encode_frames(
+    frames: Iterable[Finished], output_format: OutputFormat, encoding: Encoding, count: int, loop: int
+) -> bytes:
     """Finished frames as an animated PNG, in which the first one's metadata stand."""
     animation = Animation(count, loop)
     for frame in frames:
-        animation.add(encode(frame._replace(deep=None), how), frame.duration)
+        animation.add(encode(frame._replace(deep=None), output_format, encoding), frame.duration)
     return animation.finish()
 
 

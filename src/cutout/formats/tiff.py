@@ -22,8 +22,10 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from cutout.formats.encode import Finished, How
+    from cutout.formats.encode import Finished
     from cutout.formats.metadata.metadata import Metadata
+    from cutout.options import Encoding
+    from cutout.output_formats import OutputFormat
 
 __all__ = ["Tiff", "encode", "encode_frames"]
 
@@ -37,22 +39,22 @@ _LIMIT = 0xFFFF0000
 _OWN = {0x0112, 0x011A, 0x011B, 0x0128, 0x0213}
 
 
-def encode(finished: Finished, how: How) -> bytes:
+def encode(finished: Finished, output_format: OutputFormat, encoding: Encoding) -> bytes:
     """A finished picture as a TIFF file."""
-    return encode_frames([finished], how)
+    return encode_frames([finished], output_format, encoding)
 
 
-def encode_frames(pages: Iterable[Finished], how: How, count: int = 1, loop: int = 0) -> bytes:  # noqa: ARG001 - of films
+def encode_frames(pages: Iterable[Finished], _: OutputFormat, encoding: Encoding, *_of_films: int) -> bytes:
     """Finished pages as a TIFF file."""
     tiff = Tiff()
     for page in pages:
-        _add(tiff, page, how)
+        _add(tiff, page, encoding)
     return tiff.finish()
 
 
-def _add(tiff: Tiff, page: Finished, how: How) -> None:
+def _add(tiff: Tiff, page: Finished, encoding: Encoding) -> None:
     width, height = page.size
-    wide, keep_hidden = page.wide(how), how.get("keep_hidden", False)
+    wide, keep_hidden = page.wide(encoding), encoding.keep_hidden
 
     def rows(top: int, bottom: int) -> npt.NDArray[Any]:
         """Some rows of it: never a second copy of the whole picture."""

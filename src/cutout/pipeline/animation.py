@@ -84,7 +84,7 @@ def convert_frames(
     start, before = time.perf_counter(), sum(stages.ms.values())
     count = first.frames
     with contextlib.closing(cut()) as frames:
-        encoded = encode_frames(frames, output_format, count=count, loop=first.loop, **encoding.how)
+        encoded = encode_frames(frames, output_format, encoding, count=count, loop=first.loop)
     elsewhere = sum(stages.ms.values()) - before
     stages.ms["encode"] = max(0.0, (time.perf_counter() - start) * 1e3 - elsewhere)
     told = tuple(text if many == count else f"{many} of {count} frames: {text}" for text, many in warnings.items())

@@ -107,9 +107,7 @@ def _converted(
     with stages.time("encode"):
         kept, stripped = cutout.metadata.stripped(encoding.strip)
         metadata, left = kept.fitting(output_format)
-        encoded = encode(
-            cutout.rgb, cutout.alpha, output_format, metadata, deep=cutout.deep, consume=True, **encoding.how
-        )
+        encoded = encode(cutout.rgb, cutout.alpha, output_format, metadata, encoding, deep=cutout.deep, consume=True)
     return Converted(encoded=encoded, size=cutout.size, warnings=(*cutout.warnings, *stripped, *left))
 
 

@@ -17,7 +17,7 @@ from starlette.datastructures import UploadFile
 from cutout.formats import decode
 from cutout.formats.checks.pixel_limit import allowing
 from cutout.formats.encode import encode
-from cutout.options import RemoveOptions
+from cutout.options import Encoding, RemoveOptions
 from cutout.output_formats import OutputFormat
 from cutout.service import form, requests
 from cutout.service.http.answers import disposition, picture_headers
@@ -272,7 +272,7 @@ def _inside(models: Models, data: bytes, roi: str, max_pixels: int) -> bytes:
         alpha = Image.new("L", picture.rgb.size)
         with allowing(max_pixels):
             alpha.paste(255 if picture.alpha is None else picture.alpha.crop(box), box)
-        return encode(picture.rgb, alpha, OutputFormat.PNG, picture.metadata, keep_hidden=True)
+        return encode(picture.rgb, alpha, OutputFormat.PNG, picture.metadata, Encoding(keep_hidden=True))
 
 
 def _box(roi: str, size: tuple[int, int]) -> tuple[int, int, int, int]:
@@ -297,7 +297,7 @@ def _zip(models: Models, png: bytes) -> bytes:
         alpha = picture.alpha or Image.new("L", picture.rgb.size, 255)
         buffer = io.BytesIO()
         with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
-            jpeg = encode(picture.rgb, None, OutputFormat.JPEG, picture.metadata, quality=95)
+            jpeg = encode(picture.rgb, None, OutputFormat.JPEG, picture.metadata, Encoding(quality=95))
             archive.writestr("color.jpg", jpeg)
             archive.writestr("alpha.png", encode(None, alpha, OutputFormat.PNG))
         return buffer.getvalue()
