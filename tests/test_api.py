@@ -240,7 +240,7 @@ def test_rembgs_words_mean_the_same_here(
     [
         ({"colour": "red"}, "unknown option colour"),
         ({"only_masks": True}, "unknown option only_masks"),
-        ({"threshold": 300}, "--threshold is 300"),
+        ({"threshold": 300}, "threshold is 300"),
         ({"mask": True, "background": "red"}, "nothing to fill"),
         ({"model": "u2nett"}, "no model 'u2nett'"),
         ({"device": "gpu"}, "no device 'gpu'"),

@@ -4,27 +4,28 @@ from __future__ import annotations
 
 import dataclasses
 import pickle
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from cutout import values as specs
 from cutout.enums import Fit
 from cutout.errors import ExitCode, ModelError, UsageError
 from cutout.models.custom import custom_spec
 from cutout.models.registry import ALIASES, DEFAULT_MODEL, MODELS, Activation, find_spec
-from cutout.options import RemoveOptions
+from cutout.options import RemoveOptions, values
+from cutout.options.backgrounds import BackgroundPicture, Blur, Gradient
+from cutout.options.values import parse_color
 from cutout.output_formats import SUFFIXES, OutputFormat
-from cutout.values import parse_color
 
 # --- RemoveOptions ---
 
 
 @pytest.mark.parametrize(
-    ("values", "message"),
+    ("given", "message"),
     [
         ({"threshold": -1}, "threshold is -1.* between 0 and 255"),
         ({"threshold": 256}, "threshold is 256"),
@@ -103,43 +104,61 @@ from cutout.values import parse_color
         ({"shadow": 5}, "shadow"),
     ],
 )
-def test_a_value_that_makes_no_sense_is_refused_by_its_option(values: dict[str, Any], message: str) -> None:
+def test_a_value_that_makes_no_sense_is_refused_by_its_option(given: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message) as caught:
-        RemoveOptions(**values)
+        RemoveOptions(**given)
     assert caught.value.exit_code is ExitCode.USAGE
 
 
+PX, PERCENT = values.Length, partial(values.Length, percent=True)
+
+
 @pytest.mark.parametrize(
-    "values",
+    ("given", "parsed"),
     [
-        {},
-        {"threshold": 0},
-        {"threshold": 255},
-        {"threshold": np.uint8(7), "max_size": np.int64(9)},
-        {"max_size": 1},
-        {"matting": True, "matting_foreground": 11, "matting_background": 10, "matting_erode": 0},
-        {"matting_foreground": 1, "matting_background": 200},
-        {"background": (0, 0, 0)},
-        {"background": (255, 255, 255, 0)},
-        {"background": "gradient:rgb(1, 2, 3),hsl(120, 50%, 50%),-30.5deg"},
-        {"background": " blur:2.5% "},
-        {"min_area": 0, "fill_holes": 0.5},
-        {"min_area": "200000000", "fill_holes": 1e9},
-        {"erode": 10_000, "dilate": 10_000, "feather": 10_000, "matting_erode": 10_000},
-        {"min_area": np.int64(7), "fill_holes": "ALL"},
-        {"fill_holes": False, "shadow": False},
-        {"crop": True, "margin": ("5%", 3, 0, "1px")},
-        {"canvas": (1, 1)},
-        {"canvas": np.int64(50), "scale": "original", "position": "top right"},
-        {"canvas": "50 x 60", "scale": "100%", "position": "33.3%,0%"},
-        {"shadow": True},
-        {"shadow": "none"},
-        {"shadow": "-1%, .5, 0, 1, rgb(1, 2, 3)"},
+        ({}, {}),
+        ({"threshold": 0}, {"threshold": 0}),
+        ({"threshold": 255}, {"threshold": 255}),
+        ({"threshold": np.uint8(7), "max_size": np.int64(9)}, {"threshold": 7, "max_size": 9}),
+        ({"max_size": 1}, {"max_size": 1}),
+        ({"matting": True, "matting_foreground": 11, "matting_background": 10, "matting_erode": 0}, {}),
+        ({"matting_foreground": 1, "matting_background": 200}, {}),
+        ({"background": (0, 0, 0)}, {"background": (0, 0, 0, 255)}),
+        ({"background": [255, 255, 255, 0]}, {"background": (255, 255, 255, 0)}),
+        (
+            {"background": "gradient:rgb(1, 2, 3),hsl(120, 50%, 50%),-30.5deg"},
+            {"background": Gradient((1, 2, 3), (64, 191, 64), -30.5)},
+        ),
+        ({"background": " blur:2.5% "}, {"background": Blur(PERCENT(2.5))}),
+        ({"background": "transparent"}, {"background": None}),
+        ({"min_area": 0, "fill_holes": 0.5}, {"min_area": PX(0), "fill_holes": PX(0.5)}),
+        ({"min_area": "200000000", "fill_holes": 1e9}, {"min_area": PX(2e8), "fill_holes": PX(1e9)}),
+        ({"erode": 10_000, "dilate": 10_000, "feather": 10_000, "matting_erode": 10_000}, {"feather": 10_000}),
+        ({"min_area": np.int64(7), "fill_holes": "ALL"}, {"min_area": PX(7), "fill_holes": PERCENT(100)}),
+        ({"fill_holes": False, "shadow": False}, {"fill_holes": None, "shadow": None}),
+        ({"crop": True, "margin": ("5%", 3, 0, "1px")}, {"margin": (PERCENT(5), PX(3), PX(0), PX(1))}),
+        ({"canvas": (1, 1)}, {"canvas": (1, 1)}),
+        (
+            {"canvas": np.int64(50), "scale": "original", "position": "top right"},
+            {"canvas": (50, 50), "scale": None, "position": (1.0, 0.0)},
+        ),
+        (
+            {"canvas": "50 x 60", "scale": "100%", "position": "33.3%,0%"},
+            {"canvas": (50, 60), "scale": 1.0, "position": (pytest.approx(0.333), 0.0)},
+        ),
+        ({"canvas": 50, "scale": 0.5, "position": (0.0, 1.0)}, {"scale": 0.5, "position": (0.0, 1.0)}),
+        ({"shadow": True}, {"shadow": values.Shadow()}),
+        ({"shadow": "none"}, {"shadow": None}),
+        (
+            {"shadow": "-1%, .5, 0, 1, rgb(1, 2, 3)"},
+            {"shadow": values.Shadow(PERCENT(-1), PX(0.5), PX(0), 1.0, (1, 2, 3))},
+        ),
     ],
 )
-def test_every_value_in_range_is_taken(values: dict[str, Any]) -> None:
-    options = RemoveOptions(**values)
-    assert {name: getattr(options, name) for name in values} == values
+def test_every_value_in_range_is_taken_and_parsed_once(given: dict[str, Any], parsed: dict[str, Any]) -> None:
+    options = RemoveOptions(**given)
+    assert {name: getattr(options, name) for name in parsed} == parsed
+    assert options.replace() == options, "what is parsed is taken again"
 
 
 def test_options_cannot_be_changed() -> None:
@@ -152,7 +171,7 @@ def test_options_cannot_be_changed() -> None:
 
 def test_options_are_given_by_name() -> None:
     with pytest.raises(TypeError):
-        RemoveOptions(True)  # type: ignore[call-arg]
+        cast("Any", RemoveOptions)(True)
 
 
 def test_equal_options_are_equal_and_survive_pickling() -> None:
@@ -164,7 +183,7 @@ def test_equal_options_are_equal_and_survive_pickling() -> None:
 
 
 def test_a_plain_word_is_a_fit() -> None:
-    assert RemoveOptions(fit="pad").fit is Fit.PAD  # type: ignore[arg-type]
+    assert RemoveOptions(fit="pad").fit is Fit.PAD
 
 
 def test_a_mapping_with_an_unknown_name_lists_the_known_ones() -> None:
@@ -202,7 +221,8 @@ def test_a_background_is_a_colour_or_a_picture(tmp_path: Path) -> None:
     Image.new("RGB", (2, 2)).save(path)
     for picture in (path, str(path)):
         options = RemoveOptions(background=picture)
-        assert (options.background_color, options.background_picture) == (None, path)
+        assert options.background_color is None
+        assert options.background_picture == BackgroundPicture(path)
     for color in ("#010203", (1, 2, 3), (1, 2, 3, 255)):
         options = RemoveOptions(background=color)
         assert (options.background_color, options.background_picture) == ((1, 2, 3, 255), None)
@@ -210,20 +230,20 @@ def test_a_background_is_a_colour_or_a_picture(tmp_path: Path) -> None:
 
 
 def test_a_shadow_is_read_part_by_part() -> None:
-    shadow = specs.parse_shadow("-1%,20px,3.5,0.5,#0000ff80")
+    shadow = values.parse_shadow("-1%,20px,3.5,0.5,#0000ff80")
     assert shadow is not None
     assert (shadow.dx.of(200), shadow.dy.of(200), shadow.blur.of(200)) == (-2, 20, 3.5)
     assert shadow.color == (0, 0, 255)
     assert shadow.opacity == pytest.approx(0.25, abs=0.001)
-    assert specs.parse_shadow(True) == specs.parse_shadow("default") == specs.Shadow()
-    assert specs.parse_shadow(None) is specs.parse_shadow("none") is None
+    assert values.parse_shadow(True) == values.parse_shadow("default") == values.Shadow()
+    assert values.parse_shadow(None) is values.parse_shadow("none") is None
 
 
 def test_a_word_that_is_a_colour_is_one_though_a_file_bears_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "red").touch()
     monkeypatch.chdir(tmp_path)
     assert RemoveOptions(background="red").background_color == (255, 0, 0, 255)
-    assert RemoveOptions(background="./red").background_picture == Path("red")
+    assert RemoveOptions(background="./red").background_picture == BackgroundPicture(Path("red"))
 
 
 def test_only_jpeg_has_no_transparency() -> None:

@@ -345,7 +345,7 @@ def test_an_animation_is_cropped_to_what_all_its_frames_show(
     plain = RemoveOptions(threshold=128, rescale=False, **wanted)
     source, whole, target = moving(tmp_path / "in.webp"), tmp_path / "whole.png", tmp_path / f"out.{suffix}"
     work(source, whole, quick, plain)
-    outcome = work(source, target, quick, replace(plain, crop=True, margin=3), lossless=True)
+    outcome = work(source, target, quick, plain.replace(crop=True, margin=3), lossless=True)
     boxes = [solid(frame.convert("L") if plain.mask else frame) for frame in frames_of(whole)]
     there = [box for box in boxes if box is not None]
     left, top = (min(box[side] for box in there) - 3 for side in (0, 1))
@@ -363,7 +363,7 @@ def test_what_moves_still_moves_on_a_canvas(tmp_path: Path, quick: Remover) -> N
     plain = RemoveOptions(threshold=128, rescale=False)
     source = moving(tmp_path / "in.webp")
     work(source, tmp_path / "whole.png", quick, plain)
-    options = replace(plain, canvas="140x60", position="bottom", shadow=True)
+    options = plain.replace(canvas="140x60", position="bottom", shadow=True)
     outcome = work(source, tmp_path / "out.png", quick, options)
     assert (outcome.frames, outcome.size) == (5, (140, 60))
     before, after = (

@@ -11,12 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageChops, ImageDraw, ImageFilter
 
-from cutout import values
 from cutout.enums import BackgroundFit
 from cutout.errors import UsageError
 from cutout.imaging import background as backdrop
 from cutout.imaging import composite, layout
-from cutout.options import RemoveOptions
+from cutout.options import RemoveOptions, backgrounds
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -332,7 +331,7 @@ def test_each_fit_of_a_background_picture() -> None:
 def test_a_gradient_goes_from_one_colour_to_the_other(
     angle: float, first: tuple[int, int], last: tuple[int, int]
 ) -> None:
-    ends = values.parse_gradient(f"gradient: rgb(200, 0, 0), #000064, {angle}deg")
+    ends = backgrounds.parse_gradient(f"gradient: rgb(200, 0, 0), #000064, {angle}deg")
     assert ends is not None
     found = backdrop.gradient(ends, (100, 40))
     pixels = array(found).astype(int)

@@ -15,7 +15,7 @@ from cutout.errors import ExitCode, ModelError, PictureError, UsageError
 from cutout.formats.decode import Metadata, Picture, decode
 from cutout.models.registry import MODELS, resolve_model
 from cutout.options import RemoveOptions
-from cutout.pipeline.remover import Remover, forget_backgrounds
+from cutout.pipeline.remover import Remover
 from cutout.timing import STAGES, StageTimes
 
 if TYPE_CHECKING:
@@ -135,17 +135,18 @@ def test_a_translucent_background_picture_lies_on_white(remover: Remover, tmp_pa
     assert [image.getpixel((x, 5)) for x in (5, 15, 25)] == [(255, 255, 255), (200, 0, 0), (204, 204, 204)]
 
 
-def test_forgotten_backgrounds_take_no_memory(remover: Remover, tmp_path: Path) -> None:
+def test_a_background_takes_no_memory_once_its_options_are_gone(remover: Remover, tmp_path: Path) -> None:
     sizes = {(431, 317), (613, 531)}
     Image.new("RGB", (431, 317), "navy").save(tmp_path / "behind.png")
-    remover.cut(orange(), RemoveOptions(background=tmp_path / "behind.png", canvas="613x531"))
+    options = RemoveOptions(background=tmp_path / "behind.png", canvas="613x531")
+    remover.cut(orange(), options)
 
     def kept() -> set[tuple[int, int]]:
         gc.collect()
         return {thing.size for thing in gc.get_objects() if isinstance(thing, Image.Image)} & sizes
 
     assert kept() == sizes, "otherwise nothing is shown here"
-    forget_backgrounds()
+    del options
     assert kept() == set()
 
 
@@ -200,7 +201,7 @@ def test_notes_and_metadata_travel(answering: Any) -> None:
 @pytest.mark.parametrize("size", [(1, 1), (1, 400), (400, 1), (3, 2)])
 def test_pictures_of_any_shape_are_cut(remover: Remover, size: tuple[int, int]) -> None:
     for fit in (None, "pad"):
-        options = RemoveOptions(fit=fit)  # type: ignore[arg-type]
+        options = RemoveOptions(fit=fit)
         assert remover.cut(Picture(rgb=Image.new("RGB", size, "teal")), options).image.size == size
 
 

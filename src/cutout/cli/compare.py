@@ -14,7 +14,7 @@ from cutout.cli.predictors import emit_json, open_sides, options_of, workers_for
 from cutout.cli.run import Interrupt
 from cutout.enums import Fit  # noqa: TC001 - Typer reads the annotations
 from cutout.errors import ExitCode, UsageError
-from cutout.values import parse_color
+from cutout.options.values import parse_color
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

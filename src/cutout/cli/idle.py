@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 from cutout.errors import UsageError
 from cutout.output_formats import OutputFormat, names
-from cutout.values import parse_scale
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -112,7 +111,7 @@ IDLE: tuple[Idle, ...] = (
     Idle("edge_colors", lambda run: run.options.mask, "--mask has no colours"),
     Idle(
         "shadow",
-        lambda run: run.options.mask and run.options.canvas is not None and parse_scale(run.options.scale) != 1,
+        lambda run: run.options.mask and run.options.canvas is not None and run.options.scale != 1,
         "--mask shows none, and the subject's size on the canvas is given",
     ),
     Idle("crop", lambda run: run.options.canvas is not None, "--canvas frames the subject"),

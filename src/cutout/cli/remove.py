@@ -358,7 +358,7 @@ def _asked(
 def _further_files(options: RemoveOptions, model: str, model_config: Path | None) -> list[Path]:
     """What the run reads beside its inputs."""
     own_model = Path(model) if model.endswith(".onnx") else None
-    return [path for path in (options.background_picture, own_model, model_config) if path is not None]
+    return [path for path in (options.background_path, own_model, model_config) if path is not None]
 
 
 def _check_standard_streams(todo: Plan, *, as_json: bool) -> None:

@@ -13,7 +13,7 @@ from cutout.enums import BackgroundFit
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from cutout.values import Gradient
+    from cutout.options.backgrounds import Gradient
 
     Planes = npt.NDArray[np.float32]
     Cells = npt.NDArray[np.intp]

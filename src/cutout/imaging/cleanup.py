@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image, ImageChops, ImageFilter
 
-from cutout import values
 from cutout.imaging.components import find_regions
 from cutout.imaging.composite import gaussian
 
@@ -56,11 +55,11 @@ def clean_up(alpha: Image.Image, options: RemoveOptions, check: Callable[[], Non
     pixels = alpha.width * alpha.height
     if options.min_area is not None:
         check()
-        alpha = remove_small(alpha, values.parse_area(options.min_area).of(pixels))
+        alpha = remove_small(alpha, options.min_area.of(pixels))
     if options.largest:
         check()
         alpha = keep_largest(alpha)
-    if (largest := options.largest_hole) is not None:
+    if (largest := options.fill_holes) is not None:
         check()
         alpha = fill_holes(alpha, largest.of(pixels))
     if options.erode:

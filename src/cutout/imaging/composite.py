@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from PIL import Image
 
 if TYPE_CHECKING:
-    from cutout.values import Color, Shadow
+    from cutout.options.values import Color, Shadow
 
 __all__ = ["compose", "cut", "gaussian", "shadow_of"]
 

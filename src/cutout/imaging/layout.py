@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from PIL import Image, ImageChops
 
-from cutout import values
 from cutout.errors import UsageError
 from cutout.imaging import composite
-from cutout.values import Length
+from cutout.options import values
+from cutout.options.backgrounds import Blur, Gradient
+from cutout.options.values import Length
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
     from cutout.imaging.components import Regions
     from cutout.options import RemoveOptions
-    from cutout.values import Color, Shadow
+    from cutout.options.values import Color, Shadow
 
     Sides = tuple[float, float, float, float]
     """Left, top, right, bottom."""
@@ -91,7 +92,7 @@ def finish(
     Raises:
         UsageError: The margins, or the shadow, make the result too large.
     """
-    shadow = values.parse_shadow(options.shadow)
+    shadow = options.shadow
     frame, subject = frame_of(alpha, options, subject)
     if options.mask:
         return None, place(None, alpha, frame)[1]
@@ -115,7 +116,7 @@ def frame_of(alpha: Image.Image, options: RemoveOptions, subject: Box | None = N
     Raises:
         UsageError: The margins, or the shadow, make the result too large.
     """
-    shadow = values.parse_shadow(options.shadow)
+    shadow = options.shadow
     if subject is None:
         subject = (subject_box(alpha) if is_framed(options) or shadow else None) or (0, 0, *alpha.size)
     return layout(subject, options, shadow) if is_framed(options) else Layout(alpha.size), subject
@@ -123,7 +124,7 @@ def frame_of(alpha: Image.Image, options: RemoveOptions, subject: Box | None = N
 
 def is_framed(options: RemoveOptions) -> bool:
     """Whether the result is laid out around the subject."""
-    return options.crop or options.canvas is not None
+    return options.framed
 
 
 def subject_box(alpha: Image.Image) -> Box | None:
@@ -174,12 +175,12 @@ def layout(subject: Box, options: RemoveOptions, shadow: Shadow | None) -> Layou
         UsageError: The margins, or the shadow, make the result too large.
     """
     if options.canvas is not None:
-        return _on_canvas(subject, options, shadow)
+        return _on_canvas(options.canvas, subject, options, shadow)
     left, top, right, bottom = subject
     side = _longer_side(subject)
     rooms: dict[str, Sides] = {"shadow": _room(shadow, side)}
     if options.margin is not None:
-        above, to_right, below, to_left = (length.of(side) for length in values.parse_margin(options.margin))
+        above, to_right, below, to_left = (length.of(side) for length in options.margin)
         rooms["margin"] = (to_left, above, to_right, below)
     largest = map(max, zip(*rooms.values(), strict=True))
     before, over, behind, under = (math.ceil(round(length, 6)) for length in largest)
@@ -200,11 +201,10 @@ def _longer_side(box: Box) -> int:
     return max(box[2] - box[0], box[3] - box[1])
 
 
-def _on_canvas(subject: Box, options: RemoveOptions, shadow: Shadow | None) -> Layout:
-    size = values.parse_canvas(options.canvas)
+def _on_canvas(size: tuple[int, int], subject: Box, options: RemoveOptions, shadow: Shadow | None) -> Layout:
     left, top, right, bottom = values.free_area(size, options.margin)
     width, height = subject[2] - subject[0], subject[3] - subject[1]
-    share = values.parse_scale(options.scale)
+    share = options.scale
     room = (0.0, 0.0, 0.0, 0.0)
     if share is None:
         scale = 1.0
@@ -213,7 +213,7 @@ def _on_canvas(subject: Box, options: RemoveOptions, shadow: Shadow | None) -> L
     else:
         scale = _fitting(width, height, right - left, bottom - top, shadow)
         room = _room(shadow, max(width, height) * scale)
-    across, down = values.parse_position(options.position)
+    across, down = options.position
     x = left + (right - left - width * scale - room[0] - room[2]) * across + room[0] - subject[0] * scale
     y = top + (bottom - top - height * scale - room[1] - room[3]) * down + room[1] - subject[1] * scale
     return Layout(size, 1.0, round(x), round(y)) if scale == 1 else Layout(size, scale, x, y)
@@ -300,13 +300,14 @@ def _background(
 ) -> Image.Image | Color | None:
     if picture is not None:
         return picture(frame.size)
-    if (colors := options.background_gradient) is not None:
-        from cutout.imaging.background import gradient
+    match options.background:
+        case Gradient() as colors:
+            from cutout.imaging.background import gradient
 
-        return gradient(colors, frame.size)
-    if (radius := options.background_blur) is not None:
-        from cutout.imaging.background import blurred
+            return gradient(colors, frame.size)
+        case Blur(radius):
+            from cutout.imaging.background import blurred
 
-        sigma = radius.of(max(frame.size)) / frame.scale
-        return blurred(rgb, alpha, sigma, frame.size, frame.view)
+            sigma = radius.of(max(frame.size)) / frame.scale
+            return blurred(rgb, alpha, sigma, frame.size, frame.view)
     return options.background_color

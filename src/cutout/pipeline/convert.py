@@ -116,9 +116,9 @@ def _for_format(options: RemoveOptions, output_format: OutputFormat) -> tuple[Re
     if output_format.has_alpha or options.mask or ((color := options.background_color) is None and options.background):
         return options, ()
     if color is None:
-        return replace(options, background=_WHITE), ()
+        return options.replace(background=_WHITE), ()
     text = f"{output_format.value} holds no transparency: the background's colour was laid over white"
-    return replace(options, background=_over_white(color)), (text,) if color[3] < 255 else ()
+    return options.replace(background=_over_white(color)), (text,) if color[3] < 255 else ()
 
 
 def _over_white(color: tuple[int, int, int, int]) -> tuple[int, int, int]:

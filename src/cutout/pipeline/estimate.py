@@ -10,10 +10,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from cutout import values
 from cutout.enums import BitDepth
 from cutout.errors import UsageError
 from cutout.imaging import layout
+from cutout.options import values
 from cutout.output_formats import OutputFormat, check_side
 
 if TYPE_CHECKING:
@@ -124,7 +124,7 @@ def need_of(
     """
     size = _worked_size(header, options)
     if options.canvas is not None:
-        check_side(output_format, values.parse_canvas(options.canvas), way="canvas")
+        check_side(output_format, options.canvas, way="canvas")
     elif not layout.is_framed(options):  # what a crop leaves is seen when it is done
         check_side(output_format, size)
     deep = header.deep and output_format.has_16_bits and bit_depth is not BitDepth.EIGHT
@@ -168,7 +168,7 @@ def _result_pixels(size: tuple[int, int], options: RemoveOptions) -> int:
     if not layout.is_framed(options):
         return _area(size)
     try:
-        frame = layout.layout((0, 0, *size), options, values.parse_shadow(options.shadow))
+        frame = layout.layout((0, 0, *size), options, options.shadow)
     except UsageError:  # a smaller subject may still pass
         return max(values.MAX_CANVAS, _area(size))
     return _area(frame.size)

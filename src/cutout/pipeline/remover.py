@@ -5,23 +5,20 @@ from __future__ import annotations
 import os
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import lru_cache, partial
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from PIL import ImageChops
 
-from cutout import values as specs
 from cutout.cpus import threads_each
 from cutout.device_options import DeviceOptions
 from cutout.engines.batching import open_model
 from cutout.engines.devices.providers import request_device
 from cutout.engines.rembg import PREFIX, open_rembg
-from cutout.enums import BackgroundFit, EdgeColors, Precision, parse_precision
-from cutout.errors import OutOfMemoryError, PictureError, UsageError, remark
-from cutout.formats import decode
+from cutout.enums import EdgeColors, Precision, parse_precision
+from cutout.errors import OutOfMemoryError, remark
 from cutout.formats.checks.pixel_limit import allowing
 from cutout.formats.color import is_srgb, to_srgb
-from cutout.formats.reading import most_bytes, read_file
 from cutout.formats.sixteen_bit import merge, shift
 from cutout.imaging import composite, decontaminate, layout
 from cutout.imaging.resample import upscale
@@ -29,6 +26,8 @@ from cutout.models.files import require
 from cutout.models.registry import DEFAULT_MODEL, ModelSpec, refuse_config, resolve_model
 from cutout.models.tensors import input_size
 from cutout.options import RemoveOptions
+from cutout.options.backgrounds import Blur
+from cutout.options.values import MAX_CANVAS
 from cutout.pipeline.budget import budget_of
 from cutout.pipeline.inference import MaskResult, predict
 from cutout.timing import StageTimes
@@ -47,7 +46,7 @@ if TYPE_CHECKING:
     from cutout.formats.decode import Metadata, Picture
     from cutout.pipeline.budget import Budget
 
-__all__ = ["Cutout", "Remover", "forget_backgrounds"]
+__all__ = ["Cutout", "Remover"]
 
 _WHITE = (255, 255, 255, 255)
 
@@ -287,7 +286,7 @@ def _memory_told() -> Iterator[None]:
 
 def _composing(picture: Picture) -> AbstractContextManager[None]:
     """Nothing that is made of a picture has more pixels than itself or the largest canvas: Pillow may make those."""
-    return allowing(max(specs.MAX_CANVAS, picture.rgb.width * picture.rgb.height))
+    return allowing(max(MAX_CANVAS, picture.rgb.width * picture.rgb.height))
 
 
 def _completed(
@@ -299,9 +298,7 @@ def _completed(
         rgb = decontaminate.decontaminate(rgb, alpha, in_place=consume and picture.deep is None)
         stages.check()
     frame, subject = layout.frame_of(alpha, options, mask_result.subject)
-    path = options.background_picture
-    behind = None if path is None else partial(_fitted, path, options.background_fit)
-    colors, transparency = layout.finish(rgb, alpha, options, behind, subject)
+    colors, transparency = layout.finish(rgb, alpha, options, _fitted_to(options), subject)
     deep = None if colors is None else _deep(picture, alpha, colors, frame)
     if deep is None and picture.deep is not None and colors is not None:
         warnings.append("16 bits were reduced to 8: the result does not lie pixel for pixel on the picture")
@@ -315,8 +312,19 @@ def _enough(spec: ModelSpec, size: tuple[int, int]) -> int:
 
 def _check(options: RemoveOptions) -> None:
     """What would otherwise fail at every picture fails before the first one."""
-    if (path := options.background_picture) is not None:
-        _background(path)
+    if options.background_picture is not None:
+        from cutout.pipeline.behind import behind
+
+        behind(options.background_picture)
+
+
+def _fitted_to(options: RemoveOptions) -> Callable[[tuple[int, int]], Image.Image] | None:
+    """What gives the background picture at a size, where one is asked for."""
+    if options.background_picture is None:
+        return None
+    from cutout.pipeline.behind import behind
+
+    return partial(behind, options.background_picture, options.background_fit)
 
 
 def _beside_background(picture: Picture, options: RemoveOptions) -> Picture:
@@ -332,10 +340,10 @@ def _beside_background(picture: Picture, options: RemoveOptions) -> Picture:
 
 def _foreign_colors(options: RemoveOptions) -> bool:
     """Whether the result has colours that are neither the picture's own nor grey, which is grey in every space."""
-    shadow = None if options.mask else specs.parse_shadow(options.shadow)
+    shadow = None if options.mask else options.shadow
     if shadow is not None and not _is_grey(shadow.color):
         return True
-    if options.background is None or options.background_blur is not None:
+    if options.background is None or isinstance(options.background, Blur):
         return False
     color = options.background_color
     return color is None or not _is_grey(color)
@@ -356,41 +364,3 @@ def _deep(
     before, _ = layout.place(picture.rgb, alpha, frame)
     assert before is not None  # noqa: S101 - colours in, colours out
     return merge(shift(picture.deep, int(frame.left), int(frame.top), frame.size), before, colors)
-
-
-def _background(path: Path) -> Image.Image:
-    with _named(path):
-        return _decoded(path, path.stat().st_mtime_ns)
-
-
-def _fitted(path: Path, fit: BackgroundFit, size: tuple[int, int]) -> Image.Image:
-    with _named(path):
-        return _brought_to(size, fit, path, path.stat().st_mtime_ns)
-
-
-@contextmanager
-def _named(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except (OSError, PictureError) as error:
-        raise UsageError(f"the background picture {path} cannot be used: {error}") from error
-
-
-def forget_backgrounds() -> None:
-    """Free the background pictures that are kept, for programs that run long and are given many."""
-    _decoded.cache_clear()
-    _brought_to.cache_clear()
-
-
-@lru_cache(maxsize=4)
-def _decoded(path: Path, _changed: int) -> Image.Image:
-    picture = decode.decode(read_file(path, most_bytes(decode.DEFAULT_MAX_PIXELS)))
-    rgb = to_srgb(picture.rgb, picture.metadata.icc)
-    return rgb if picture.alpha is None else composite.compose(rgb, picture.alpha, _WHITE)[0]  # nothing lies behind it
-
-
-@lru_cache(maxsize=1)  # pictures of one size follow each other, or are set on one canvas
-def _brought_to(size: tuple[int, int], fit: BackgroundFit, path: Path, changed: int) -> Image.Image:
-    from cutout.imaging.background import fitted
-
-    return fitted(_decoded(path, changed), size, fit)

@@ -86,13 +86,9 @@ def _add_remove_background(app: FastAPI, service: Service) -> None:
             upload = fields.get("file")
             data = await requests.file(service, upload)
             background = await requests.background(service, fields.get("background"))
-            try:
-                cut_request = form.cut_request(
-                    values, service.models, max_pixels=service.settings.max_pixels, background=background
-                )
-                done = await requests.cut(service, request, data, cut_request)
-            finally:
-                service.backgrounds.drop(background)
+            most = service.settings.max_pixels
+            cut_request = form.cut_request(values, service.models, max_pixels=most, background=background)
+            done = await requests.cut(service, request, data, cut_request)
         headers = picture_headers(done, asyncio.get_running_loop().time() - started)
         headers["Content-Disposition"] = disposition(getattr(upload, "filename", ""), done.output_format.value)
         return Response(done.data, media_type=done.output_format.row.media_type, headers=headers)

@@ -5,12 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import secrets
-import tempfile
-import threading
 from collections import Counter
-from contextlib import asynccontextmanager, suppress
-from pathlib import Path
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from starlette.datastructures import FormData, UploadFile
@@ -20,7 +16,6 @@ from starlette.requests import ClientDisconnect
 from cutout.cancellation import Cancellation
 from cutout.errors import CancelledError
 from cutout.formats import decode
-from cutout.pipeline.remover import forget_backgrounds
 from cutout.service import logs
 from cutout.service.http.problems import Problem
 from cutout.service.queue import ExpiredError
@@ -34,7 +29,7 @@ if TYPE_CHECKING:
     from cutout.service.models import CutRequest, Done
     from cutout.service.state import Service
 
-__all__ = ["Backgrounds", "aside", "background", "check_size", "checked", "cut", "file", "form", "texts", "waited"]
+__all__ = ["aside", "background", "check_size", "checked", "cut", "file", "form", "texts", "waited"]
 
 _FIELDS = 100
 _LONGEST_TEXT = 64 * 1024
@@ -190,49 +185,8 @@ def check_size(service: Service, size: int) -> None:
         raise Problem(413, "too-large", f"the picture is larger than {limit}", hint="send a smaller one")
 
 
-class Backgrounds:
-    """Temporary files of the background pictures that clients send along."""
-
-    def __init__(self) -> None:
-        self._folder = self._made()
-        self._writing = threading.Lock()
-
-    def close(self) -> None:
-        """Remove them all."""
-        self._folder.cleanup()
-
-    def write(self, data: bytes) -> Path:
-        """Keep one until `drop`.
-
-        Raises:
-            Problem: The disk is full.
-        """
-        with self._writing:
-            if not Path(self._folder.name).is_dir():  # a cleaner of temporary files has removed it
-                self._folder.cleanup()
-                self._folder = self._made()
-            path = Path(self._folder.name) / secrets.token_hex(16)
-        try:
-            path.write_bytes(data)
-        except OSError as error:
-            path.unlink(missing_ok=True)
-            raise _no_room(error) from error
-        return path
-
-    def drop(self, path: Path | None) -> None:
-        """Remove one."""
-        if path is not None:
-            with suppress(OSError):
-                path.unlink()
-            forget_backgrounds()
-
-    @staticmethod
-    def _made() -> tempfile.TemporaryDirectory[str]:
-        return tempfile.TemporaryDirectory(prefix="cutout-service-")
-
-
-async def background(service: Service, given: object, *, lane: str = "backgrounds") -> Path | None:
-    """A background picture that came as a file or as bytes, checked and written down; None for anything else.
+async def background(service: Service, given: object, *, lane: str = "backgrounds") -> bytes | None:
+    """The file of a background picture that came as a file or as bytes, checked; None for anything else.
 
     Raises:
         CutoutError: It is no picture, or too large.
@@ -243,11 +197,11 @@ async def background(service: Service, given: object, *, lane: str = "background
         return None
     data = given
 
-    def check(_alone: bool) -> Path:  # noqa: FBT001 - the queue's
+    def check(_alone: bool) -> bytes:  # noqa: FBT001 - the queue's
         limit = service.settings.max_pixels
         with service.models.room(data, limit):
             decode.decode(data, max_pixels=limit)
-        return service.backgrounds.write(data)
+        return data
 
     return await asyncio.wrap_future(service.queue.submit(lane, check, seconds=service.settings.timeout))
 

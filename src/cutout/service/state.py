@@ -12,7 +12,6 @@ from cutout.service.http.problems import Problem
 from cutout.service.metrics import Metrics
 from cutout.service.models import Models
 from cutout.service.queue import WorkQueue
-from cutout.service.requests import Backgrounds
 from cutout.service.runner import Runner
 from cutout.service.store.sqlite import SqliteJobs
 
@@ -39,7 +38,6 @@ class Service:
         self.metrics = Metrics()
         self.queue = WorkQueue(settings.workers, settings.queue)
         self.metrics.watch(self.queue)
-        self.backgrounds = Backgrounds()
         self.runner: Runner | None = None
         self._jobs: Jobs | None = None
         self._models: Models | None = None
@@ -128,7 +126,6 @@ class Service:
         if self.runner is not None:
             await self.runner.stop()
         await asyncio.to_thread(self.queue.close)
-        self.backgrounds.close()
         if self._jobs is not None:
             self._jobs.close()
         if self._models is not None and self.given is None:

@@ -18,6 +18,7 @@ from cutout.formats import decode
 from cutout.formats.checks.pixel_limit import allowing
 from cutout.formats.encode import encode
 from cutout.options import Encoding, RemoveOptions
+from cutout.options.values import parse_color
 from cutout.output_formats import OutputFormat
 from cutout.service import form, requests
 from cutout.service.http.answers import disposition, picture_headers
@@ -26,7 +27,6 @@ from cutout.service.http.problems import Problem
 from cutout.service.models import Done, Models
 from cutout.service.openapi import PICTURE
 from cutout.service.state import Service
-from cutout.values import parse_color
 
 __all__ = ["router"]
 
@@ -96,18 +96,15 @@ def router(service: Service) -> APIRouter:
             data = await _source(service, request, fields, words)
             backdrop = await _backdrop(service, request, fields, words)
             background = await requests.background(service, backdrop, lane=request.state.client)
-            try:
-                if "roi" in words:
-                    data = await requests.aside(service, request, lambda: _inside(models, data, words["roi"], most))
-                values = _values(words)
-                canvas = None
-                if {"scale", "position"} & set(values):
-                    limit = int(values["max_size"]) if "max_size" in values else None
-                    canvas = await requests.aside(service, request, lambda: _size(models, data, limit, most))
-                cut_request = form.cut_request(values, models, max_pixels=most, background=background, canvas=canvas)
-                done = await requests.cut(service, request, data, cut_request)
-            finally:
-                service.backgrounds.drop(background)
+            if "roi" in words:
+                data = await requests.aside(service, request, lambda: _inside(models, data, words["roi"], most))
+            values = _values(words)
+            canvas = None
+            if {"scale", "position"} & set(values):
+                limit = int(values["max_size"]) if "max_size" in values else None
+                canvas = await requests.aside(service, request, lambda: _size(models, data, limit, most))
+            cut_request = form.cut_request(values, models, max_pixels=most, background=background, canvas=canvas)
+            done = await requests.cut(service, request, data, cut_request)
             data, kind, ending = done.data, done.output_format.row.media_type, done.output_format.value
             if words.get("format", "").lower() == "zip":
                 data = await requests.aside(service, request, lambda: _zip(models, done.data))

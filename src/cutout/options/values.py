@@ -1,4 +1,4 @@
-"""What people write for lengths, sizes, shadows and gradients, parsed: text in, frozen values out."""
+"""What people write for lengths, sizes, colours and shadows, parsed: text in, frozen values out."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from numbers import Integral, Real
 
 __all__ = [
     "Color",
-    "Gradient",
     "Length",
     "Shadow",
     "free_area",
     "parse_area",
-    "parse_blur",
     "parse_canvas",
     "parse_color",
-    "parse_gradient",
+    "parse_holes",
+    "parse_length",
     "parse_margin",
     "parse_position",
     "parse_scale",
     "parse_shadow",
+    "split",
 ]
 
 Color = tuple[int, int, int, int]
@@ -68,15 +68,6 @@ class Shadow:
     color: tuple[int, int, int] = (0, 0, 0)
 
 
-@dataclass(frozen=True, slots=True)
-class Gradient:
-    """Two opaque colours and the direction from one to the other: 0° upwards, 90° to the right, 180° downwards."""
-
-    start: tuple[int, int, int]
-    end: tuple[int, int, int]
-    angle: float = 180.0
-
-
 def parse_color(text: str) -> Color | None:
     """A colour name, `#rgb`, `#rrggbb`, `#rrggbbaa` or `rgb(…)`, else None."""
     from PIL import ImageColor
@@ -90,34 +81,54 @@ def parse_color(text: str) -> Color | None:
     return (red, green, blue, alpha) if 0 <= min(found) <= max(found) <= 255 else None
 
 
-def parse_margin(given: object) -> tuple[Length, Length, Length, Length]:
+def parse_holes(given: object) -> Length | None:
+    """The area of the largest hole to fill: `all` (or True), or an area; None (or False) fills none.
+
+    Raises:
+        ValueError: It is something else; the message says what would be right.
+    """
+    if given is None or given is False:
+        return None
+    if given is True or (isinstance(given, str) and given.strip().lower() == "all"):
+        return Length(100, percent=True)
+    try:
+        return parse_area(given)
+    except ValueError as error:
+        raise ValueError(f"all, or {error}") from None
+
+
+def parse_margin(given: object) -> tuple[Length, Length, Length, Length] | None:
     """Top, right, bottom, left from one to four lengths, as CSS spreads them.
 
     Raises:
         ValueError: It is something else; the message says what would be right.
     """
+    if given is None:
+        return None
     wanted = "one to four lengths such as 20, 20px or 5%, separated by commas"
-    lengths = [_length(part, wanted) for part in _parts(given)]
+    lengths = [parse_length(part, wanted) for part in split(given)]
     if not 1 <= len(lengths) <= 4 or any(length.value < 0 for length in lengths):
         raise ValueError(wanted)
     top, right, bottom, left = (lengths[index % len(lengths)] for index in (0, 1, 2, 3))
     return top, right, bottom, lengths[1] if len(lengths) == 3 else left
 
 
-def parse_area(given: object) -> Length:
+def parse_area(given: object) -> Length | None:
     """An area: pixels, or percent of the picture's pixels.
 
     Raises:
         ValueError: It is something else; the message says what would be right.
     """
+    if given is None:
+        return None
     wanted = "a number of pixels such as 500, or a share of the picture such as 0.1%"
-    length = _length(given, wanted, _MOST_AREA)
+    length = parse_length(given, wanted, _MOST_AREA)
     if length.value < 0:
         raise ValueError(wanted)
     return length
 
 
-def parse_canvas(given: object) -> tuple[int, int]:
+def parse_canvas(given: object) -> tuple[int, int] | None:
     """Width and height; one number is a square.
 
     Raises:
@@ -125,6 +136,8 @@ def parse_canvas(given: object) -> tuple[int, int]:
     """
     wanted = "a size in pixels such as 1200x800"
     match given:
+        case None:
+            return None
         case bool():
             raise ValueError(wanted)
         case str() if found := _CANVAS.fullmatch(given.strip()):
@@ -144,13 +157,15 @@ def parse_canvas(given: object) -> tuple[int, int]:
     return width, height
 
 
-def free_area(size: tuple[int, int], margin: object) -> tuple[float, float, float, float]:
+def free_area(
+    size: tuple[int, int], margin: tuple[Length, Length, Length, Length] | None
+) -> tuple[float, float, float, float]:
     """What margins leave of a canvas: left, top, right, bottom; percent are of its shorter side.
 
     Raises:
         ValueError: They leave nothing; the message says what would be right.
     """
-    top, right, bottom, left = (Length(0),) * 4 if margin is None else parse_margin(margin)
+    top, right, bottom, left = margin or (Length(0),) * 4
     side = min(size)
     area = (left.of(side), top.of(side), size[0] - right.of(side), size[1] - bottom.of(side))
     if area[2] - area[0] < 1 or area[3] - area[1] < 1:
@@ -165,11 +180,13 @@ def parse_scale(given: object) -> float | None:
         ValueError: It is something else; the message says what would be right.
     """
     wanted = "fit, original, or a share of the canvas such as 80%"
+    if given is None or (isinstance(given, float) and 0 < given <= 1):
+        return given
     if isinstance(given, str) and given.strip().lower() in {"fit", "original"}:
         return 1.0 if given.strip().lower() == "fit" else None
     if not isinstance(given, str) or not given.strip().endswith("%"):
         raise ValueError(wanted)
-    share = _length(given, wanted).value / 100
+    share = parse_length(given, wanted).value / 100
     if not 0 < share <= 1:
         raise ValueError(wanted)
     return share
@@ -192,9 +209,9 @@ def parse_position(given: object) -> tuple[float, float]:
         ValueError: It is something else; the message says what would be right.
     """
     wanted = "center, top, bottom, left, right, two of them such as bottom-left, or shares such as 50%,80%"
-    parts = _parts(given)
-    if len(parts) == 2 and all(isinstance(part, str) and part.endswith("%") for part in parts):
-        across, down = (_length(part, wanted).value / 100 for part in parts)
+    parts = split(given)
+    if len(parts) == 2 and all(isinstance(part, float) or str(part).endswith("%") for part in parts):
+        across, down = (part if isinstance(part, float) else parse_length(part, wanted).value / 100 for part in parts)
         if not (0 <= across <= 1 and 0 <= down <= 1):
             raise ValueError(wanted)
         return across, down
@@ -220,66 +237,31 @@ def parse_shadow(given: object) -> Shadow | None:
         return None
     if word is True or word == "default":
         return Shadow()
-    parts = _parts(given)
+    if isinstance(given, Shadow):
+        return given
+    parts = split(given)
     if len(parts) not in {4, 5}:
         raise ValueError(wanted)
-    dx, dy, blur, opacity = (_length(part, wanted) for part in parts[:4])
+    dx, dy, blur, opacity = (parse_length(part, wanted) for part in parts[:4])
     color = parse_color(str(parts[4])) if len(parts) == 5 else (0, 0, 0, 255)
     if blur.value < 0 or color is None or not 0 <= opacity.of(1) <= 1:
         raise ValueError(wanted)
     return Shadow(dx, dy, blur, opacity.of(1) * color[3] / 255, color[:3])
 
 
-def parse_gradient(text: str) -> Gradient | None:
-    """`gradient:COLOR,COLOR[,ANGLE]`; None for a text that does not begin so.
-
-    Raises:
-        ValueError: It is something else; the message says what would be right.
-    """
-    kind, colon, rest = text.strip().partition(":")
-    if kind.lower() != "gradient" or not colon:
-        return None
-    wanted = "gradient:COLOR,COLOR[,ANGLE] with opaque colours, such as gradient:white,#88aacc,90"
-    parts = _parts(rest)
-    colors = [parse_color(str(part)) for part in parts[:2]]
-    if len(parts) not in {2, 3} or any(color is None or color[3] != 255 for color in colors):
-        raise ValueError(wanted)
-    start, end = (color[:3] for color in colors if color is not None)
-    angle = 180.0
-    if len(parts) == 3:
-        try:
-            angle = float(str(parts[2]).lower().removesuffix("deg").removesuffix("°"))
-        except ValueError:
-            raise ValueError(wanted) from None
-    if not math.isfinite(angle):
-        raise ValueError(wanted)
-    return Gradient(start, end, angle)
-
-
-def parse_blur(text: str) -> Length | None:
-    """`blur:RADIUS`, percent of the picture's longer side; None for a text that does not begin so.
-
-    Raises:
-        ValueError: It is something else; the message says what would be right.
-    """
-    kind, colon, rest = text.strip().partition(":")
-    if kind.lower() != "blur" or not colon:
-        return None
-    wanted = "blur:RADIUS such as blur:20 (pixels) or blur:2%"
-    radius = _length(rest, wanted)
-    if radius.value < 0:
-        raise ValueError(wanted)
-    return radius
-
-
-def _parts(given: object) -> list[object]:
+def split(given: object) -> list[object]:
     """What a comma separates outside of parentheses; a tuple's or list's members."""
     if isinstance(given, str):
         return [part.strip() for part in _OUTSIDE_PARENTHESES.split(given)]
     return list(given) if isinstance(given, tuple | list) else [given]
 
 
-def _length(given: object, wanted: str, most: float = _MOST) -> Length:
+def parse_length(given: object, wanted: str, most: float = _MOST) -> Length:
+    """A length from a text such as `20`, `20px` or `5%`, or from a number.
+
+    Raises:
+        ValueError: It is something else, with the message `wanted`; or it is too large.
+    """
     if isinstance(given, Length):
         return given
     found = _LENGTH.fullmatch(given.strip()) if isinstance(given, str) else None
