@@ -11,6 +11,7 @@ import struct
 import subprocess
 import sys
 import threading
+import time
 import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,8 +27,10 @@ from small import ORANGE, brightness_model, half
 from cutout.errors import PictureError
 from cutout.formats import decode as codec
 from cutout.formats import picture as picture_module
-from cutout.formats.checks import preflight, structure
-from cutout.formats.checks.pixel_limit import allowing
+from cutout.formats.checks import jpeg as jpegs
+from cutout.formats.checks import others, preflight
+from cutout.formats.checks.preflight import allowing
+from cutout.formats.checks.tiff import find_pages
 from cutout.formats.decode import TooLargeError, decode, film
 from cutout.formats.metadata import exif, xmp
 from cutout.formats.png import Animation, encode_png
@@ -231,7 +234,7 @@ def test_of_a_tiff_no_more_pages_are_looked_at_than_are_wanted(many: int, monkey
     with pytest.raises(PictureError, match="at least 1001 frames, more than the limit of 1000"):
         list(film(data))
     assert len(loads) < 20
-    assert len(structure.tiff_pages(data, 5)) == 5
+    assert len(find_pages(data, 5)) == 5
 
 
 @pytest.mark.parametrize(("order", "big"), [("<", False), (">", False), ("<", True)])  # Pillow knows no fourth kind
@@ -239,7 +242,7 @@ def test_pages_of_every_kind_of_tiff_are_counted_as_pillow_does(order: str, big:
     data = tiff(7, order=order, big=big)
     with Image.open(io.BytesIO(data)) as image:
         assert image.n_frames == 7  # type: ignore[attr-defined]
-    assert list(structure.tiff_pages(data, 100)) == list(range(7))
+    assert list(find_pages(data, 100)) == list(range(7))
     assert [int(np.asarray(picture.rgb)[0, 0, 0]) for picture in film(data)] == [100] * 7
 
 
@@ -250,7 +253,7 @@ def test_pages_that_lead_in_a_circle_are_taken_once(big: bool) -> None:
 
 @pytest.mark.parametrize(("order", "big"), [("<", False), (">", False), ("<", True)])
 def test_a_tiff_of_small_copies_alone_is_its_first_one(order: str, big: bool) -> None:
-    assert structure.tiff_pages(tiff(5000, order=order, big=big, purpose=1), 1) == {0: 16 if big else 8}
+    assert find_pages(tiff(5000, order=order, big=big, purpose=1), 1)[0].at == (16 if big else 8)
     assert decode(tiff(5000, order=order, big=big, purpose=1)).frames == 1
 
 
@@ -262,32 +265,13 @@ def test_of_a_gif_no_more_frames_are_looked_at_than_are_wanted(monkeypatch: pyte
     with pytest.raises(PictureError, match="at least 1001 frames"):
         list(film(data))
     assert len(seeks) < 10
-    assert structure.gif(data, 20).frames == 20
+    assert others.gif(data, 20).frames == 20
 
 
 def test_bytes_between_the_frames_of_a_gif_end_it_as_in_browsers() -> None:
     data = gif(gif_frame(10, 10), b"junk", gif_frame(60000, 60000))
     assert [picture.rgb.size for picture in film(data)] == [(10, 10)]
     assert decode(data[:13] + data[13:19] + b"\0\0" + data[19:]).rgb.size == (10, 10), "before them they do not"
-
-
-@pytest.mark.parametrize("count", [2_000, 65_535])
-def test_an_icon_of_thousands_of_pictures_is_refused(count: int) -> None:
-    entry = struct.pack("<BBBBHHII", 1, 1, 0, 0, 1, 32, 40, 6)
-    with pytest.raises(PictureError, match=f"it announces {count} pictures"):
-        decode(struct.pack("<HHH", 0, 1, count) + entry * count)
-
-
-@pytest.mark.parametrize("where", ["before", "behind"])
-def test_an_icon_cannot_hide_its_size_behind_another_chunk(where: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The decoder takes the last header that it finds."""
-    small, large = (chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)) for side in (8, 14_500))
-    extra = {"before": chunk(b"tEXt", struct.pack(">II", 8, 8)) + large, "behind": small + large}[where]
-    hidden = b"\x89PNG\r\n\x1a\n" + extra + chunk(b"IDAT", b"")
-    icon = struct.pack("<HHHBBBBHHII", 0, 1, 1, 0, 0, 0, 0, 1, 32, len(hidden), 22) + hidden
-    monkeypatch.setattr(codec, "_open", lambda *_: pytest.fail("it was opened"))
-    with pytest.raises(PictureError, match="the ICO file is broken"):
-        decode(icon)
 
 
 @pytest.mark.parametrize("tag", [273, 324], ids=["strips", "tiles"])
@@ -297,13 +281,13 @@ def test_a_tiff_of_a_million_strips_for_eight_rows_is_refused(
 ) -> None:
     """Of five millions, Pillow made a list that took a minute and a gigabyte."""
     data = bytearray(tiff(2))
-    at = (list(structure.tiff_pages(bytes(data), 2).values()))[second] + 2 + 12 * 6
+    at = (list(find_pages(bytes(data), 2).values()))[second].at + 2 + 12 * 6
     struct.pack_into("<HHI", data, at, tag, 4, 1_000_000)
     monkeypatch.setattr(TiffImagePlugin.TiffImageFile, "_setup", lambda _: pytest.fail("it was opened"))
     if second:
-        assert len(preflight.find_pages(bytes(data), 1)) == 1
+        assert len(find_pages(bytes(data), 1)) == 1
     with pytest.raises(PictureError, match="1000000 strips or tiles for 8×8 pixels"):
-        preflight.find_pages(bytes(data), 2)
+        find_pages(bytes(data), 2)
     if not second:
         with pytest.raises(PictureError, match="1000000 strips or tiles"):
             decode(bytes(data), alone=True)
@@ -322,7 +306,7 @@ def test_a_gif_of_a_million_comments_is_refused(block: bytes, monkeypatch: pytes
     monkeypatch.setattr(codec, "_open", lambda *_: pytest.fail("it was opened"))
     with pytest.raises(PictureError, match="more than 200000 blocks before a frame"):
         decode(gif(block * 300_000 + gif_frame(10, 10)))
-    assert structure.gif(gif(block * 5 + gif_frame(10, 10), block * 7 + gif_frame(10, 10)), 9).blocks <= 2 * 7 + 4
+    assert others.gif(gif(block * 5 + gif_frame(10, 10), block * 7 + gif_frame(10, 10)), 9).blocks <= 2 * 7 + 4
 
 
 @pytest.mark.parametrize("size", [(8, 16_711_688), (16_000, 16_000)])
@@ -348,11 +332,11 @@ def test_a_jpeg_2000_picture_of_which_most_tiles_are_missing_is_cut_short() -> N
     Image.new("RGB", (64, 48), ORANGE).save(buffer, "JPEG2000")
     data = bytearray(buffer.getvalue())
     sizes, header = data.index(b"\xff\x51"), data.index(b"ihdr")
-    assert structure.jpeg_2000_tiles(bytes(data)) == 1
+    assert others.jpeg_2000_tiles(bytes(data)) == 1
     struct.pack_into(">II", data, sizes + 6, 12_800, 6_400)
     struct.pack_into(">II", data, sizes + 22, 64, 64)
     struct.pack_into(">II", data, header + 4, 6_400, 12_800)
-    assert structure.jpeg_2000_tiles(bytes(data)) == 200 * 100
+    assert others.jpeg_2000_tiles(bytes(data)) == 200 * 100
     with pytest.raises(PictureError, match="cut short: most of its tiles are missing"):
         decode(bytes(data))
 
@@ -489,7 +473,7 @@ def test_pillows_limit_is_ours_while_a_picture_is_read_and_the_callers_afterward
 
 def test_pillows_limit_is_set_in_one_place_alone() -> None:
     source = Path(codec.__file__).parent
-    assert [path.name for path in source.rglob("*.py") if "MAX_IMAGE_PIXELS" in path.read_text()] == ["pixel_limit.py"]
+    assert [path.name for path in source.rglob("*.py") if "MAX_IMAGE_PIXELS" in path.read_text()] == ["preflight.py"]
 
 
 def test_pillows_limit_is_an_error_from_its_first_pixel_on(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -586,13 +570,13 @@ def test_a_jpeg_of_thousands_of_scans_is_refused(progressive: bool) -> None:
 
 
 def test_scans_behind_one_that_holds_all_are_not_looked_at() -> None:
-    assert structure.jpeg(scans(jpeg(), 5000), segments=100, scans=201).scans == 1
+    assert jpegs.walk(scans(jpeg(), 5000), segments=100, scans=201).scans == 1
 
 
 def test_scans_are_counted_as_they_are_decoded() -> None:
     data = jpeg(progressive=True)
     usual = data.count(b"\xff\xda")
-    assert structure.jpeg(scans(data, 150), segments=100, scans=160).scans == usual + 150
+    assert jpegs.walk(scans(data, 150), segments=100, scans=160).scans == usual + 150
     assert decode(scans(data, 150)).rgb.size == (64, 64)
     preview = segment(0xE2, b"\xff\xda" * 30_000)  # in a segment, and behind the end, they are none
     assert decode(data[:2] + preview + data[2:] + scans(data, 1000)).rgb.size == (64, 64)
@@ -782,3 +766,35 @@ def test_a_ppm_is_not_read_byte_by_byte_nor_once_for_each_comment(data: bytes, w
 )
 def test_a_ppm_with_comments_is_a_picture(data: bytes) -> None:
     assert decode(data).rgb.size == (8, 8)
+
+
+# --- what Pillow decodes in Python ---
+
+
+@pytest.mark.parametrize(("kind", "most"), [(b"P6", 65535), (b"P6", 1000), (b"P6", 100), (b"P5", 100), (b"P5", 1000)])
+def test_a_ppm_of_an_unusual_depth_becomes_what_pillow_makes_of_it(kind: bytes, most: int) -> None:
+    values = np.random.default_rng(1).integers(0, min(65535, most + 5), (5, 7, 3 if kind == b"P6" else 1))
+    data = kind + b"\n# a comment\n7 5 %d\n" % most + values.astype(">u2" if most > 255 else "u1").tobytes()
+    file = preflight.prepare(data, "PPM", 1000)
+    assert file.data != data
+    with Image.open(io.BytesIO(data)) as theirs, Image.open(io.BytesIO(file.data)) as ours:
+        assert (theirs.mode, theirs.size) == (ours.mode, ours.size)
+        assert np.array_equal(np.asarray(theirs), np.asarray(ours))
+    with pytest.raises(PictureError, match="broken or cut short"):
+        decode(data[:-4])
+
+
+def test_a_ppm_of_16_bits_takes_no_longer_than_one_of_8() -> None:
+    """Pillow took a second for two megapixels."""
+    began = time.process_time()
+    assert decode(b"P6 4000 3000 65535\n" + bytes(4000 * 3000 * 6)).rgb.size == (4000, 3000)
+    assert time.process_time() - began < 3
+
+
+def test_what_would_take_minutes_is_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "open", lambda *_args, **_how: pytest.fail("it was opened"))
+    with pytest.raises(PictureError, match="36 megapixels, which would take minutes") as caught:
+        decode(b"qoif" + struct.pack(">IIBB", 6000, 6000, 3, 0) + bytes(100))
+    assert caught.value.hint == "save it as PNG"
+    with pytest.raises(PictureError, match="71 MB of text, which would take long"):
+        decode(b"P3 5000 5000 255\n" + b"1 " * 35_500_000)

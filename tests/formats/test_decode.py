@@ -113,7 +113,6 @@ FORMATS: dict[str, dict[str, Any]] = {
     "JPEG2000": {},
     "PPM": {},
     "QOI": {},
-    "ICO": {"sizes": [SIZE]},
 }
 Image.init()
 if "QOI" not in Image.SAVE:  # older Pillows only read it
@@ -134,7 +133,7 @@ def test_every_promised_format_is_read(kind: str) -> None:
     assert picture.notes == ()
 
 
-@pytest.mark.parametrize("kind", sorted({"WEBP", "TIFF", "AVIF", "JPEG2000", "QOI", "ICO", "PPM"} & set(FORMATS)))
+@pytest.mark.parametrize("kind", sorted({"WEBP", "TIFF", "AVIF", "JPEG2000", "QOI", "PPM"} & set(FORMATS)))
 def test_formats_are_read_whether_or_not_the_heic_decoder_was_needed_before(
     kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -680,7 +679,7 @@ def test_a_file_cut_short_anywhere_is_a_picture_or_a_picture_error(kind: str) ->
         assert is_whole(picture), cut
 
 
-@pytest.mark.parametrize("kind", sorted(set(FORMATS) - {"DIB", "ICO"}))
+@pytest.mark.parametrize("kind", sorted(set(FORMATS) - {"DIB"}))
 @pytest.mark.filterwarnings("ignore")
 def test_half_a_file_is_told_never_taken_for_a_picture(kind: str) -> None:
     data = saved(Image.effect_noise((64, 64), 80).convert("RGB"), kind)
@@ -834,16 +833,3 @@ def test_floats_a_little_beyond_their_range_are_clipped() -> None:
 
 def test_the_limit_of_pixels_is_256_megapixels() -> None:
     assert codec.DEFAULT_MAX_PIXELS == 256_000_000
-
-
-@pytest.mark.parametrize("kind", ["PNG", "bitmap"])
-def test_an_icon_that_hides_a_bomb_is_refused_before_it_is_decoded(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pillow decodes an icon while it opens it, before anybody can ask for its size."""
-    if kind == "PNG":
-        hidden = b"\x89PNG\r\n\x1a\n" + struct.pack(">I4sIIBBBBB", 13, b"IHDR", 14_500, 14_500, 8, 6, 0, 0, 0)
-    else:
-        hidden = struct.pack("<IiiHHIIiiII", 40, 14_500, 29_000, 1, 32, 0, 0, 0, 0, 0, 0)
-    icon = struct.pack("<HHHBBBBHHII", 0, 1, 1, 0, 0, 0, 0, 1, 32, len(hidden), 22) + hidden
-    monkeypatch.setattr(codec, "_open", lambda *_: pytest.fail("it was opened"))
-    with pytest.raises(PictureError, match="the icon holds a picture of 210 megapixels"):
-        decode(icon)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import math
 import re
 from dataclasses import replace
 from functools import partial
@@ -13,28 +12,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from PIL import Image, UnidentifiedImageError
 
 from cutout.errors import CutoutError, OutOfMemoryError, OutputError, PictureError
-from cutout.formats import sixteen_bit as sixteen
-from cutout.formats.checks.pixel_limit import allowing
-from cutout.formats.checks.preflight import (
-    MOST_BLOCKS,
-    Prepared,
-    TooLargeError,
-    check_gif,
-    check_icon,
-    check_size,
-    find_pages,
-    prepare,
-    too_large,
-)
+from cutout.formats.checks.preflight import Prepared, TooLargeError, allowing, check_size, prepare, too_large
 from cutout.formats.checks.sniff import HEAD, is_camera_raw, sniff
-from cutout.formats.checks.structure import gif, png_frames
-from cutout.formats.metadata.exif import sizes
 from cutout.formats.metadata.metadata import Metadata
 from cutout.formats.picture import ONLY_FIRST, Header, Picture, orientation_of, read
 from cutout.options import DEFAULT_MAX_FRAMES, DEFAULT_MAX_PIXELS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+
+    from cutout.formats.checks.tiff import Page
 
 
 __all__ = [
@@ -53,7 +40,7 @@ __all__ = [
 
 # Formats with a signature of their own, and none that runs another program (EPS) or is only guessed at (TGA). Pillow
 # must know every one of them: HEIF joins when its decoder is registered, and MPO is a kind of JPEG to it.
-_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "TIFF", "BMP", "DIB", "AVIF", "JPEG2000", "PPM", "QOI", "ICO")
+_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "TIFF", "BMP", "DIB", "AVIF", "JPEG2000", "PPM", "QOI")
 
 
 def decode(
@@ -126,6 +113,8 @@ def film(
                 options=("first_frame", "max_frames"),
             )
         if image.format == "GIF":  # Pillow allocates a frame's place while it seeks
+            from cutout.formats.checks.others import check_gif
+
             check_gif(file.data, count + 1, max_pixels)
         how = partial(
             _frame, file.data, image, frames, _Second(file.data), max_size=max_size, max_pixels=max_pixels, deep=deep
@@ -163,18 +152,15 @@ def header(data: bytes | Prepared, *, max_pixels: int = DEFAULT_MAX_PIXELS, max_
         PictureError: As in `decode`, as far as the header shows it.
     """
     file = data if isinstance(data, Prepared) else check(data, max_pixels=max_pixels)
-    if sniff(file.data[:HEAD]) == "ICO":  # which Pillow decodes while it opens it, and `_opened` keeps small
-        side = math.ceil(math.sqrt(max(1, check_icon(file.data))))
-        return Header(size=(side, side), kind="ICO", mode="RGBA")
     with _opened(file, max_pixels) as (image, _):
         frames = _frames(image, file.data, max(1, max_frames))
-        found = sizes(file.data, frames.pages.values()) if max_frames > 1 else []
+        found = [page.size for page in frames.pages.values()] if max_frames > 1 else []
         return Header(
             size=max((image.size, *found), key=lambda sides: sides[0] * sides[1]),
             turned=image.format in {"JPEG", "MPO"} and orientation_of(image) != 1,  # Pillow decodes PNGs to tell
             kind=image.format or "",
             mode="RGBA" if image.mode == "RGB" and image.has_transparency_data else image.mode,
-            deep=sixteen.is_deep(image) or sixteen.has_key(image),
+            deep=any(_depth(image)),
             frames=min(len(frames.numbers), max(1, len(file.data) // _SMALLEST_FRAME)),
             progressive="progressive" in image.info,
         )
@@ -244,8 +230,8 @@ class _Frames(NamedTuple):
 
     numbers: Sequence[int]
     """By which the decoder knows them."""
-    pages: Mapping[int, int] = {}
-    """Of a TIFF file, where the directory of each stands."""
+    pages: Mapping[int, Page] = {}
+    """Those of a TIFF file."""
     notes: tuple[str, ...] = ()
 
 
@@ -255,9 +241,13 @@ def _frames(image: Image.Image, data: bytes, most: int) -> _Frames:
         case "MPO":  # a phone's extra views
             return _Frames([image.tell()])
         case "GIF":
-            found = gif(data, most, most_blocks=MOST_BLOCKS)
+            from cutout.formats.checks.others import gif
+
+            found = gif(data, most)
             return _Frames(range(max(1, min(most, found.frames + found.cut_short))))
         case "TIFF":
+            from cutout.formats.checks.tiff import find_pages
+
             pages = find_pages(data, most)
             return _Frames(list(pages) or [0], pages)
         case "PNG":
@@ -275,6 +265,8 @@ def _png_frames(image: Image.Image, data: bytes, most: int) -> _Frames:
     announced = int(getattr(image, "n_frames", 1)) - hidden
     if announced < (1 if hidden else 2):
         return _Frames([0])
+    from cutout.formats.checks.png import png_frames
+
     there, whole = png_frames(data, most)
     if there < min(2, announced, most) and whole:
         note = f"the PNG announces {announced} frames, but holds a single picture"
@@ -323,12 +315,25 @@ def _frame(
     if max_size is not None:
         image.draft(None, (max_size, max_size))
     number = image.tell()
-    wide = (deep and sixteen.is_deep(image)) or sixteen.has_key(image)
-    wanted = partial(sixteen.read, again=partial(second.at, number)) if wide else None
-    at = frames.pages.get(number)
-    tiff = None if at is None else (data, at)
+    wide, keyed = _depth(image)
+    wanted = None
+    if (deep and wide) or keyed:
+        from cutout.formats.sixteen_bit import read as read_deep
+
+        wanted = partial(read_deep, again=partial(second.at, number))
+    page = frames.pages.get(number)
+    tiff = None if page is None else (data, page.at)
     picture = read(image, max_size, tiff=tiff, deep=wanted, screen=screen, before=before)
     return replace(picture, paged=paged, deep=picture.deep if deep else None)
+
+
+def _depth(image: Image.Image) -> tuple[bool, bool]:
+    """Whether a picture has more than 8 bits, and whether one colour of 16 bits is transparent."""
+    if image.format in {"JPEG", "MPO"}:
+        return False, False
+    from cutout.formats import sixteen_bit
+
+    return sixteen_bit.is_deep(image), sixteen_bit.has_key(image)
 
 
 def _check_tile(image: Any) -> None:
@@ -365,4 +370,4 @@ def _unidentified(kind: str | None) -> PictureError:
     return PictureError("this is not a picture of a known format", hint="known: " + ", ".join(_KNOWN))
 
 
-_KNOWN = ("PNG", "JPEG", "WebP", "AVIF", "HEIC", "TIFF", "BMP", "GIF", "JPEG 2000", "PPM", "QOI", "ICO")
+_KNOWN = ("PNG", "JPEG", "WebP", "AVIF", "HEIC", "TIFF", "BMP", "GIF", "JPEG 2000", "PPM", "QOI")

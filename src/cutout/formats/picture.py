@@ -9,10 +9,7 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 
 from cutout.errors import PictureError
-from cutout.formats import sixteen_bit as sixteen
-from cutout.formats.checks import libtiff
 from cutout.formats.color import to_rgb
-from cutout.formats.metadata.exif import is_crowded
 from cutout.formats.metadata.metadata import NO_METADATA, Metadata, read_dpi, read_exif, read_xmp
 
 if TYPE_CHECKING:
@@ -93,6 +90,8 @@ def _with_what_libtiff_says(
     def read(image: Image.Image, /, *args: _Rest.args, **settings: _Rest.kwargs) -> Picture:
         if image.format != "TIFF":
             return reads(image, *args, **settings)
+        from cutout.formats.checks import libtiff
+
         with libtiff.listening() as said:
             try:
                 picture = reads(image, *args, **settings)
@@ -145,18 +144,21 @@ def read(
         raise ValueError(f"it has {image.width}×{image.height} pixels, the first one {screen[0]}×{screen[1]}")
     rgb, alpha, icc = to_rgb(whole, metadata.icc)
     colors = None if deep is None else deep(image)
-    key = image.info.get("transparency")
-    if colors is not None and isinstance(key, tuple):
-        alpha = sixteen.key_alpha(colors, key)
-    if icc is None and metadata.icc is not None:
-        colors = None
     size = _limited(rgb.size, max_size)
+    if colors is not None:
+        from cutout.formats import sixteen_bit
+
+        if isinstance(key := image.info.get("transparency"), tuple):
+            alpha = sixteen_bit.key_alpha(colors, key)
+        if icc is None and metadata.icc is not None:
+            colors = None
+        else:
+            colors = colors if size == rgb.size else sixteen_bit.resize(colors, size)
+            colors = sixteen_bit.turn(colors, orientation)
     if size != rgb.size:
         rgb, alpha = _resized(rgb, size), None if alpha is None else _resized(alpha, size)
-        colors = None if colors is None else sixteen.resize(colors, size)
     if orientation != 1:
         rgb, alpha = _upright(rgb, orientation), None if alpha is None else _upright(alpha, orientation)
-        colors = None if colors is None else sixteen.turn(colors, orientation)
     duration, loop = _timing(image)
     return Picture(
         rgb=rgb,
@@ -200,8 +202,11 @@ _UNSAID = 100.0
 def orientation_of(image: Image.Image) -> int:
     """How the pixels lie, 1–8; a broken EXIF block says nothing about a picture that is whole."""
     block = image.info.get("exif")
-    if isinstance(block, bytes) and is_crowded(block):  # older Pillows read all that its entries point to
-        return 1
+    if isinstance(block, bytes):
+        from cutout.formats.metadata.exif import is_crowded
+
+        if is_crowded(block):  # older Pillows read all that its entries point to
+            return 1
     try:
         return int(image.getexif().get(_ORIENTATION, 1))
     except Exception:  # noqa: BLE001 - its parser raises whatever the block leads it into

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from cutout.enums import PngLevel
-from cutout.formats.checks.structure import png_chunks
+from cutout.formats.checks.png import png_chunks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence

@@ -17,7 +17,7 @@ from cutout.engines.devices.providers import request_device
 from cutout.engines.rembg import PREFIX, open_rembg
 from cutout.enums import EdgeColors, Precision, parse_precision
 from cutout.errors import OutOfMemoryError, remark
-from cutout.formats.checks.pixel_limit import allowing
+from cutout.formats.checks.preflight import allowing
 from cutout.formats.color import is_srgb, to_srgb
 from cutout.formats.sixteen_bit import merge, shift
 from cutout.imaging import composite, decontaminate, layout

@@ -6,17 +6,13 @@ note, which may hold addresses counted from the start of the block, stays where 
 
 from __future__ import annotations
 
-import contextlib
 import struct
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from cutout.formats.metadata.places import PLAIN_TAGS, without_places
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-__all__ = ["Exif", "Tag", "build", "is_crowded", "parse", "reorder", "sizes"]
+__all__ = ["Exif", "Tag", "build", "is_crowded", "parse", "reorder"]
 
 _WIDTHS = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4}
 """Bytes of one value by its type."""
@@ -159,31 +155,6 @@ def is_crowded(block: bytes) -> bool:
     except struct.error:
         return False
     return order is not None and int(count) > _MOST_ENTRIES
-
-
-def sizes(tiff: bytes, directories: Iterable[int]) -> list[tuple[int, int]]:
-    """Width and height of pages of a TIFF file, as their directories say; one that says none is left out.
-
-    Args:
-        tiff: The file's bytes; one of 64-bit addresses says none.
-        directories: Where those of the pages stand.
-    """
-    order, found = {b"II*\0": "<", b"MM\0*": ">"}.get(tiff[:4]), []
-    for at in directories if order else ():
-        sides: dict[int, int] = {}
-        with contextlib.suppress(struct.error):
-            (count,) = struct.unpack_from(f"{order}H", tiff, at)
-            for place in range(at + 2, at + 2 + 12 * count, 12):
-                tag, kind = struct.unpack_from(f"{order}HH", tiff, place)
-                if tag in _SIDES and kind in _WHOLE:
-                    (sides[tag],) = struct.unpack_from(f"{order}{_WHOLE[kind]}", tiff, place + 8)
-        if len(sides) == len(_SIDES):
-            found.append((sides[_SIDES[0]], sides[_SIDES[1]]))
-    return found
-
-
-_SIDES = (0x0100, 0x0101)
-_WHOLE = {3: "H", 4: "I"}
 
 
 class _Reader:

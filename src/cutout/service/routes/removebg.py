@@ -15,7 +15,7 @@ from PIL import Image
 from starlette.datastructures import UploadFile
 
 from cutout.formats import decode
-from cutout.formats.checks.pixel_limit import allowing
+from cutout.formats.checks.preflight import allowing
 from cutout.formats.encode import encode
 from cutout.options import Encoding, RemoveOptions
 from cutout.options.values import parse_color
