@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated, Any
+from inspect import Parameter, signature
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
 from cutout.errors import UsageError
+from cutout.options.kinds import table
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+
+    from cutout.options.kinds import Option
 
 __all__ = [
     "Batch",
@@ -24,7 +28,11 @@ __all__ = [
     "memory_option",
     "needs",
     "option",
+    "rows",
+    "with_rows",
 ]
+
+_Command = TypeVar("_Command", bound="Callable[..., None]")
 
 _MOST_JOBS = 1024
 """Each is a thread."""
@@ -35,6 +43,48 @@ def option(*names: str, text: str, panel: str | None = None, **settings: Any) ->
     long = next(name for name in names if name.startswith("--")).split("/")[0]
     variable = "CUTOUT_" + long.removeprefix("--").removeprefix("no-").replace("-", "_").upper()
     return typer.Option(*names, help=text, envvar=variable, show_envvar=False, rich_help_panel=panel, **settings)
+
+
+def rows(owner: type, panel: str | None = None) -> list[Parameter]:
+    """The options of a table, or those of one panel, as parameters that Typer reads."""
+    return [_parameter(name, row) for name, row in table(owner).items() if panel in {None, row.panel}]
+
+
+def _parameter(name: str, row: Option) -> Parameter:
+    off = [other for other in row.names if other.startswith("--")]
+    bounds = {} if row.least is None else {"min": row.least, "max": row.most if row.shown else None}
+    given = option(
+        "/".join((_dashes(name), *off)),
+        *(other for other in row.names if other not in off),
+        text=row.help_with(_dashes),
+        panel=row.panel,
+        metavar=row.metavar,
+        case_sensitive=not row.any_case,
+        **bounds,
+    )
+    kind: Any = row.kind | None if row.default is None else row.kind
+    annotation = Annotated[kind, given]
+    return Parameter(name, Parameter.POSITIONAL_OR_KEYWORD, default=row.default, annotation=annotation)
+
+
+def _dashes(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def with_rows(**before: list[Parameter]) -> Callable[[_Command], _Command]:
+    """Give a command rows of tables as well: each list stands before a parameter, all arrive as keywords."""
+
+    def add(command: _Command) -> _Command:
+        written = signature(command, eval_str=True)
+        parameters: list[Parameter] = []
+        for name, parameter in written.parameters.items():
+            parameters += before.get(name, [])
+            if parameter.kind is not Parameter.VAR_KEYWORD:
+                parameters.append(parameter)
+        command.__signature__ = written.replace(parameters=parameters)  # type: ignore[attr-defined]
+        return command
+
+    return add
 
 
 def jobs_option(panel: str | None = None) -> Any:

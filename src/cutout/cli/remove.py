@@ -5,11 +5,10 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cutout.cli import appearance
 from cutout.cli.console import Console
 from cutout.cli.idle import Asked, idle
 from cutout.cli.options import (
@@ -23,25 +22,23 @@ from cutout.cli.options import (
     key_values,
     memory_option,
     option,
+    rows,
+    with_rows,
 )
 from cutout.cli.run import Interrupt, is_terminal, print_plan, run_plan
 from cutout.cpus import threads_each, usable_cpus
 from cutout.device_options import DeviceOptions, parse_batch
 from cutout.enums import (
-    BackgroundFit,
     BitDepth,
-    EdgeColors,
     Existing,
-    Fit,
     OnCollision,
-    PngLevel,
     Precision,
-    Strip,
 )
 from cutout.errors import ExitCode, UsageError
 from cutout.jobs.executors.base import EXECUTORS
 from cutout.models.registry import DEFAULT_MODEL
-from cutout.options import Encoding, RemoveOptions
+from cutout.options import FILES, RUN, Encoding, RemoveOptions
+from cutout.options.kinds import table
 from cutout.output_formats import OutputFormat, names
 from cutout.pipeline.budget import budget_of
 
@@ -50,9 +47,14 @@ if TYPE_CHECKING:
 
 __all__ = ["remove"]
 
-_FILES, _MODEL, _LOOK, _RUN = "Files", "Model and device", appearance.LOOK, "Run"
+_MODEL = "Model and device"
 
 
+@with_rows(
+    dry_run=rows(Encoding, FILES),
+    jobs=rows(RemoveOptions),
+    as_json=rows(Encoding, RUN),
+)
 def remove(
     context: typer.Context,
     inputs: Annotated[
@@ -65,7 +67,7 @@ def remove(
             "-o",
             text="File, folder, or - for standard output. Without it: NAME-cutout.png beside the input, "
             "FOLDER-cutout/ for a folder.",
-            panel=_FILES,
+            panel=FILES,
         ),
     ] = None,
     output_format: Annotated[
@@ -74,59 +76,25 @@ def remove(
             "--format",
             "-f",
             text="Format of the outputs; else by the extension of OUTPUT, else png.",
-            panel=_FILES,
+            panel=FILES,
             case_sensitive=False,
         ),
     ] = None,
     recursive: Annotated[
-        bool, option("--recursive/--no-recursive", text="Walk the folders below an input folder.", panel=_FILES)
+        bool, option("--recursive/--no-recursive", text="Walk the folders below an input folder.", panel=FILES)
     ] = True,
     existing: Annotated[
         Existing | None,
         option(
             "--existing",
             text="What to do with an output that is there. (default: overwrite a single file, skip in a batch)",
-            panel=_FILES,
+            panel=FILES,
         ),
     ] = None,
     on_collision: Annotated[
-        OnCollision, option("--on-collision", text="What to do when two inputs would write one output.", panel=_FILES)
+        OnCollision, option("--on-collision", text="What to do when two inputs would write one output.", panel=FILES)
     ] = OnCollision.REFUSE,
-    quality: Annotated[
-        int | None,
-        option("--quality", text="Quality of jpg, webp, avif and heic.", min=0, max=100, metavar="N", panel=_FILES),
-    ] = None,
-    lossless: Annotated[
-        bool, option("--lossless", text="webp and heic without loss; avif nearly lossless.", panel=_FILES)
-    ] = False,
-    png_level: Annotated[
-        PngLevel, option("--png-level", text="How hard PNGs are compressed: fastest, fast or small.", panel=_FILES)
-    ] = PngLevel.FAST,
-    keep_hidden: Annotated[
-        bool,
-        option("--keep-hidden", text="Keep colours that cannot be seen exactly; files become larger.", panel=_FILES),
-    ] = False,
-    bit_depth: Annotated[
-        BitDepth,
-        option(
-            "--bit-depth",
-            text="Bits a channel in png and tiff: 8, 16, or as the input has them.",
-            panel=_FILES,
-        ),
-    ] = BitDepth.AUTO,
-    strip: Annotated[
-        Strip,
-        option(
-            "--strip",
-            text="Leave out metadata: gps (all places), or all but the colour profile and the resolution.",
-            panel=_FILES,
-            case_sensitive=False,
-        ),
-    ] = Strip.NONE,
-    first_frame: Annotated[
-        bool, option("--first-frame", text="Take the first frame of an animation, the first page, alone.", panel=_FILES)
-    ] = False,
-    dry_run: Annotated[bool, option("--dry-run", text="Print the plan and do nothing.", panel=_FILES)] = False,
+    dry_run: Annotated[bool, option("--dry-run", text="Print the plan and do nothing.", panel=FILES)] = False,
     model: Annotated[
         str,
         option("--model", "-m", text="A name from `cutout models list`, an .onnx file, or rembg:NAME.", panel=_MODEL),
@@ -167,73 +135,19 @@ def remove(
         ),
     ] = Precision.FULL,
     pull: Annotated[bool, option("--pull", text="Download the model first if it is missing.", panel=_MODEL)] = False,
-    mask: Annotated[bool, option("--mask", text="Write the alpha alone, as a grey picture.", panel=_LOOK)] = False,
-    background: appearance.Background = None,
-    background_fit: appearance.BackgroundFit = BackgroundFit.COVER,
-    shadow: appearance.Shadow = None,
-    max_size: Annotated[
-        int | None,
-        option(
-            "--max-size",
-            text="Longest side in pixels of the picture that is worked on and written.",
-            min=1,
-            metavar="N",
-            panel=_LOOK,
-        ),
-    ] = None,
-    fit: Annotated[
-        Fit | None,
-        option(
-            "--fit", text="How the picture is brought to the model's input. (default: the model's own)", panel=_LOOK
-        ),
-    ] = None,
-    post_process: Annotated[
-        bool, option("--post-process", text="Smooth the mask and make it binary.", panel=_LOOK)
-    ] = False,
-    rescale: Annotated[
-        bool | None,
-        option(
-            "--rescale/--no-rescale", text="Stretch the mask to the full range. (default: the model's own)", panel=_LOOK
-        ),
-    ] = None,
-    threshold: appearance.Threshold = None,
-    min_area: appearance.MinArea = None,
-    largest: appearance.Largest = False,
-    fill_holes: appearance.FillHoles = None,
-    erode: appearance.Erode = 0,
-    dilate: appearance.Dilate = 0,
-    feather: appearance.Feather = 0,
-    invert: appearance.Invert = False,
-    crop: appearance.Crop = False,
-    margin: appearance.Margin = None,
-    canvas: appearance.Canvas = None,
-    scale: appearance.Scale = "fit",
-    position: appearance.Position = "center",
-    refine: appearance.Refine = False,
-    tiles: appearance.Tiles = 0,
-    matting: appearance.Matting = False,
-    matting_foreground: appearance.MattingForeground = 240,
-    matting_background: appearance.MattingBackground = 10,
-    matting_erode: appearance.MattingErode = 10,
-    edge_colors: appearance.EdgeColors = EdgeColors.CLEAN,
-    jobs: Annotated[int, jobs_option(_RUN)] = 0,
+    jobs: Annotated[int, jobs_option(RUN)] = 0,
     executor: Annotated[
-        str, option("--executor", text="What runs the jobs.", panel=_RUN, hidden=len(EXECUTORS) < 2)
+        str, option("--executor", text="What runs the jobs.", panel=RUN, hidden=len(EXECUTORS) < 2)
     ] = next(iter(EXECUTORS)),
-    memory_limit: Annotated[str | None, memory_option(_RUN)] = None,
-    max_pixels: Annotated[
-        int, option("--max-pixels", text="Refuse larger pictures.", min=1, metavar="N", panel=_RUN)
-    ] = 256_000_000,
-    max_frames: Annotated[
-        int, option("--max-frames", text="Refuse animations of more frames.", min=1, metavar="N", panel=_RUN)
-    ] = 1000,
+    memory_limit: Annotated[str | None, memory_option(RUN)] = None,
     as_json: Annotated[
-        bool, option("--json", text="One JSON line per file and a summary, on standard output.", panel=_RUN)
+        bool, option("--json", text="One JSON line per file and a summary, on standard output.", panel=RUN)
     ] = False,
-    quiet: Annotated[bool, option("--quiet", "-q", text="Print errors only.", panel=_RUN)] = False,
+    quiet: Annotated[bool, option("--quiet", "-q", text="Print errors only.", panel=RUN)] = False,
     verbose: Annotated[
-        bool, option("--verbose", "-v", text="Print stage times per picture, and tracebacks.", panel=_RUN)
+        bool, option("--verbose", "-v", text="Print stage times per picture, and tracebacks.", panel=RUN)
     ] = False,
+    **given: Any,
 ) -> None:
     """Remove the background of pictures.
 
@@ -244,36 +158,7 @@ def remove(
     from cutout.jobs.plan import plan
 
     console = Console(quiet=quiet, verbose=verbose)
-    options = RemoveOptions(
-        mask=mask,
-        background=background,
-        fit=fit,
-        max_size=max_size,
-        threshold=threshold,
-        post_process=post_process,
-        rescale=rescale,
-        refine=refine,
-        tiles=tiles,
-        matting=matting,
-        matting_foreground=matting_foreground,
-        matting_background=matting_background,
-        matting_erode=matting_erode,
-        background_fit=background_fit,
-        largest=largest,
-        min_area=min_area,
-        fill_holes=fill_holes,
-        erode=erode,
-        dilate=dilate,
-        feather=feather,
-        invert=invert,
-        crop=crop,
-        margin=margin,
-        canvas=canvas,
-        scale=scale,
-        position=position,
-        shadow=shadow,
-        edge_colors=edge_colors,
-    )
+    options = RemoveOptions.from_mapping(_of(RemoveOptions, given))
     todo = plan(
         inputs,
         output,
@@ -284,24 +169,13 @@ def remove(
         keep=_further_files(options, model, model_config),
     )
     _check_standard_streams(todo, as_json=as_json)
-    _check_formats(todo, bit_depth)
+    _check_formats(todo, given["bit_depth"])
     budget_of(memory_limit, os.environ)  # what is no size is told now
     if dry_run:
         print_plan(todo, console, as_json=as_json)
         return
     workers = _workers(jobs, todo)
-    encoding = Encoding(
-        quality=quality,
-        lossless=lossless,
-        png_level=png_level,
-        keep_hidden=keep_hidden,
-        threads=threads_each(workers),
-        max_pixels=max_pixels,
-        bit_depth=bit_depth,
-        strip=strip,
-        first_frame=first_frame,
-        max_frames=max_frames,
-    )
+    encoding = Encoding(**_of(Encoding, given), threads=threads_each(workers))
     for text in idle(_asked(options, encoding, todo, inputs, model, model_config), _given(context)):
         console.warn(text)
     settings = {
@@ -328,6 +202,11 @@ def remove(
         report = run_plan(todo, request, executor, console, as_json=as_json, stop=stop)
     if report.exit_code is not ExitCode.OK:
         raise typer.Exit(int(report.exit_code))
+
+
+def _of(owner: type, given: dict[str, Any]) -> dict[str, Any]:
+    """The options of a table among all that were given."""
+    return {name: given[name] for name in table(owner)}
 
 
 def _given(context: typer.Context) -> frozenset[str]:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from cutout.options.keywords import RemoveKeywords
     from cutout.options.values import Color, Length, Shadow
 
-__all__ = ["DEFAULT_MAX_FRAMES", "DEFAULT_MAX_PIXELS", "Encoding", "RemoveOptions"]
+__all__ = ["DEFAULT_MAX_FRAMES", "DEFAULT_MAX_PIXELS", "FILES", "RUN", "Encoding", "RemoveOptions"]
 
 DEFAULT_MAX_PIXELS = 256_000_000
 """A picture of more pixels is refused: 256 megapixels take about 1 GB while they are worked on."""
@@ -28,8 +28,8 @@ DEFAULT_MAX_PIXELS = 256_000_000
 DEFAULT_MAX_FRAMES = 1000
 """An animation of more frames is refused: every one of them takes the time of a picture."""
 
-_LOOK, _MATTING, _CLEAN, _FRAME = "Look", "Matting", "Mask clean-up, in this order", "Framing"
-_FILES, _RUN = "Files", "Run"
+_LOOK, _MATTING, _CLEAN, _FRAME = ("Look", "Matting", "Mask clean-up, in this order", "Framing")
+FILES, RUN = "Files", "Run"
 
 _EDGE: dict[str, Any] = {"most": 10_000, "unit": " pixels", "shown": False}
 """By which an edge can be moved or blurred: more than any edge has, and few enough for the memory of one picture."""
@@ -260,24 +260,24 @@ class Encoding:
         threads: Cores that encode one picture.
     """
 
-    quality: int | None = whole(None, "Quality of jpg, webp, avif and heic.", _FILES, most=100)
-    lossless: bool = flag("webp and heic without loss; avif nearly lossless.", _FILES)
-    png_level: PngLevel = word(PngLevel, PngLevel.FAST, "How hard PNGs are compressed: fastest, fast or small.", _FILES)
-    keep_hidden: bool = flag("Keep colours that cannot be seen exactly; files become larger.", _FILES)
+    quality: int | None = whole(None, "Quality of jpg, webp, avif and heic.", FILES, most=100)
+    lossless: bool = flag("webp and heic without loss; avif nearly lossless.", FILES)
+    png_level: PngLevel = word(PngLevel, PngLevel.FAST, "How hard PNGs are compressed: fastest, fast or small.", FILES)
+    keep_hidden: bool = flag("Keep colours that cannot be seen exactly; files become larger.", FILES)
     bit_depth: BitDepth = word(
-        BitDepth, BitDepth.AUTO, "Bits a channel in png and tiff: 8, 16, or as the input has them.", _FILES
+        BitDepth, BitDepth.AUTO, "Bits a channel in png and tiff: 8, 16, or as the input has them.", FILES
     )
     strip: Strip = word(
         Strip,
         Strip.NONE,
         "Leave out metadata: gps (all places), or all but the colour profile and the resolution.",
-        _FILES,
+        FILES,
         any_case=True,
     )
-    first_frame: bool = flag("Take the first frame of an animation, the first page, alone.", _FILES)
+    first_frame: bool = flag("Take the first frame of an animation, the first page, alone.", FILES)
     threads: int = 1
-    max_pixels: int = whole(DEFAULT_MAX_PIXELS, "Refuse larger pictures.", _RUN, least=1)
-    max_frames: int = whole(DEFAULT_MAX_FRAMES, "Refuse animations of more frames.", _RUN, least=1)
+    max_pixels: int = whole(DEFAULT_MAX_PIXELS, "Refuse larger pictures.", RUN, least=1)
+    max_frames: int = whole(DEFAULT_MAX_FRAMES, "Refuse animations of more frames.", RUN, least=1)
 
     def __post_init__(self) -> None:
         for name, row in table(Encoding).items():
