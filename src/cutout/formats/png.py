@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from cutout.enums import PngLevel
-from cutout.formats.checks.png import png_chunks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -363,6 +362,8 @@ class Animation:
         Raises:
             ValueError: The frame is of another size or kind than the first.
         """
+        from cutout.formats.checks.png import png_chunks
+
         found = [(part.name, png[part.content]) for part in png_chunks(png)]
         first = not self._header
         if first:

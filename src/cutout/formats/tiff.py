@@ -132,7 +132,7 @@ class Tiff:
             reorder(part, found.order, order) for part in (found.main, found.exif, found.gps, found.interop)
         )
         main = {tag: entry for tag, entry in main.items() if tag not in _OWN} | tags
-        found = replace(found, order=order, main=main, exif=exif, gps=gps, interop=interop, note_at=None)
+        found = replace(found, order=order, main=main, exif=exif, gps=gps, interop=interop)
         count = len(main) + bool(exif or interop) + bool(gps)
         at = self._append(build(found, base=self._length))
         part, place = self._link

@@ -19,7 +19,6 @@ from cutout.enums import EdgeColors, Precision, parse_precision
 from cutout.errors import OutOfMemoryError, remark
 from cutout.formats.checks.preflight import allowing
 from cutout.formats.color import is_srgb, to_srgb
-from cutout.formats.sixteen_bit import merge, shift
 from cutout.imaging import composite, decontaminate, layout
 from cutout.imaging.resample import upscale
 from cutout.models.files import require
@@ -359,6 +358,8 @@ def _deep(
     """The result's colours in 16 bits; None where the picture has none, or its pixels are not the result's."""
     if picture.deep is None or frame.resamples:
         return None
+    from cutout.formats.sixteen_bit import merge, shift
+
     if frame == layout.Layout(picture.rgb.size):
         return merge(picture.deep, picture.rgb, colors)
     before, _ = layout.place(picture.rgb, alpha, frame)

@@ -1,7 +1,6 @@
 """The EXIF block (a small TIFF file inside a picture): read, changed and written, with every value kept as its bytes.
 
-Exchangeable image file format, CIPA DC-008. Values are never interpreted, so texts in any encoding survive; a maker's
-note, which may hold addresses counted from the start of the block, stays where it was.
+Exchangeable image file format, CIPA DC-008. Values are never interpreted, so texts in any encoding survive.
 """
 
 from __future__ import annotations
@@ -10,13 +9,11 @@ import struct
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
-from cutout.formats.metadata.places import PLAIN_TAGS, without_places
-
 __all__ = ["Exif", "Tag", "build", "is_crowded", "parse", "reorder"]
 
 _WIDTHS = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4}
 """Bytes of one value by its type."""
-_EXIF, _GPS, _INTEROP, _NOTE = 0x8769, 0x8825, 0xA005, 0x927C
+_EXIF, _GPS, _INTEROP = 0x8769, 0x8825, 0xA005
 _ORIENTATION, _WIDTH, _HEIGHT = 0x0112, 0xA002, 0xA003
 _IPTC, _PRINT = 0x83BB, 0xC4A5
 _POINTERS = {_EXIF, _GPS, _INTEROP}
@@ -58,7 +55,6 @@ class Exif:
         exif: How it was taken.
         gps: Where.
         interop: Which file-name rules it follows.
-        note_at: Where the maker's note stood, or None.
         damaged: Values were left out because they lie outside the block.
     """
 
@@ -67,7 +63,6 @@ class Exif:
     exif: Directory = field(default_factory=dict)
     gps: Directory = field(default_factory=dict)
     interop: Directory = field(default_factory=dict)
-    note_at: int | None = None
     damaged: bool = False
 
     def __bool__(self) -> bool:
@@ -96,6 +91,8 @@ class Exif:
 
     def without_place(self) -> tuple[Exif, tuple[str, ...]]:
         """The same without the GPS directory, IPTC's places and what may hold one unseen; and warnings."""
+        from cutout.formats.metadata.places import PLAIN_TAGS, without_places
+
         main = {tag: entry for tag, entry in self.main.items() if tag not in {_IPTC, _PRINT}}
         notes: tuple[str, ...] = ()
         if _IPTC in self.main:
@@ -106,7 +103,7 @@ class Exif:
                 notes = (f"the IPTC records may hold a place and were left out: {error}",)
         exif = {tag: entry for tag, entry in self.exif.items() if tag in PLAIN_TAGS}
         interop = {tag: entry for tag, entry in self.interop.items() if len(entry.data) <= 4}  # no coordinate
-        return replace(self, main=main, exif=exif, gps={}, interop=interop, note_at=None), notes
+        return replace(self, main=main, exif=exif, gps={}, interop=interop), notes
 
 
 def parse(block: bytes, *, directory: int | None = None) -> Exif:
@@ -137,7 +134,6 @@ def parse(block: bytes, *, directory: int | None = None) -> Exif:
         gps=reader.child(main, _GPS),
         interop=reader.child(exif, _INTEROP),
         exif={tag: entry for tag, entry in exif.items() if tag not in _POINTERS},
-        note_at=reader.note_at if directory is None else None,
         damaged=reader.damaged,
     )
     if not found:
@@ -160,7 +156,6 @@ def is_crowded(block: bytes) -> bool:
 class _Reader:
     def __init__(self, block: bytes, order: str) -> None:
         self.block, self.order = block, order
-        self.note_at: int | None = None
         self.damaged = False
         self._left = _MOST
         self._entries = _MOST_ENTRIES
@@ -182,8 +177,6 @@ class _Reader:
             if not length or place + length > len(self.block) or self._left < 0:
                 self.damaged |= kind in _WIDTHS and number > 0
                 continue
-            if tag == _NOTE and length > 4:
-                self.note_at = place
             found[tag] = Tag(kind, number, self.block[place : place + length])
         return found
 
@@ -206,8 +199,6 @@ def build(exif: Exif, *, base: int | None = None) -> bytes:
         base: Write no header, but directories for a file in which they start at this even address, the main one first.
     """
     writer = _Writer(8 if base is None else base, exif.order)
-    if base is None and exif.note_at is not None and _NOTE in exif.exif:
-        writer.pin(exif.note_at, exif.exif[_NOTE].data)
     first = writer.put(exif.main, [(_EXIF, (exif.exif, [(_INTEROP, (exif.interop, []))])), (_GPS, (exif.gps, []))])
     if base is not None:
         return bytes(writer.out)
@@ -219,62 +210,29 @@ _Child = tuple[int, tuple[Directory, list["_Child"]]]
 
 
 class _Writer:
-    """Places directories and values one after the other from `base` on, around the one value that keeps its place."""
+    """Places directories and values one after the other from `base` on, each at an even address."""
 
     def __init__(self, base: int, order: str) -> None:
         self.base, self.order, self.out = base, order, bytearray()
-        self._pinned: tuple[int, bytes] | None = None
-        self._note: int | None = None
-
-    def pin(self, at: int, note: bytes) -> None:
-        """Let the maker's note stand at this address."""
-        if at >= self.base and at % 2 == 0:
-            self._pinned = (at, note)
 
     def put(self, directory: Directory, children: list[_Child]) -> int:
         """Write a directory and those it points to; gives its address."""
         below = {tag: child for tag, child in children if child[0] or any(inner[0] for _, inner in child[1])}
         entries = directory | {tag: Tag(4, 1, b"") for tag in below}
-        start = self._room(2 + 12 * len(entries) + 4)
+        start = self._append(bytes(2 + 12 * len(entries) + 4))
         table = struct.pack(self.order + "H", len(entries))
         for tag, entry in sorted(entries.items()):
             value = struct.pack(self.order + "I", self.put(*below[tag])) if tag in below else entry.data
             if len(value) > 4:
-                value = struct.pack(self.order + "I", self._value(tag, value))
+                value = struct.pack(self.order + "I", self._append(value))
             table += struct.pack(self.order + "HHI", tag, entry.kind, entry.number) + value.ljust(4, b"\0")
-        self._fill(start, table)
+        self.out[start - self.base : start - self.base + len(table)] = table
         return start
 
-    def _value(self, tag: int, data: bytes) -> int:
-        if tag == _NOTE:
-            self._settle()
-            if self._note is not None:
-                return self._note
-        at = self._room(len(data))
-        self._fill(at, data)
+    def _append(self, data: bytes) -> int:
+        at = self.base + len(self.out)
+        self.out += data + bytes(len(data) % 2)
         return at
-
-    def _room(self, length: int) -> int:
-        """Reserve bytes; gives their address, which is even as the format wants it."""
-        length += length % 2
-        if self._pinned is not None and self._end + length > self._pinned[0]:
-            self._settle()
-        at = self._end
-        self.out += bytes(length)
-        return at
-
-    def _settle(self) -> None:
-        """Write the pinned note, with nothing up to it."""
-        if self._pinned is not None:
-            (self._note, data), self._pinned = self._pinned, None
-            self.out += bytes(self._note - self._end) + data + bytes(len(data) % 2)
-
-    def _fill(self, at: int, data: bytes) -> None:
-        self.out[at - self.base : at - self.base + len(data)] = data
-
-    @property
-    def _end(self) -> int:
-        return self.base + len(self.out)
 
 
 def reorder(directory: Directory, order: str, wanted: str) -> Directory:

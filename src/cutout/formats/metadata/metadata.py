@@ -7,10 +7,11 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from cutout.enums import Strip
-from cutout.formats.metadata import exif as blocks
-from cutout.formats.metadata.xmp import strip as strip_xmp
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from cutout.formats.metadata.exif import Exif
     from cutout.output_formats import OutputFormat
 
 __all__ = ["NO_METADATA", "Metadata", "read_dpi", "read_exif", "read_xmp"]
@@ -47,9 +48,13 @@ class Metadata:
         exif, xmp = self.exif, self.xmp
         notes: tuple[str, ...] = ()
         if exif is not None:
+            from cutout.formats.metadata import exif as blocks
+
             kept, notes = blocks.parse(exif).without_place()
             exif = blocks.build(kept) if kept else None
         if xmp is not None:
+            from cutout.formats.metadata.xmp import strip as strip_xmp
+
             try:
                 xmp = strip_xmp(xmp, place=False)
             except ValueError as error:
@@ -58,13 +63,20 @@ class Metadata:
 
     def sized(self, size: tuple[int, int]) -> Metadata:
         """The same for a picture of this width and height."""
-        return self if self.exif is None else replace(self, exif=blocks.build(blocks.parse(self.exif).sized(*size)))
+        return self._changed(lambda block: block.sized(*size))
+
+    def _changed(self, change: Callable[[Exif], Exif]) -> Metadata:
+        if self.exif is None:
+            return self
+        from cutout.formats.metadata import exif as blocks
+
+        return replace(self, exif=blocks.build(change(blocks.parse(self.exif))))
 
     def fitting(self, output_format: OutputFormat) -> tuple[Metadata, tuple[str, ...]]:
         """What the format can hold, and warnings about what it cannot."""
         row = output_format.row
-        if not row.orientation and self.exif is not None:
-            return replace(self, exif=blocks.build(blocks.parse(self.exif).without_orientation())), ()
+        if not row.orientation:
+            return self._changed(lambda block: block.without_orientation()), ()
         if row.block is None:
             return self, ()
         notes, left = [], {"EXIF": self.exif, "XMP": self.xmp}
@@ -89,14 +101,13 @@ def read_exif(info: dict[Any, Any], tiff: tuple[bytes, int] | None) -> tuple[byt
         info: What the decoder found.
         tiff: For a TIFF file, its bytes and where the page's directory starts.
     """
-    block = info.get("exif") or _raw_profile(info.get("Raw profile type exif"))
+    block: Any = info.get("exif") or _raw_profile(info.get("Raw profile type exif"))
+    if tiff is None and (not isinstance(block, bytes) or block in {b"Exif\0\0", b""}):
+        return None, ()
+    from cutout.formats.metadata import exif as blocks
+
     try:
-        if tiff is not None:
-            found = blocks.parse(tiff[0], directory=tiff[1])
-        elif isinstance(block, bytes) and block not in {b"Exif\0\0", b""}:
-            found = blocks.parse(block)
-        else:
-            return None, ()
+        found = blocks.parse(block) if tiff is None else blocks.parse(tiff[0], directory=tiff[1])
         if not found.tells:
             return None, ()
         kept = blocks.build(found.upright())
@@ -132,6 +143,8 @@ def read_xmp(packet: object) -> tuple[bytes | None, tuple[str, ...]]:
         packet = packet.encode("utf-8", "surrogateescape")
     if not isinstance(packet, bytes) or not packet.strip(b"\0 \r\n\t"):
         return None, ()
+    from cutout.formats.metadata.xmp import strip as strip_xmp
+
     try:
         return strip_xmp(packet), ()
     except ValueError as error:

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
+from typing import TYPE_CHECKING
 from xml.parsers import expat
 
-from cutout.formats.metadata.places import is_place
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 __all__ = ["strip"]
 
@@ -73,7 +75,8 @@ class _Finder:
     """Where in the packet the elements and attributes stand that are to go."""
 
     def __init__(self, packet: bytes, *, place: bool) -> None:
-        self.packet, self.place = packet, place
+        self.packet = packet
+        self._is_place: Callable[[str, str], bool] | None = None
         self.cuts: list[tuple[int, int]] = []
         self.found = 0  # of what is to go
         self._depth = 0
@@ -84,6 +87,9 @@ class _Finder:
         self._parser.EndElementHandler = self._end
         self._parser.StartDoctypeDeclHandler = self._refuse
         if not place:
+            from cutout.formats.metadata.places import is_place
+
+            self._is_place = is_place
             self._parser.CommentHandler = lambda _text: self._remark(b"-->")
             self._parser.ProcessingInstructionHandler = lambda name, _text: self._remark(b"?>", name)
 
@@ -97,7 +103,7 @@ class _Finder:
 
     def _goes(self, name: str) -> bool:
         space, _, local = name.rpartition("\n")
-        goes = (space, local) in _STALE or (not self.place and is_place(space, local))
+        goes = (space, local) in _STALE or (self._is_place is not None and self._is_place(space, local))
         self.found += goes
         return goes
 
