@@ -43,11 +43,11 @@ GB = 10**9
 
 
 def blank(path: Path, size: tuple[int, int]) -> Path:
-    """A grey PNG without a byte of picture data, which is enough to be refused by its size."""
+    """A grey PNG without a row of pixels, but with as many bytes as they could be packed in."""
     header = struct.pack(">IIBBBBB", *size, 8, 0, 0, 0, 0)
     chunks = b"".join(
         struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
-        for name, data in ((b"IHDR", header), (b"IDAT", zlib.compress(b"")), (b"IEND", b""))
+        for name, data in ((b"IHDR", header), (b"IDAT", bytes(size[0] * size[1] // 1000)), (b"IEND", b""))
     )
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunks)
     return path
