@@ -13,7 +13,7 @@ from PIL import Image, UnidentifiedImageError
 
 from cutout.errors import CutoutError, OutOfMemoryError, OutputError, PictureError
 from cutout.formats.checks.preflight import Prepared, TooLargeError, allowing, check_size, prepare, too_large
-from cutout.formats.checks.sniff import HEAD, is_camera_raw, sniff
+from cutout.formats.input_formats import HEAD, INPUT_FORMATS, is_camera_raw, sniff
 from cutout.formats.metadata.metadata import Metadata
 from cutout.formats.picture import ONLY_FIRST, Header, Picture, orientation_of, read
 from cutout.options import DEFAULT_MAX_FRAMES, DEFAULT_MAX_PIXELS
@@ -38,9 +38,8 @@ __all__ = [
 ]
 
 
-# Formats with a signature of their own, and none that runs another program (EPS) or is only guessed at (TGA). Pillow
-# must know every one of them: HEIF joins when its decoder is registered, and MPO is a kind of JPEG to it.
-_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "TIFF", "BMP", "DIB", "AVIF", "JPEG2000", "PPM", "QOI")
+# Pillow must know every one of them: HEIF joins when its decoder is registered.
+_PILLOW = [name for row in INPUT_FORMATS for name in row.pillow if row.name != "HEIC"]
 
 
 def decode(
@@ -158,7 +157,7 @@ def header(data: bytes | Prepared, *, max_pixels: int = DEFAULT_MAX_PIXELS, max_
         return Header(
             size=max((image.size, *found), key=lambda sides: sides[0] * sides[1]),
             turned=image.format in {"JPEG", "MPO"} and orientation_of(image) != 1,  # Pillow decodes PNGs to tell
-            kind=image.format or "",
+            kind="JPEG" if image.format == "MPO" else image.format or "",
             mode="RGBA" if image.mode == "RGB" and image.has_transparency_data else image.mode,
             deep=any(_depth(image)),
             frames=min(len(frames.numbers), max(1, len(file.data) // _SMALLEST_FRAME)),
@@ -184,7 +183,7 @@ def check(data: bytes, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Prepared:
             hint="develop it first: export a TIFF or JPEG",
         )
     kind = sniff(data[:HEAD])
-    if kind == "HEIF":
+    if kind == "HEIC":
         _register_heif()
     return prepare(data, kind, max_pixels)
 
@@ -216,7 +215,7 @@ def _opened(data: bytes | Prepared, max_pixels: int) -> Iterator[tuple[Image.Ima
 
 
 def _open(data: bytes, kind: str | None) -> Image.Image:
-    image = Image.open(io.BytesIO(data), formats=("HEIF",) if kind == "HEIF" else _FORMATS)
+    image = Image.open(io.BytesIO(data), formats=["HEIF"] if kind == "HEIC" else _PILLOW)
     key, raw = image.info.get("transparency"), [tile.args for tile in getattr(image, "tile", [])][:1]
     if image.mode == "L" and isinstance(key, int) and raw:  # Pillow widens the pixels alone
         image.info["transparency"] = key * {"L;2": 85, "L;4": 17}.get(str(raw[0]), 1)
@@ -367,7 +366,6 @@ def _unidentified(kind: str | None) -> PictureError:
             f"the {kind} file is broken: its header cannot be read",
             hint="open it in a viewer, or copy it again from where it came from",
         )
-    return PictureError("this is not a picture of a known format", hint="known: " + ", ".join(_KNOWN))
-
-
-_KNOWN = ("PNG", "JPEG", "WebP", "AVIF", "HEIC", "TIFF", "BMP", "GIF", "JPEG 2000", "PPM", "QOI")
+    return PictureError(
+        "this is not a picture of a known format", hint="known: " + ", ".join(row.name for row in INPUT_FORMATS)
+    )

@@ -7,7 +7,7 @@ import select
 import stat
 from typing import TYPE_CHECKING, Any
 
-from cutout.formats.checks.sniff import HEAD, sniff
+from cutout.formats.input_formats import HEAD, sniff
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from cutout.atomic import is_part, real_path, status_of
 from cutout.enums import Existing, OnCollision
 from cutout.errors import UsageError
-from cutout.formats.checks.sniff import CAMERA_RAW_NAMES, HEAD, sniff
+from cutout.formats.input_formats import CAMERA_RAW_NAMES, HEAD, INPUT_FORMATS, sniff
 from cutout.output_formats import SUFFIXES, OutputFormat
 
 if TYPE_CHECKING:
@@ -26,10 +26,7 @@ __all__ = ["STDIO", "Job", "Plan", "Unreadable", "plan"]
 STDIO = "-"
 """The name of standard input and standard output on the command line."""
 
-_PICTURE_NAMES = frozenset(
-    {".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".avif", ".heic", ".heif", ".tif", ".tiff"}
-    | {".bmp", ".dib", ".gif", ".jp2", ".j2k", ".ppm", ".pgm", ".pbm", ".qoi"}
-)
+_PICTURE_NAMES = frozenset(suffix for row in INPUT_FORMATS for suffix in row.suffixes)
 _STANDARD_INPUT = frozenset({STDIO, "/dev/stdin", "/dev/fd/0", "/proc/self/fd/0"})
 _STANDARD_OUTPUT = frozenset({STDIO, "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"})
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from cutout.atomic import write_atomic
 from cutout.enums import Existing
 from cutout.errors import OutputError, PictureError
-from cutout.formats.checks.sniff import CAMERA_RAW_NAMES
+from cutout.formats.input_formats import CAMERA_RAW_NAMES
 from cutout.formats.reading import TooManyBytesError, most_bytes, read_file, read_to_the_end
 
 if TYPE_CHECKING:

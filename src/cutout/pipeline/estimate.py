@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from cutout.enums import BitDepth
 from cutout.errors import UsageError
+from cutout.formats.input_formats import INPUT_FORMATS
 from cutout.imaging import layout
 from cutout.options import values
 from cutout.output_formats import OutputFormat, check_side
@@ -29,22 +30,7 @@ _KEPT = 5.0
 _DEEP = 6.0
 """Colours in 16 bits."""
 
-# While it is decoded, by Pillow's name of the format, for the picture itself and what its decoder keeps beside it.
-_DECODED = {
-    "JPEG": 4.5,
-    "MPO": 4.5,
-    "PNG": 4.5,
-    "TIFF": 8.0,
-    "BMP": 4.5,
-    "DIB": 4.5,
-    "PPM": 5.0,
-    "QOI": 9.0,
-    "GIF": 5.0,
-    "WEBP": 18.0,
-    "AVIF": 11.0,
-    "HEIF": 10.0,
-    "JPEG2000": 22.0,
-}
+_DECODED = {name: row.memory for row in INPUT_FORMATS for name in row.pillow}
 _DECODED_ELSE = 30.0
 _PROGRESSIVE = 6.0
 """A progressive JPEG is kept as coefficients until its last scan has come."""

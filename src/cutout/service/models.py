@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from cutout.engines.known_errors.recognise import is_out_of_memory
 from cutout.engines.rembg import PREFIX
 from cutout.errors import CutoutError, PictureError, UsageError
-from cutout.formats.checks.sniff import HEAD, sniff
 from cutout.formats.decode import header
+from cutout.formats.input_formats import HEAD, sniff
 from cutout.models.registry import resolve_model
 from cutout.options import Encoding, RemoveOptions
 from cutout.output_formats import OutputFormat

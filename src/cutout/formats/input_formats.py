@@ -1,11 +1,49 @@
-"""Is it a picture? Judged by the first bytes, never by the name; reads nothing and decodes nothing."""
+"""The formats that can be read, a row each, and which of them a file is: by its first bytes, never by its name."""
 
 from __future__ import annotations
 
 import re
 import struct
+from typing import NamedTuple
 
-__all__ = ["CAMERA_RAW_NAMES", "HEAD", "is_camera_raw", "sniff"]
+__all__ = ["CAMERA_RAW_NAMES", "HEAD", "INPUT_FORMATS", "InputFormat", "is_camera_raw", "sniff"]
+
+
+class InputFormat(NamedTuple):
+    """A format that can be read."""
+
+    name: str
+    pillow: tuple[str, ...]
+    """Pillow's names of it."""
+    suffixes: tuple[str, ...]
+    """A file with one of them counts as a picture, though it may be empty or broken."""
+    memory: float
+    """Bytes a pixel while it is decoded, for the picture itself and what its decoder keeps beside it; see `estimate`."""
+    signatures: tuple[bytes, ...] = ()
+    """One of which a file begins with; for those without one, see `sniff`."""
+
+
+# With a signature of their own, and none that runs another program (EPS), is only guessed at (TGA), or is decoded
+# while Pillow opens it (ICO).
+INPUT_FORMATS = (
+    InputFormat("PNG", ("PNG",), (".png",), 4.5, (b"\x89PNG\r\n\x1a\n",)),
+    InputFormat("JPEG", ("JPEG",), (".jpg", ".jpeg", ".jpe", ".jfif"), 4.5, (b"\xff\xd8\xff",)),
+    InputFormat("WebP", ("WEBP",), (".webp",), 18.0),
+    InputFormat("AVIF", ("AVIF",), (".avif",), 11.0),
+    InputFormat("HEIC", ("HEIF",), (".heic", ".heif"), 10.0),
+    InputFormat("TIFF", ("TIFF",), (".tif", ".tiff"), 8.0, (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")),
+    InputFormat("BMP", ("BMP", "DIB"), (".bmp", ".dib"), 4.5),
+    InputFormat("GIF", ("GIF",), (".gif",), 5.0, (b"GIF87a", b"GIF89a")),
+    InputFormat(
+        "JPEG 2000",
+        ("JPEG2000",),
+        (".jp2", ".j2k"),
+        22.0,
+        (b"\x00\x00\x00\x0cjP  \r\n\x87\n", b"\xff\x4f\xff\x51"),
+    ),
+    InputFormat("PPM", ("PPM",), (".ppm", ".pgm", ".pbm"), 5.0),
+    InputFormat("QOI", ("QOI",), (".qoi",), 9.0, (b"qoif",)),
+)
 
 HEAD = 32
 """Bytes from the start of a file that `sniff` wants."""
@@ -20,26 +58,13 @@ _RAW_SIGNATURES = (b"FUJIFILMCCD-RAW", b"IIRO", b"IIRS", b"MMOR", b"IIU\0")
 
 _HEIF_BRANDS = {b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1"}
 _PORTABLE = re.compile(rb"P[1-6]\s+(#|\d+\s+(#|\d+\s))")
-_SIGNATURES: tuple[tuple[bytes, str], ...] = (
-    (b"\x89PNG\r\n\x1a\n", "PNG"),
-    (b"\xff\xd8\xff", "JPEG"),
-    (b"GIF87a", "GIF"),
-    (b"GIF89a", "GIF"),
-    (b"II*\x00", "TIFF"),
-    (b"MM\x00*", "TIFF"),
-    (b"II+\x00", "TIFF"),
-    (b"MM\x00+", "TIFF"),
-    (b"\x00\x00\x00\x0cjP  \r\n\x87\n", "JPEG 2000"),
-    (b"\xff\x4f\xff\x51", "JPEG 2000"),
-    (b"qoif", "QOI"),
-)
 
 
 def sniff(head: bytes) -> str | None:
-    """The picture format that a file's first `HEAD` bytes announce, or None."""
-    for signature, name in _SIGNATURES:
-        if head.startswith(signature):
-            return name
+    """The name of the format that a file's first `HEAD` bytes announce, or None."""
+    for row in INPUT_FORMATS:
+        if head.startswith(row.signatures):
+            return row.name
     if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
         return "WebP"
     return _iso_media(head) if head[4:8] == b"ftyp" else _weak(head)
@@ -73,11 +98,11 @@ _DNG_VERSION, _PURPOSE, _BELOW = 0xC612, 0x00FE, 0x014A
 
 
 def _iso_media(head: bytes) -> str | None:
-    """AVIF and HEIF share a container that also holds films: the brands tell."""
+    """AVIF and HEIC share a container that also holds films: the brands tell."""
     brands = {head[i : i + 4] for i in (8, *range(16, len(head) - 3, 4))}
     if brands & {b"avif", b"avis"}:
         return "AVIF"
-    return "HEIF" if brands & _HEIF_BRANDS else None
+    return "HEIC" if brands & _HEIF_BRANDS else None
 
 
 def _weak(head: bytes) -> str | None:
