@@ -113,7 +113,7 @@ def test_a_page_s_damage_is_said_of_that_page() -> None:
 def test_few_of_many_lines_are_told_and_all_are_counted() -> None:
     with libtiff.listening() as said:
         for row in range(500):
-            said.add(None if said.full else f"line {row}")
+            said.add(f"line {row}".format)
     assert str(said) == "line 0; line 1; and 498 more"
 
 

@@ -366,6 +366,5 @@ def _unidentified(kind: str | None) -> PictureError:
             f"the {kind} file is broken: its header cannot be read",
             hint="open it in a viewer, or copy it again from where it came from",
         )
-    return PictureError(
-        "this is not a picture of a known format", hint="known: " + ", ".join(row.name for row in INPUT_FORMATS)
-    )
+    known = ", ".join(row.name for row in INPUT_FORMATS)
+    return PictureError("this is not a picture of a known format", hint=f"known: {known}")

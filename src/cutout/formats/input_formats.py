@@ -18,7 +18,7 @@ class InputFormat(NamedTuple):
     suffixes: tuple[str, ...]
     """A file with one of them counts as a picture, though it may be empty or broken."""
     memory: float
-    """Bytes a pixel while it is decoded, for the picture itself and what its decoder keeps beside it; see `estimate`."""
+    """Bytes a pixel while it is decoded, for the picture and what its decoder keeps beside it; see `estimate`."""
     signatures: tuple[bytes, ...] = ()
     """One of which a file begins with; for those without one, see `sniff`."""
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import wraps
 from typing import TYPE_CHECKING, Any
 
 from PIL import Image
@@ -14,12 +13,10 @@ from cutout.formats.metadata.metadata import NO_METADATA, Metadata, read_dpi, re
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Concatenate, ParamSpec
 
     import numpy as np
     import numpy.typing as npt
 
-    _Rest = ParamSpec("_Rest")
     _Deep = Callable[[Image.Image], npt.NDArray[np.uint16] | None]
 
 __all__ = ["ONLY_FIRST", "Header", "Picture", "orientation_of", "read"]
@@ -81,31 +78,6 @@ class Picture:
     loop: int = 0
 
 
-def _with_what_libtiff_says(
-    reads: Callable[Concatenate[Image.Image, _Rest], Picture],
-) -> Callable[Concatenate[Image.Image, _Rest], Picture]:
-    """What libtiff says of a damaged file becomes a note of the picture, or the error's text."""
-
-    @wraps(reads)
-    def read(image: Image.Image, /, *args: _Rest.args, **settings: _Rest.kwargs) -> Picture:
-        if image.format != "TIFF":
-            return reads(image, *args, **settings)
-        from cutout.formats.checks import libtiff
-
-        with libtiff.listening() as said:
-            try:
-                picture = reads(image, *args, **settings)
-            except OSError as error:
-                raise OSError(f"{said or error}") from error
-        if not said:
-            return picture
-        note = f"the TIFF file is damaged, and the picture may be wrong in places: {said}"
-        return replace(picture, notes=(*picture.notes, note))
-
-    return read
-
-
-@_with_what_libtiff_says
 def read(
     image: Image.Image,
     max_size: int | None,
@@ -129,6 +101,31 @@ def read(
         PictureError: It has no pixels.
         ValueError: A frame of another size. Decoders raise more.
     """
+    how: dict[str, Any] = {"tiff": tiff, "deep": deep, "screen": screen, "before": before}
+    if image.format != "TIFF":
+        return _read(image, max_size, **how)
+    from cutout.formats.checks import libtiff
+
+    with libtiff.listening() as said:  # what it says of a damaged file is a note of the picture, or the error's text
+        try:
+            picture = _read(image, max_size, **how)
+        except OSError as error:
+            raise OSError(f"{said or error}") from error
+    if not said:
+        return picture
+    note = f"the TIFF file is damaged, and the picture may be wrong in places: {said}"
+    return replace(picture, notes=(*picture.notes, note))
+
+
+def _read(
+    image: Image.Image,
+    max_size: int | None,
+    *,
+    tiff: tuple[bytes, int] | None,
+    deep: _Deep | None,
+    screen: tuple[int, int] | None,
+    before: Picture | None,
+) -> Picture:
     if min(image.size) < 1:
         raise PictureError(f"the picture has no pixels ({image.width}×{image.height})")
     image.load()

@@ -14,7 +14,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 __all__ = ["Said", "can_listen", "listening"]
 
@@ -41,16 +41,11 @@ class Said:
     def __bool__(self) -> bool:
         return self.count > 0
 
-    def add(self, line: str | None) -> None:
+    def add(self, line: Callable[[], str]) -> None:
         """Count a line, and keep it if it is one of the first."""
         self.count += 1
-        if line is not None and line not in self.lines:
-            self.lines.append(line)
-
-    @property
-    def full(self) -> bool:
-        """Further lines are only counted."""
-        return len(self.lines) >= _KEPT
+        if len(self.lines) < _KEPT and (text := line()) not in self.lines:
+            self.lines.append(text)
 
 
 _local = threading.local()
@@ -88,15 +83,17 @@ def _heard(module: bytes | None, pattern: bytes, arguments: int | None) -> None:
         if _before:
             _Handler(_before)(module, pattern, arguments)
         return
+    said.add(lambda: _line(module, pattern, arguments))
+
+
+def _line(module: bytes | None, pattern: bytes, arguments: int | None) -> str:
     library = _library()
-    if said.full or library is None:
-        said.add(None)
-        return
+    assert library is not None  # noqa: S101 - or nothing would be heard
     buffer = ctypes.create_string_buffer(_LONGEST)
     library[1](buffer, _LONGEST, pattern, arguments)
     # the name that Pillow gives every file says nothing
     name = "" if module in {None, b"tempfile.tif"} else f"{(module or b'').decode('utf-8', 'replace')}: "
-    said.add(name + buffer.value.decode("utf-8", "replace").rstrip(". \n"))
+    return name + buffer.value.decode("utf-8", "replace").rstrip(". \n")
 
 
 _handler = _Handler(_heard)  # never freed: a thread may be in it when the handler before it is put back
