@@ -8,6 +8,7 @@ cancelled; these are daemons, so that none of them holds up the end of the proce
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import ipaddress
 import socket
 import ssl
@@ -16,7 +17,7 @@ import zlib
 from contextlib import suppress
 from functools import cache
 from typing import TYPE_CHECKING
-from urllib.parse import SplitResult, quote, urljoin, urlsplit
+from urllib.parse import urljoin, urlsplit
 
 import httpx
 
@@ -25,28 +26,23 @@ from cutout.service.http.problems import Problem
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    Resolve = Callable[[str, int], list[str]]
+
 __all__ = ["fetch", "is_public"]
 
 _PORTS = {"http": 80, "https": 443}
 _REDIRECTS = 3
-_REDIRECTING = {301, 302, 303, 307, 308}
 _ADDRESSES = 3  # of one name that are tried
-_CONNECT = 5.0  # seconds for each of them
+_CONNECT = 5.0  # seconds for each of them; `fetch` has the deadline of all else
 _LOOKUPS = threading.BoundedSemaphore(256)  # threads, however slowly names are answered
 _unpacker = zlib.decompressobj
 _UNPACKED = {"gzip", "x-gzip", "deflate"}
 _HEADERS = {"User-Agent": "cutout", "Accept": "image/*", "Accept-Encoding": "identity", "Connection": "close"}
-_AS_IT_IS = "".join(map(chr, range(0x21, 0x7F)))  # what is quoted already, or needs not to be
 _TRANSLATED = ipaddress.IPv6Network("64:ff9b::/96")  # an IPv4 address behind a translator
 
 
 async def fetch(
-    url: str,
-    *,
-    max_bytes: int,
-    seconds: float = 15.0,
-    private: bool = False,
-    resolve: Callable[[str, int], list[str]] | None = None,
+    url: str, *, max_bytes: int, seconds: float = 15.0, private: bool = False, resolve: Resolve | None = None
 ) -> bytes:
     """The bytes behind an address.
 
@@ -65,25 +61,17 @@ async def fetch(
     """
     try:
         async with asyncio.timeout(seconds):
-            return await _followed(url, max_bytes, resolve or _resolve, private=private)
+            for _ in range(_REDIRECTS + 1):
+                found = await _answer(_checked(url, private=private), max_bytes, resolve or _resolve, private=private)
+                if isinstance(found, bytes):
+                    return found
+                url = urljoin(url, found)
+    except (httpx.InvalidURL, ValueError):
+        raise _refused("the address, or one that it leads to, is not valid") from None
     except TimeoutError:
         raise _refused("the address cannot be fetched: it takes too long") from None
-
-
-async def _followed(url: str, max_bytes: int, resolve: Callable[[str, int], list[str]], *, private: bool) -> bytes:
-    for _ in range(_REDIRECTS + 1):
-        parts = _checked(url, private=private)
-        addresses = await _addresses(parts, resolve, private=private)
-        try:
-            found = await _first_answer(parts, addresses, max_bytes)
-        except (OSError, httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:
-            raise _refused("the address cannot be fetched: it cannot be reached") from error
-        if isinstance(found, bytes):
-            return found
-        try:
-            url = urljoin(url, found)
-        except ValueError:
-            raise _refused("the address leads to one that is not valid") from None
+    except (OSError, httpx.HTTPError) as error:
+        raise _refused("the address cannot be fetched: it cannot be reached") from error
     raise _refused(f"the address leads on more than {_REDIRECTS} times")
 
 
@@ -91,75 +79,88 @@ def _refused(text: str) -> Problem:
     return Problem(400, "url", text, hint="send the picture itself")
 
 
-def _checked(url: str, *, private: bool) -> SplitResult:
-    try:
-        parts = urlsplit(url)
-        port = parts.port
-    except ValueError:
-        raise _refused("the address is not valid") from None
-    if parts.scheme not in _PORTS or not parts.hostname or len(url) > 2000:
+def _checked(text: str, *, private: bool) -> httpx.URL:
+    """An address that may be asked; raises as `httpx.URL` and `urlsplit` do where it is none."""
+    urlsplit(text)
+    url = httpx.URL(text.encode("utf-8", "replace").decode())
+    if url.scheme not in _PORTS or not url.host or len(text) > 2000:
         raise _refused("the address must begin with http:// or https://")
-    if parts.username is not None or parts.password is not None:
+    if url.userinfo:
         raise _refused("the address must not hold a password")
-    if port not in {None, _PORTS[parts.scheme]} and not private:
+    if url.port not in {None, _PORTS[url.scheme]} and not private:
         raise _refused("the address must not name a port")
-    if any(sign <= " " or sign == "\x7f" for sign in url):
+    if any(sign <= " " or sign == "\x7f" for sign in text):
         raise _refused("the address is not valid")
-    return parts
+    return url
+
+
+async def _answer(url: httpx.URL, max_bytes: int, resolve: Resolve, *, private: bool) -> bytes | str:
+    """The body, or where it leads."""
+    try:
+        addresses = await _looked_up(resolve, url.raw_host.decode(), url.port or _PORTS[url.scheme])
+    except (OSError, UnicodeError):
+        raise _refused("the address names an unknown host") from None
+    if not addresses or not (private or all(map(is_public, addresses))):
+        raise _refused("the address names a host that is not on the public internet")
+    *others, last = addresses[:_ADDRESSES]
+    for address in others:
+        with suppress(httpx.ConnectError, httpx.ConnectTimeout):
+            return await _get(url, address, max_bytes)
+    return await _get(url, last, max_bytes)
+
+
+async def _get(url: httpx.URL, address: str, max_bytes: int) -> bytes | str:
+    """The same by one address.
+
+    The request goes to the address; `Host`, and the name that the certificate must have, are those of the host. The
+    transport is made for this one request: connections are kept by address, and another host may have the same.
+    """
+    request = httpx.Request(
+        "GET",
+        url.copy_with(host=address),
+        headers={**_HEADERS, "Host": url.netloc.decode()},
+        extensions={"sni_hostname": url.raw_host.decode(), "timeout": {"connect": _CONNECT}},
+    )
+    async with httpx.AsyncHTTPTransport(verify=_certificates(), trust_env=False) as transport:
+        response = await transport.handle_async_request(request)
+        try:
+            if response.has_redirect_location:
+                raw = next(value for name, value in response.headers.raw if name.lower() == b"location")
+                return raw.decode("utf-8", "replace")
+            if response.status_code != 200:
+                raise _refused(f"the address answers with status {response.status_code}")
+            return await _body(response, max_bytes)
+        finally:
+            await response.aclose()
 
 
 def _resolve(host: str, port: int) -> list[str]:
     return [str(entry[4][0]) for entry in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
 
 
-async def _addresses(parts: SplitResult, resolve: Callable[[str, int], list[str]], *, private: bool) -> list[str]:
-    """The addresses of a host, each of which may be connected to."""
-    try:
-        host, port = (parts.hostname or "").encode("idna").decode("ascii"), parts.port or _PORTS[parts.scheme]
-        found = await _looked_up(resolve, host, port)
-    except (OSError, UnicodeError):
-        raise _refused("the address names an unknown host") from None
-    if not found or not (private or all(map(is_public, found))):
-        raise _refused("the address names a host that is not on the public internet")
-    return found[:_ADDRESSES]
-
-
-async def _looked_up(resolve: Callable[[str, int], list[str]], host: str, port: int) -> list[str]:
+async def _looked_up(resolve: Resolve, host: str, port: int) -> list[str]:
+    busy = Problem(503, "overloaded", "too many names are being looked up", hint="try again later", retry_after=15)
     if not _LOOKUPS.acquire(blocking=False):
-        raise _busy()
-    loop = asyncio.get_running_loop()
-    found: asyncio.Future[list[str]] = loop.create_future()
-
-    def tell(addresses: list[str], error: Exception | None) -> None:
-        if found.done():  # it was cancelled
-            return
-        if error is None:
-            found.set_result(addresses)
-        else:
-            found.set_exception(error)
+        raise busy
+    found: concurrent.futures.Future[list[str]] = concurrent.futures.Future()
+    found.set_running_or_notify_cancel()
 
     def look() -> None:
-        addresses: list[str] = []
-        failure: Exception | None = None
         try:
             addresses = resolve(host, port)
         except Exception as error:  # noqa: BLE001 - raised where the result is awaited
-            failure = error
-        finally:
             _LOOKUPS.release()
-        with suppress(RuntimeError):  # the loop has ended meanwhile
-            loop.call_soon_threadsafe(tell, addresses, failure)
+            found.set_exception(error)
+        else:
+            _LOOKUPS.release()
+            found.set_result(addresses)
 
     try:
         threading.Thread(target=look, name="cutout-lookup", daemon=True).start()
     except RuntimeError:  # the system has no room for another thread
         _LOOKUPS.release()
-        raise _busy() from None
-    return await found
-
-
-def _busy() -> Problem:
-    return Problem(503, "overloaded", "too many names are being looked up", hint="try again later", retry_after=15)
+        raise busy from None
+    return await asyncio.wrap_future(found)
 
 
 def is_public(address: str) -> bool:
@@ -177,40 +178,6 @@ def is_public(address: str) -> bool:
         if int(found) >> 32 == 0:  # IPv4-compatible, long abandoned
             return False
     return found.is_global and not found.is_multicast and not found.is_reserved
-
-
-async def _first_answer(parts: SplitResult, addresses: list[str], max_bytes: int) -> bytes | str:
-    for address in addresses[:-1]:
-        with suppress(httpx.ConnectError, httpx.ConnectTimeout):
-            return await _get(parts, address, max_bytes)
-    return await _get(parts, addresses[-1], max_bytes)
-
-
-async def _get(parts: SplitResult, address: str, max_bytes: int) -> bytes | str:
-    """The body, or where it leads.
-
-    The request goes to the address; `Host`, and the name that the certificate must have, are those of the host. The
-    client is made for this one request: connections are kept by address, and another host may have the same.
-    """
-    host = (parts.hostname or "").encode("idna").decode("ascii")
-    named = f"[{host}]" if ":" in host else host
-    if parts.port not in {None, _PORTS[parts.scheme]}:
-        named += f":{parts.port}"
-    target = quote((parts.path or "/") + (f"?{parts.query}" if parts.query else ""), _AS_IT_IS, errors="replace")
-    url = httpx.URL(scheme=parts.scheme, host=address, port=parts.port, raw_path=target.encode("ascii"))
-    transport = httpx.AsyncHTTPTransport(verify=_certificates(), trust_env=False)
-    limit = httpx.Timeout(None, connect=_CONNECT)  # `fetch` has the deadline
-    async with (
-        httpx.AsyncClient(transport=transport, trust_env=False, follow_redirects=False, timeout=limit) as client,
-        client.stream("GET", url, headers={**_HEADERS, "Host": named}, extensions={"sni_hostname": host}) as response,
-    ):
-        if response.status_code in _REDIRECTING:
-            onward = next((value for name, value in response.headers.raw if name.lower() == b"location"), b"")
-            if onward:
-                return onward.decode("utf-8", "replace")
-        if response.status_code != 200:
-            raise _refused(f"the address answers with status {response.status_code}")
-        return await _body(response, max_bytes)
 
 
 async def _body(response: httpx.Response, max_bytes: int) -> bytes:
