@@ -95,7 +95,7 @@ def test_bytes_keep_16_bits_as_a_path_does(tmp_path: Path, remover: Remover) -> 
     of_a_path = remove(tmp_path / "deep.png", session=remover).read_bytes()
     assert of_a_path[24] == 16
     assert remove(data, session=remover) == of_a_path
-    assert remove(tmp_path / "deep.png", force_return_bytes=True, session=remover) == of_a_path  # type: ignore[comparison-overlap]
+    assert remove(tmp_path / "deep.png", force_return_bytes=True, session=remover) == of_a_path
 
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "LA", "P", "CMYK", "1", "I;16", "F"])

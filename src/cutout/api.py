@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import threading
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
+from cutout.engines.rembg import PREFIX
 from cutout.errors import PictureError, UsageError, remark
 from cutout.formats import decode
 from cutout.formats.encode import encode
@@ -23,11 +23,32 @@ from cutout.pipeline.estimate import need_of
 from cutout.pipeline.remover import Remover
 
 if TYPE_CHECKING:
+    from typing import Unpack
+
     import numpy as np
     import numpy.typing as npt
     from PIL import Image
 
     from cutout.jobs.plan import Job
+    from cutout.options.keywords import RemoveKeywords
+
+    class CallKeywords(RemoveKeywords, total=False):
+        """All that `cutout.remove` takes beside its picture and `force_return_bytes`; what each means is told there."""
+
+        output: str | os.PathLike[str] | None
+        model: str | Path
+        device: str | None
+        session: Remover | None
+        options: RemoveOptions | None
+        memory_limit: str | int | None
+        only_mask: bool
+        post_process_mask: bool
+        bgcolor: tuple[int, ...] | list[int] | None
+        alpha_matting: bool
+        alpha_matting_foreground_threshold: int
+        alpha_matting_background_threshold: int
+        alpha_matting_erode_size: int
+
 
 __all__ = ["remove"]
 
@@ -36,13 +57,25 @@ _removers: dict[tuple[str, str | None, str | int | None], Remover] = {}
 
 
 @overload
-def remove(data: str | os.PathLike[str], **settings: Any) -> Path: ...
+def remove(
+    data: str | os.PathLike[str], *, force_return_bytes: Literal[False] = False, **settings: Unpack[CallKeywords]
+) -> Path: ...
 @overload
-def remove(data: bytes, **settings: Any) -> bytes: ...
+def remove(
+    data: Image.Image, *, force_return_bytes: Literal[False] = False, **settings: Unpack[CallKeywords]
+) -> Image.Image: ...
 @overload
-def remove(data: Image.Image, **settings: Any) -> Image.Image: ...
+def remove(
+    data: npt.NDArray[Any], *, force_return_bytes: Literal[False] = False, **settings: Unpack[CallKeywords]
+) -> npt.NDArray[np.uint8]: ...
 @overload
-def remove(data: npt.NDArray[Any], **settings: Any) -> npt.NDArray[np.uint8]: ...
+def remove(
+    data: bytes | bytearray | memoryview, *, force_return_bytes: bool = False, **settings: Unpack[CallKeywords]
+) -> bytes: ...
+@overload
+def remove(data: object, *, force_return_bytes: Literal[True], **settings: Unpack[CallKeywords]) -> bytes: ...
+@overload
+def remove(data: object, *, force_return_bytes: bool, **settings: Unpack[CallKeywords]) -> Any: ...
 
 
 def remove(
@@ -93,6 +126,7 @@ def remove(
         raise UsageError(f"session is a {type(session).__name__}, but it must be a cutout.Remover")
     job = None if path is None else _job(path, output)
     remover = session or _remover(model, device, memory_limit)
+    _tell_idle(wanted, changes, remover, job)
     if job is not None and not force_return_bytes:
         return _file(job, remover, wanted, transparent=_is_transparent(changes))
     if path is not None:
@@ -162,9 +196,25 @@ def _options(base: RemoveOptions, changes: dict[str, Any]) -> RemoveOptions:
         ours.pop("background")  # rembg leaves the colour out where the mask alone is asked for
     if unknown := sorted(set(ours) - set(RemoveOptions.names())):
         raise UsageError(f"unknown option {', '.join(unknown)}", hint=f"known: {', '.join(RemoveOptions.names())}")
-    if isinstance(ours.get("background"), list):
-        ours["background"] = tuple(ours["background"])
-    return replace(base, **ours)
+    return base.replace(**ours)
+
+
+def _tell_idle(options: RemoveOptions, changes: dict[str, Any], remover: Remover, job: Job | None) -> None:
+    """Warn of what was asked for by name and does nothing."""
+    if not changes:
+        return
+    from cutout.options.idle import Asked, idle
+
+    spec = remover.session.spec
+    run = Asked(
+        options=options,
+        encoding=Encoding(),
+        formats=frozenset({OutputFormat.PNG if job is None else job.output_format}),
+        rembg=spec.name.startswith(PREFIX),
+        classes=bool(spec.classes),
+    )
+    for text in idle(run, {_REMBG_WORDS.get(name, name) for name in changes} - {"background"}):
+        remark(text)
 
 
 def _is_transparent(changes: dict[str, Any]) -> bool:

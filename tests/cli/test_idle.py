@@ -13,11 +13,12 @@ from onnx import TensorProto, helper, save
 from PIL import Image
 from small import brightness_model, half
 
-from cutout.cli.idle import IDLE, Asked, idle
+from cutout.cli.options import in_dashes
 from cutout.device_options import DeviceOptions
 from cutout.enums import BitDepth, EdgeColors, Fit, PngLevel, Strip
 from cutout.errors import UsageError
 from cutout.options import Encoding, RemoveOptions
+from cutout.options.idle import IDLE, Asked, idle
 from cutout.output_formats import OutputFormat
 from cutout.pipeline.convert import convert
 from cutout.pipeline.remover import Remover
@@ -207,7 +208,7 @@ def test_an_option_changes_the_file_or_is_said_to_do_nothing(
 def test_what_the_files_and_the_model_leave_no_room_for_is_said(name: str, run: dict[str, Any], words: str) -> None:
     plain = Asked(options=RemoveOptions(), encoding=Encoding(), formats=frozenset({OutputFormat.PNG}))
     changed = replace(plain, **run)
-    (text,) = idle(changed, frozenset({name}))
+    (text,) = idle(changed, frozenset({name}), in_dashes)
     assert words in text
     if name != "recursive":
         assert list(idle(plain, frozenset({name}))) == []

@@ -105,7 +105,7 @@ class Console:
 def dashed(text: str, options: Iterable[str]) -> str:
     """A text of the core, which names options by their plain names, in the words of the command line."""
     for name in options:
-        flag = f"--{name.replace('_', '-')}"
+        flag = "--" + name.replace("_", "-")
         text = re.sub(rf"(?<!\S){name}(?=[\s,;:]|$)", flag, text, count=1)  # of further ones, it may be another word
     return text
 

@@ -23,6 +23,7 @@ __all__ = [
     "GpuWait",
     "Half",
     "ProviderOption",
+    "in_dashes",
     "jobs_option",
     "key_values",
     "memory_option",
@@ -54,9 +55,9 @@ def _parameter(name: str, row: Option) -> Parameter:
     off = [other for other in row.names if other.startswith("--")]
     bounds = {} if row.least is None else {"min": row.least, "max": row.most if row.shown else None}
     given = option(
-        "/".join((_dashes(name), *off)),
+        "/".join((in_dashes(name), *off)),
         *(other for other in row.names if other not in off),
-        text=row.help_with(_dashes),
+        text=row.help_with(in_dashes),
         panel=row.panel,
         metavar=row.metavar,
         case_sensitive=not row.any_case,
@@ -67,7 +68,8 @@ def _parameter(name: str, row: Option) -> Parameter:
     return Parameter(name, Parameter.POSITIONAL_OR_KEYWORD, default=row.default, annotation=annotation)
 
 
-def _dashes(name: str) -> str:
+def in_dashes(name: str) -> str:
+    """An option's name as it is written on the command line."""
     return "--" + name.replace("_", "-")
 
 

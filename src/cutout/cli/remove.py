@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cutout.cli.console import Console
-from cutout.cli.idle import Asked, idle
 from cutout.cli.options import (
     Batch,
     CpuFallback,
@@ -18,6 +17,7 @@ from cutout.cli.options import (
     GpuWait,
     Half,
     ProviderOption,
+    in_dashes,
     jobs_option,
     key_values,
     memory_option,
@@ -44,6 +44,7 @@ from cutout.pipeline.budget import budget_of
 
 if TYPE_CHECKING:
     from cutout.jobs.plan import Plan
+    from cutout.options.idle import Asked
 
 __all__ = ["remove"]
 
@@ -176,8 +177,11 @@ def remove(
         return
     workers = _workers(jobs, todo)
     encoding = Encoding(**_of(Encoding, given), threads=threads_each(workers))
-    for text in idle(_asked(options, encoding, todo, inputs, model, model_config), _given(context)):
-        console.warn(text)
+    if said := _given(context) - {"output", "model", "device"}:
+        from cutout.options.idle import idle
+
+        for text in idle(_asked(options, encoding, todo, inputs, model, model_config), said, in_dashes):
+            console.warn(text)
     settings = {
         "model": model,
         "device": device,
@@ -220,6 +224,7 @@ def _asked(
 ) -> Asked:
     from cutout.engines.rembg import PREFIX
     from cutout.models.registry import resolve_model
+    from cutout.options.idle import Asked
 
     spec = None if model.startswith(PREFIX) else resolve_model(model, config)
     return Asked(

@@ -167,7 +167,7 @@ class RemoveOptions:
     )
 
     def __init__(self, **given: Unpack[RemoveKeywords]) -> None:
-        rows = table(RemoveOptions)
+        rows = table(type(self))
         for name, value in given.items():
             if name not in rows:
                 raise TypeError(f"RemoveOptions got an unexpected keyword argument {name!r}")

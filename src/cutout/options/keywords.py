@@ -1,6 +1,6 @@
-"""The keywords of `RemoveOptions` and `cutout.remove` with all that they take, for type checkers and editors.
+"""The keywords of `RemoveOptions` with all that they take, for type checkers and editors.
 
-A test compares them with the table in `options`; the form of the service reads what kinds of values they take.
+Nothing imports this while it runs; a test compares it with the table of options.
 """
 
 from pathlib import Path

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from enum import StrEnum
 
-__all__ = ["Option", "describe", "flag", "refused", "table", "text", "whole", "word"]
+__all__ = ["Option", "describe", "flag", "refused", "table", "text", "whole", "with_names", "word"]
 
 SERVICE_MOST = 10_000
 """Of any number in a request: neither results of any size nor hours of work must be had by asking."""
@@ -81,7 +81,12 @@ class Option:
 
     def help_with(self, write: Callable[[str], str] = str) -> str:
         """The help, other options in it written so."""
-        return re.sub(r"\{(\w+)\}", lambda found: write(found[1]), self.help)
+        return with_names(self.help, write)
+
+
+def with_names(text: str, write: Callable[[str], str] = str) -> str:
+    """A text, the options that stand in braces in it written so."""
+    return re.sub(r"\{(\w+)\}", lambda found: write(found[1]), text)
 
 
 def table(owner: Any) -> dict[str, Option]:

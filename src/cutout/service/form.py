@@ -7,9 +7,11 @@ import re
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
+from cutout.engines.rembg import PREFIX
 from cutout.errors import UsageError
 from cutout.options import Encoding, RemoveOptions
 from cutout.options.backgrounds import parse_background, parse_paint
+from cutout.options.idle import Asked, idle
 from cutout.options.kinds import table
 from cutout.output_formats import SUFFIXES, OutputFormat
 from cutout.service.models import CutRequest, Models
@@ -92,7 +94,18 @@ def cut_request(
     most = max_pixels // _MARGIN_TAKES if options.margin and options.canvas is None else max_pixels
     file = {name: value for name, value in given.items() if name in _FILE}
     encoding = Encoding(**file, first_frame=True, max_pixels=most)
-    return CutRequest(model=models.resolve(model), options=options, output_format=output_format, encoding=encoding)
+    name = models.resolve(model)
+    told = {each for each, value in given.items() if value not in (None, _FIELDS[each].default)} - {"background"}
+    spec = models.spec(name)
+    run = Asked(
+        options=options,
+        encoding=encoding,
+        formats=frozenset({output_format}),
+        rembg=spec.name.startswith(PREFIX),
+        classes=bool(spec.classes),
+    )
+    warnings = tuple(idle(run, told if canvas is None else told - {"crop"}))
+    return CutRequest(model=name, options=options, output_format=output_format, encoding=encoding, warnings=warnings)
 
 
 def _check_transparency(text: str, output_format: OutputFormat, given: Mapping[str, Any]) -> None:

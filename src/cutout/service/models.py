@@ -25,6 +25,7 @@ from cutout.timing import StageTimes
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from cutout.models.registry import ModelSpec
     from cutout.service.settings import Settings
 
 __all__ = ["CutRequest", "Done", "Models", "NotAPictureError", "ScarceError", "further_frames"]
@@ -51,12 +52,14 @@ class CutRequest:
         options: What the cut-out looks like.
         output_format: What is written.
         encoding: How it is written.
+        warnings: What of it does nothing.
     """
 
     model: str
     options: RemoveOptions
     output_format: OutputFormat
     encoding: Encoding
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -155,6 +158,10 @@ class Models:
             raise UsageError(f"this service has no model {name[:80]!r}", hint=f"it has {', '.join(self.names)}")
         return self._names[name]
 
+    def spec(self, name: str) -> ModelSpec:
+        """What the registry knows of an opened model, by the name that `resolve` gave."""
+        return self._models[name].many.session.spec
+
     @contextmanager
     def room(self, data: bytes, max_pixels: int) -> Iterator[None]:
         """Hold the memory that decoding a picture takes, where it is decoded for another purpose than to be cut out.
@@ -211,7 +218,11 @@ class Models:
             data=result.encoded,
             output_format=cut_request.output_format,
             size=result.size,
-            warnings=(*further_frames(data, cut_request.encoding.max_pixels), *result.warnings),
+            warnings=(
+                *cut_request.warnings,
+                *further_frames(data, cut_request.encoding.max_pixels),
+                *result.warnings,
+            ),
             ms=stages.rounded(),
             model=opened.version,
             device=opened.many.device,

@@ -1,4 +1,4 @@
-"""Options of `cutout remove` that would do nothing beside the others: said before the work, and why.
+"""Options that would do nothing beside the others: said before the work, and why.
 
 Only what holds for every picture stands here. What depends on the picture (it has no holes, no metadata, one frame) is
 no mistake, and what contradicts itself is refused where the options are made. Options of accelerators are judged where
@@ -8,20 +8,21 @@ it is known which device runs (`accelerator`).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from cutout.errors import UsageError
+from cutout.options.kinds import with_names
 from cutout.output_formats import OutputFormat, names
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Container, Iterator
 
     from cutout.options import Encoding, RemoveOptions
 
 __all__ = ["IDLE", "Asked", "Idle", "idle"]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class Asked:
     """A run as it was asked for.
 
@@ -53,9 +54,8 @@ class Asked:
         return self.options.mask or covered or not any(each.has_alpha for each in self.formats)
 
 
-@dataclass(frozen=True, slots=True)
-class Idle:
-    """A row: an option, when it does nothing, and why."""
+class Idle(NamedTuple):
+    """A row: an option, when it does nothing, and why; other options stand in braces."""
 
     name: str
     when: Callable[[Asked], bool]
@@ -71,7 +71,7 @@ IDLE: tuple[Idle, ...] = (
     Idle(
         "quality",
         lambda run: run.encoding.lossless and all("quality" in (each.row.lossless or ()) for each in run.formats),
-        "--lossless takes the highest",
+        "{lossless} takes the highest",
     ),
     Idle(
         "lossless",
@@ -83,7 +83,7 @@ IDLE: tuple[Idle, ...] = (
     Idle(  # the encoder of PNG also leaves colours simpler where alpha is faint
         "keep_hidden",
         lambda run: run.options.shadow is not None and OutputFormat.PNG not in run.formats,
-        "--shadow leaves no hidden colours",
+        "{shadow} leaves no hidden colours",
     ),
     Idle(
         "max_frames",
@@ -95,30 +95,30 @@ IDLE: tuple[Idle, ...] = (
     Idle("pull", lambda run: run.own_file, "the model is a file of your own"),
     Idle("pull", lambda run: run.rembg, "rembg brings its models itself"),
     Idle("background_fit", lambda run: run.options.background_picture is None, "the background is no picture"),
-    Idle("matting_foreground", lambda run: not run.options.matting, "it goes with --matting"),
-    Idle("matting_background", lambda run: not run.options.matting, "it goes with --matting"),
+    Idle("matting_foreground", lambda run: not run.options.matting, "it goes with {matting}"),
+    Idle("matting_background", lambda run: not run.options.matting, "it goes with {matting}"),
     Idle(
         "matting_foreground",
         lambda run: run.options.matting and run.options.post_process and run.options.matting_foreground < 255,
-        "--post-process makes the mask hard already",
+        "{post_process} makes the mask hard already",
     ),
     Idle(
         "matting_background",
         lambda run: run.options.matting and run.options.post_process and run.options.matting_background > 0,
-        "--post-process makes the mask hard already",
+        "{post_process} makes the mask hard already",
     ),
-    Idle("matting_erode", lambda run: not run.options.matting, "it goes with --matting"),
-    Idle("edge_colors", lambda run: run.options.mask, "--mask has no colours"),
+    Idle("matting_erode", lambda run: not run.options.matting, "it goes with {matting}"),
+    Idle("edge_colors", lambda run: run.options.mask, "{mask} has no colours"),
     Idle(
         "shadow",
         lambda run: run.options.mask and run.options.canvas is not None and run.options.scale != 1,
-        "--mask shows none, and the subject's size on the canvas is given",
+        "{mask} shows none, and the subject's size on the canvas is given",
     ),
-    Idle("crop", lambda run: run.options.canvas is not None, "--canvas frames the subject"),
+    Idle("crop", lambda run: run.options.canvas is not None, "{canvas} frames the subject"),
     Idle(
         "threshold",
         lambda run: run.options.post_process and not run.options.matting and bool(run.options.threshold),
-        "--post-process makes the mask hard already",
+        "{post_process} makes the mask hard already",
     ),
     Idle("tiles", lambda run: run.options.tiles == 1, "a grid of 1×1 is the picture itself; 2 to 8 are looked at"),
     Idle("tiles", lambda run: run.classes, "the model sorts pixels into classes and looks once"),
@@ -128,12 +128,13 @@ IDLE: tuple[Idle, ...] = (
 )
 
 
-def idle(run: Asked, given: frozenset[str]) -> Iterator[str]:
+def idle(run: Asked, given: Container[str], write: Callable[[str], str] = str) -> Iterator[str]:
     """What to say of the options that do nothing.
 
     Args:
         run: What is asked for.
-        given: Names of the options that were said in this very command, not in the environment for all commands.
+        given: Names of the options that were said in this very call, not in the environment for all commands.
+        write: How an option is written.
 
     Raises:
         UsageError: A transparent background was said, and the format has none.
@@ -142,9 +143,10 @@ def idle(run: Asked, given: frozenset[str]) -> Iterator[str]:
     opaque = [each for each in run.formats if not each.has_alpha]
     if "background" in given and run.options.background is None and opaque:
         raise UsageError(
-            f"--background transparent does not go with {opaque[0].value}, which holds no transparency",
+            f"background transparent does not go with {opaque[0].value}, which holds no transparency",
             hint="write png or webp, or name a colour",
+            options=("background",),
         )
     for row in IDLE:
         if row.name in given and row.when(run):
-            yield f"--{row.name.replace('_', '-')} does nothing here: {row.why}"
+            yield with_names(f"{{{row.name}}} does nothing here: {row.why}", write)
