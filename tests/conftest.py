@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from small import brightness_model
 
 from cutout.pipeline.remover import Remover
 
@@ -56,6 +57,26 @@ def remover(tmp_path_factory: pytest.TempPathFactory) -> Remover:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CUTOUT_HOME", str(tmp_path_factory.mktemp("remover")))
         return Remover(device="cpu")
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model that keeps what is bright, and takes no time."""
+    return brightness_model(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture
+def here(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty current folder; the processor unless a test says otherwise."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CUTOUT_DEVICE", "cpu")
+    return tmp_path
+
+
+@pytest.fixture
+def quick_model(home: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command takes `model` unless a test says otherwise."""
+    monkeypatch.setenv("CUTOUT_MODEL", str(model))
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import httpx
 import pytest
 from PIL import Image
 from served import quick, served, until
-from small import ORANGE, brightness_model
+from small import ORANGE
 
 from cutout.cancellation import Cancellation
 from cutout.errors import CancelledError
@@ -65,11 +65,6 @@ class Gate:
 
 
 # --- the core ---
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return brightness_model(tmp_path_factory.mktemp("model"))
 
 
 def test_a_cancellation_ends_by_a_word_or_by_the_clock() -> None:

@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 from PIL import Image
-from small import brightness_model, half
+from small import half
 
 from cutout.cli.console import Console
 from cutout.cli.run import Interrupt
@@ -163,12 +163,6 @@ def broken_pictures(folder: Path, whole: dict[str, Path]) -> list[Path]:
         paths.append(path)
     (folder / "gone.jpg").symlink_to("nowhere.jpg")
     return [*paths, folder / "gone.jpg"]
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model that takes no time."""
-    return brightness_model(tmp_path_factory.mktemp("model"))
 
 
 class Batch:

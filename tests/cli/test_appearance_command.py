@@ -8,24 +8,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 from PIL import Image
-from small import brightness_model, half
+from small import half
 
 if TYPE_CHECKING:
     from conftest import Cutout
 
 
-@pytest.fixture(autouse=True)
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty current folder, and the processor."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("CUTOUT_DEVICE", "cpu")
-    return tmp_path
-
-
-@pytest.fixture
-def quick(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """A model that keeps what is bright."""
-    monkeypatch.setenv("CUTOUT_MODEL", str(brightness_model(tmp_path_factory.mktemp("model"))))
+pytestmark = pytest.mark.usefixtures("here")
 
 
 def opened(path: str) -> Image.Image:
@@ -76,7 +65,7 @@ def test_the_pictures_own_background_is_blurred(cutout: Cutout, examples: Path) 
     assert detail[0] < detail[1] / 3, "the flag is not"
 
 
-@pytest.mark.usefixtures("quick")
+@pytest.mark.usefixtures("quick_model")
 def test_every_look_reaches_the_picture(cutout: Cutout) -> None:
     picture = half(Path("a.png"))
     for args, size, corner in (
@@ -97,7 +86,7 @@ def test_every_look_reaches_the_picture(cutout: Cutout) -> None:
         assert found.getpixel((0, 0)) == corner, args
 
 
-@pytest.mark.usefixtures("quick")
+@pytest.mark.usefixtures("quick_model")
 @pytest.mark.parametrize(
     ("args", "words"),
     [
@@ -127,7 +116,7 @@ def test_a_mistyped_command_is_still_no_picture(cutout: Cutout) -> None:
     assert "No such command 'remvoe'" in run.err
 
 
-@pytest.mark.usefixtures("quick")
+@pytest.mark.usefixtures("quick_model")
 def test_a_link_to_nowhere_is_told_as_one(cutout: Cutout) -> None:
     Path("gone.jpg").symlink_to("nowhere.jpg")
     run = cutout("remove", "gone.jpg", "-o", "out.png")

@@ -10,24 +10,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 from PIL import Image
-from small import ORANGE, brightness_model, half
+from small import ORANGE, half
 
 if TYPE_CHECKING:
     from conftest import Cutout, Run
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model that keeps what is bright."""
-    return brightness_model(tmp_path_factory.mktemp("model"))
-
-
-@pytest.fixture(autouse=True)
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: Path) -> Path:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("CUTOUT_MODEL", str(model))
-    monkeypatch.setenv("CUTOUT_DEVICE", "cpu")
-    return tmp_path
+pytestmark = pytest.mark.usefixtures("here", "quick_model")
 
 
 def done(run: Run) -> Run:

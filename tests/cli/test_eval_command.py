@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 from PIL import Image
-from small import brightness_model, half
+from small import half
 
 if TYPE_CHECKING:
     from conftest import Cutout, Run
@@ -17,18 +17,7 @@ if TYPE_CHECKING:
 SIZE = (64, 32)
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model that keeps what is bright."""
-    return brightness_model(tmp_path_factory.mktemp("model"))
-
-
-@pytest.fixture(autouse=True)
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: Path) -> Path:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("CUTOUT_MODEL", str(model))
-    monkeypatch.setenv("CUTOUT_DEVICE", "cpu")
-    return tmp_path
+pytestmark = pytest.mark.usefixtures("here", "quick_model")
 
 
 def truth(path: str, size: tuple[int, int] = SIZE, *, share: float = 0.5) -> Path:

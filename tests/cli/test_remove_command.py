@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import typer
 from PIL import Image
-from small import ORANGE, brightness_model, half, limited
+from small import ORANGE, half, limited
 
 from cutout.cli import app
 
@@ -25,19 +25,7 @@ if TYPE_CHECKING:
 BLACK, WHITE, CLEAR = (0, 0, 0), (255, 255, 255), 0
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model that keeps what is bright."""
-    return brightness_model(tmp_path_factory.mktemp("model"))
-
-
-@pytest.fixture(autouse=True)
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: Path) -> Path:
-    """An empty current folder; the quick model on the processor unless a test says otherwise."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("CUTOUT_MODEL", str(model))
-    monkeypatch.setenv("CUTOUT_DEVICE", "cpu")
-    return tmp_path
+pytestmark = pytest.mark.usefixtures("here", "quick_model")
 
 
 def opened(path: Path | str | bytes) -> Image.Image:

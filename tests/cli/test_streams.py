@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from small import brightness_model, half
+from small import half
 
 from cutout.errors import PictureError
 from cutout.formats.reading import TooManyBytesError, most_bytes, read_file
@@ -23,19 +23,7 @@ MOST_MEMORY = 6_000_000_000
 """Bytes of address space: an endless input that is kept takes more within seconds."""
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model that keeps what is bright."""
-    return brightness_model(tmp_path_factory.mktemp("model"))
-
-
-@pytest.fixture(autouse=True)
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: Path) -> Path:
-    """An empty current folder, and the quick model."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("CUTOUT_MODEL", str(model))
-    monkeypatch.setenv("CUTOUT_DEVICE", "cpu")
-    return tmp_path
+pytestmark = pytest.mark.usefixtures("here", "quick_model")
 
 
 def noise(path: Path) -> Path:

@@ -14,7 +14,7 @@ import onnxruntime
 import pytest
 from PIL import Image
 from served import quick, served
-from small import brightness_model, half
+from small import half
 
 from cutout.cli import main
 from cutout.device_options import DeviceOptions
@@ -28,11 +28,6 @@ from cutout.service.http.server import _Server, serve
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return brightness_model(tmp_path_factory.mktemp("model"))
 
 
 def picture() -> Picture:

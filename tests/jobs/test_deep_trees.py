@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from small import brightness_model, half
+from small import half
 
 from cutout.atomic import write_atomic
 from cutout.jobs.plan import plan
@@ -51,15 +51,15 @@ def fill_in(folder: Path) -> None:
         folder = folder.with_name(f"below{count}")
 
 
+pytestmark = pytest.mark.usefixtures("quick_model")
+
+
 @pytest.fixture(autouse=True)
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """An empty current folder, and the quick model."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("CUTOUT_MODEL", str(brightness_model(tmp_path)))
-    monkeypatch.setenv("CUTOUT_DEVICE", "cpu")
-    yield tmp_path
+def filled_in(here: Path) -> Iterator[None]:
+    """No trees are left that whoever empties the temporary folder cannot walk."""
+    yield
     for name in ("in", "out"):
-        fill_in(tmp_path / name)
+        fill_in(here / name)
 
 
 def test_1500_levels_are_walked_and_mirrored(cutout: Cutout, here: Path) -> None:

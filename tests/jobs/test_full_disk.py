@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 from PIL import Image
-from small import brightness_model, half, limited
+from small import half, limited
 
 from cutout.atomic import closed_to, write_atomic
 from cutout.errors import OutputError
@@ -24,13 +24,7 @@ if TYPE_CHECKING:
 COUNT = 26
 
 
-@pytest.fixture(autouse=True)
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with 26 pictures; the quick model."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("CUTOUT_MODEL", str(brightness_model(tmp_path)))
-    monkeypatch.setenv("CUTOUT_DEVICE", "cpu")
-    return tmp_path
+pytestmark = pytest.mark.usefixtures("here", "quick_model")
 
 
 @pytest.fixture

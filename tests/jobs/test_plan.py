@@ -30,11 +30,7 @@ TIFF = b"II*\x00" + bytes(28)
 TEXT = b"Dear diary, today I saw a cat.\n"
 
 
-@pytest.fixture(autouse=True)
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty current folder."""
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
+pytestmark = pytest.mark.usefixtures("here")
 
 
 def put(*names: str, content: bytes = PNG) -> None:

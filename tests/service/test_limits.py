@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import httpx
 import pytest
-from served import Held, quick, served, until
+from served import Held, connected, quick, received, served, until
 from small import half
 
 from cutout.service.app import create_app
@@ -37,21 +37,6 @@ def fast(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
 def picture(tmp_path: Path) -> bytes:
     """Left black, right orange."""
     return half(tmp_path / "half.png").read_bytes()
-
-
-def connected(client: httpx.Client) -> socket.socket:
-    return socket.create_connection((client.base_url.host, client.base_url.port or 0), 30)
-
-
-def answer(connection: socket.socket) -> bytes:
-    """All that comes until the other side closes."""
-    found = b""
-    try:
-        while data := connection.recv(65536):
-            found += data
-    except ConnectionError:
-        pass
-    return found
 
 
 def one_answer(connection: socket.socket) -> bytes:
@@ -95,7 +80,7 @@ def test_headers_a_little_too_long_are_431_and_long_ones_pass(fast: httpx.Client
     assert fast.get("/health", headers={"Cookie": "a" * 50_000}).status_code == 200
     with connected(fast) as connection:
         connection.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\nCookie: " + b"a" * 66_000 + b"\r\n\r\n")
-        assert answer(connection).startswith(b"HTTP/1.1 431 ")
+        assert received(connection).startswith(b"HTTP/1.1 431 ")
 
 
 def test_connections_without_a_whole_request_are_closed(fast: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -108,7 +93,7 @@ def test_connections_without_a_whole_request_are_closed(fast: httpx.Client, monk
             connection.sendall(whole)
             assert b"200 OK" in one_answer(connection)
         again.sendall(b"\r\n")
-        assert answer(silent) == answer(half_way) == answer(again) == b""
+        assert received(silent) == received(half_way) == received(again) == b""
         idle.sendall(whole)
         assert b"200 OK" in one_answer(idle)
 

@@ -16,7 +16,7 @@ from unittest.mock import Mock
 import httpx
 import pytest
 from PIL import Image
-from served import Held, Process, quick, served, until
+from served import Held, Process, connected, quick, received, served, until
 from small import brightness_model, half
 
 from cutout.errors import CutoutError, UsageError
@@ -45,20 +45,6 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
 def picture(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     """Left black, right orange."""
     return half(tmp_path_factory.mktemp("picture") / "half.png").read_bytes()
-
-
-def connected(client: httpx.Client) -> socket.socket:
-    return socket.create_connection((client.base_url.host, client.base_url.port or 0), 60)
-
-
-def everything(connection: socket.socket) -> bytes:
-    found = b""
-    try:
-        while data := connection.recv(65536):
-            found += data
-    except ConnectionError:
-        pass
-    return found
 
 
 # --- every refusal is JSON -------------------------------------------------------------------------------------------
@@ -95,7 +81,7 @@ _REFUSALS: dict[str, tuple[bytes, int, str]] = {
 def test_every_refusal_is_json_of_one_shape(client: httpx.Client, sent: bytes, status: int, kind: str) -> None:
     with connected(client) as connection:
         connection.sendall(sent)
-        head, _, body = everything(connection).partition(b"\r\n\r\n")
+        head, _, body = received(connection).partition(b"\r\n\r\n")
     lines = head.decode().lower().split("\r\n")
     assert lines[0].startswith(f"http/1.1 {status} ")
     assert "content-type: application/json" in lines
@@ -465,7 +451,7 @@ def test_a_client_that_has_closed_its_half_gets_its_answer_and_one_that_has_gone
         until(lambda: 'outcome="gone"' in client.get("/metrics").text)
         assert "cutout_queue_depth 1.0" in client.get("/metrics").text
         engine.go.set()
-        answer = everything(waits)
+        answer = received(waits)
     assert answer.startswith(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\n")
     assert b"connection: close" in answer
     assert b"\x89PNG" in answer
@@ -481,7 +467,7 @@ def test_a_half_request_whose_rest_never_comes_is_closed(client: httpx.Client, s
     with connected(client) as connection:
         connection.sendall(sent)
         connection.shutdown(socket.SHUT_WR)
-        assert everything(connection)[:12] in {b"", b"HTTP/1.1 200"}
+        assert received(connection)[:12] in {b"", b"HTTP/1.1 200"}
     until(lambda: "cutout_queue_depth 0.0" in client.get("/metrics").text)
 
 

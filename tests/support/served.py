@@ -58,6 +58,22 @@ def until(true: Callable[[], Any], seconds: float = 60) -> Any:
     raise AssertionError("it never became true")
 
 
+def connected(client: httpx.Client) -> socket.socket:
+    """A connection to where the client's requests go."""
+    return socket.create_connection((client.base_url.host, client.base_url.port or 0), 60)
+
+
+def received(connection: socket.socket) -> bytes:
+    """All that comes until the other side closes."""
+    found = b""
+    try:
+        while data := connection.recv(65536):
+            found += data
+    except ConnectionError:
+        pass
+    return found
+
+
 class Process:
     """`cutout serve` as a user starts it."""
 
