@@ -111,12 +111,16 @@ def test_no_look_follows_the_one_during_which_it_was_cancelled(
 
 
 @pytest.mark.parametrize(
-    ("module", "step"),
-    [(cleanup, "clean_up"), (decontaminate, "decontaminate"), (layout, "finish")],
+    ("module", "step", "options"),
+    [
+        (cleanup, "clean_up", RemoveOptions(largest=True)),
+        (decontaminate, "decontaminate", RemoveOptions()),
+        (layout, "finish", RemoveOptions()),
+    ],
     ids=["clean-up", "colours", "framing"],
 )
 def test_what_was_cancelled_is_not_encoded(
-    model: Path, monkeypatch: pytest.MonkeyPatch, module: Any, step: str
+    model: Path, monkeypatch: pytest.MonkeyPatch, module: Any, step: str, options: RemoveOptions
 ) -> None:
     """Whichever step after the looks it was cancelled in."""
     wanted = Cancellation()
@@ -136,7 +140,7 @@ def test_what_was_cancelled_is_not_encoded(
             stripes(),
             OutputFormat.PNG,
             Remover(model, device="cpu"),
-            RemoveOptions(),
+            options,
             Encoding(),
             StageTimes(wanted.check),
         )
