@@ -617,11 +617,11 @@ class TestExitCodes:
 
         code = (
             "import sys, cutout.formats.decode as codec; from cutout.cli import main\n"
-            "real = codec.header\n"
-            "def header(data, **settings):\n"
+            "real = codec.check\n"
+            "def check(data, **settings):\n"
             "    if len(data) == 5: raise ZeroDivisionError('nobody thought of this')\n"
             "    return real(data, **settings)\n"
-            "codec.header = header; sys.argv[0] = 'cutout'; main()"
+            "codec.check = check; sys.argv[0] = 'cutout'; main()"
         )
         found = subprocess.run([sys.executable, "-c", code, *args], capture_output=True, check=False, timeout=60)
         return Run(found.returncode, found.stdout, found.stderr.decode())
@@ -639,7 +639,7 @@ class TestExitCodes:
         assert "ZeroDivisionError: nobody thought of this" in run.err
         assert "report it" in run.err
         assert "Traceback" not in run.err
-        assert "in header" in self.bug("remove", "in", "-o", "out", "--verbose").err
+        assert "in check" in self.bug("remove", "in", "-o", "out", "--verbose").err
 
     def test_70_for_a_bug_outside_of_any_picture(self) -> None:
         code = (
