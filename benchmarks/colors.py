@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter, ImageOps
 
-from cutout.formats.in_memory import from_image
+from cutout.formats.picture import from_image
 from cutout.imaging.decontaminate import decontaminate
 
 if TYPE_CHECKING:

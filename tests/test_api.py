@@ -17,7 +17,7 @@ from small import brightness_model
 import cutout
 from cutout import CutoutError, CutoutWarning, ModelError, PictureError, RemoveOptions, Remover, UsageError, remove
 from cutout.device_options import DeviceOptions
-from cutout.formats.in_memory import from_image
+from cutout.formats.picture import from_image
 
 if TYPE_CHECKING:
     from conftest import Cutout

@@ -11,8 +11,7 @@ from cutout.engines.rembg import PREFIX
 from cutout.errors import PictureError, UsageError, remark
 from cutout.formats import decode
 from cutout.formats.encode import encode
-from cutout.formats.in_memory import from_array, from_image
-from cutout.formats.picture import Header
+from cutout.formats.picture import Header, from_array, from_image
 from cutout.formats.reading import most_bytes, read_file
 from cutout.jobs.plan import STDIO, plan
 from cutout.jobs.worker import process

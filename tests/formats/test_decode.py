@@ -22,7 +22,7 @@ from profiles import LINEAR_GREY, SRGB, WHITE_POINT, profile
 from cutout.errors import PictureError
 from cutout.formats import decode as codec
 from cutout.formats.decode import Picture, decode
-from cutout.formats.in_memory import from_array, from_image
+from cutout.formats.picture import from_array, from_image
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -13,9 +13,9 @@ from PIL import Image
 from small import brightness_model
 
 from cutout.errors import PictureError
-from cutout.formats.checks import libtiff
+from cutout.formats.checks import tiff as libtiff
 from cutout.formats.decode import decode, film
-from cutout.formats.in_memory import from_image
+from cutout.formats.picture import from_image
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -133,7 +133,7 @@ def test_a_raw_profile_of_a_png_is_read() -> None:
     lines = "\n".join(block.hex()[start : start + 72] for start in range(0, 2 * len(block), 72))
     image = Image.new("RGB", (4, 4))
     image.info["Raw profile type exif"] = f"\nexif\n{len(block):8}\n{lines}\n"
-    from cutout.formats.in_memory import from_image
+    from cutout.formats.picture import from_image
 
     kept = from_image(image).metadata.exif
     assert kept is not None

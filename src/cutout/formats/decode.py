@@ -7,7 +7,7 @@ import io
 import re
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from PIL import Image, UnidentifiedImageError
 
@@ -65,21 +65,16 @@ def decode(
         PictureError: Empty, of no known format, truncated, broken, or too large. Foreign exceptions are translated
             here, and only here.
     """
-    with _opened(data, max_pixels) as (image, file):
-        frames = _frames(image, file.data, 1 if alone else max_frames + 1)
-        first, count = frames.numbers[0], len(frames.numbers)
-        if first != image.tell():
-            image.seek(first)
-        how = partial(_frame, file.data, image, frames, _Second(file.data))
-        picture = how(max_size=max_size, max_pixels=max_pixels, deep=deep)
-        notes = (*file.notes, *frames.notes, *picture.notes)
+    with _opened(data, max_pixels) as (image, prepared):
+        file = _File(image, prepared, 1 if alone else max_frames + 1, max_size, max_pixels, deep=deep)
+        picture, count = file.frame(file.frames.numbers[0]), len(file.frames.numbers)
         rgb = _detached(image) if picture.rgb is image else picture.rgb
         rgb.info = {}  # what still holds is in the metadata; encoders would take the rest from here
         if count == 1 or alone:
-            return replace(picture, rgb=rgb, notes=notes)
+            return replace(picture, rgb=rgb)
         note = f"{ONLY_FIRST}{count if count <= max_frames else f'more than {max_frames}'} frames was taken"
         count = 1 if image.format == "HEIF" else count  # a HEIC file is an album, and not in order
-        return replace(picture, rgb=rgb, frames=count, notes=(note, *notes))
+        return replace(picture, rgb=rgb, frames=count, notes=(note, *picture.notes))
 
 
 def film(
@@ -92,19 +87,12 @@ def film(
 ) -> Iterator[Picture]:
     """Read an animation or a file of many pages, picture by picture; no more than one is in memory at once.
 
-    Args:
-        data: As in `decode`.
-        max_size: As in `decode`.
-        max_pixels: Of each picture.
-        max_frames: A file of more frames is refused.
-        deep: As in `decode`.
-
     Raises:
         PictureError: As in `decode`; also when frames are missing or broken, too many, or of different sizes.
     """
-    with _opened(data, max_pixels) as (image, file):
-        frames = _frames(image, file.data, max_frames + 1)
-        count = len(frames.numbers)
+    with _opened(data, max_pixels) as (image, prepared):
+        file = _File(image, prepared, max_frames + 1, max_size, max_pixels, deep=deep)
+        count = len(file.frames.numbers)
         if count > max_frames:
             raise PictureError(
                 f"it has at least {count} frames, more than the limit of {max_frames}",
@@ -114,16 +102,12 @@ def film(
         if image.format == "GIF":  # Pillow allocates a frame's place while it seeks
             from cutout.formats.checks.others import check_gif
 
-            check_gif(file.data, count + 1, max_pixels)
-        how = partial(
-            _frame, file.data, image, frames, _Second(file.data), max_size=max_size, max_pixels=max_pixels, deep=deep
-        )
+            check_gif(prepared.data, count + 1, max_pixels)
         size: tuple[int, int] | None = None
         first: Picture | None = None
-        for place, number in enumerate(frames.numbers, 1):
+        for place, number in enumerate(file.frames.numbers, 1):
             try:
-                image.seek(number)
-                picture = how(screen=size, before=first)
+                picture = file.frame(number, screen=size, before=first)
             except (OSError, EOFError, SyntaxError, ValueError) as error:
                 raise PictureError(
                     f"frame {place} of {count} is broken or cut short: {error}",
@@ -134,7 +118,7 @@ def film(
             # the decoder paints the next frame over this one, by what its `info` says of this one's place and disposal
             rgb = image.copy() if picture.rgb is image else picture.rgb
             rgb.info = {}
-            yield replace(picture, rgb=rgb, frames=count, notes=(*file.notes, *frames.notes, *picture.notes))
+            yield replace(picture, rgb=rgb, frames=count)
             if first is None and not picture.paged:
                 first = replace(picture, rgb=_NO_PIXELS, alpha=None, deep=None)
 
@@ -144,7 +128,7 @@ def header(data: bytes | Prepared, *, max_pixels: int = DEFAULT_MAX_PIXELS, max_
 
     Args:
         data: As in `decode`.
-        max_pixels: As in `decode`.
+        max_pixels: A larger picture is refused.
         max_frames: Frames or pages that are wanted at most; of pages, the largest is looked for among so many.
 
     Raises:
@@ -280,50 +264,46 @@ def _detached(image: Image.Image) -> Image.Image:
     return plain
 
 
-class _Second:
-    """The same file opened once more, going through its frames beside the first."""
+class _File:
+    """An opened file, whose frames are read one by one, in their order."""
 
-    def __init__(self, data: bytes) -> None:
-        self._data = data
-        self._image: Image.Image | None = None
+    def __init__(
+        self, image: Image.Image, prepared: Prepared, most: int, max_size: int | None, max_pixels: int, *, deep: bool
+    ) -> None:
+        self._image, self._prepared = image, prepared
+        self._max_size, self._max_pixels, self._deep = max_size, max_pixels, deep
+        self._twin: Image.Image | None = None
+        """The same file opened once more, whose frames are read beside these."""
+        self.frames = _frames(image, prepared.data, most)
 
-    def at(self, number: int) -> Image.Image:
-        """The image at a frame, none of whose numbers is lower than the one before."""
-        self._image = self._image or _open(self._data, None)
-        self._image.seek(number)
-        return self._image
+    def frame(self, number: int, screen: tuple[int, int] | None = None, before: Picture | None = None) -> Picture:
+        """One of them; its `rgb` may be the opened image itself."""
+        image = self._image
+        if number != image.tell():
+            image.seek(number)
+        check_size(image.size, self._max_pixels)
+        if self._max_size is not None:
+            image.draft(None, (self._max_size, self._max_size))
+        wide, keyed = _depth(image)
+        deep = None
+        if (self._deep and wide) or keyed:
+            from cutout.formats.sixteen_bit import read as read_deep
 
+            deep = partial(read_deep, again=partial(self._again, number))
+        page = self.frames.pages.get(number)
+        tiff = None if page is None else (self._prepared.data, page.at)
+        picture = read(image, self._max_size, tiff=tiff, deep=deep, screen=screen, before=before)
+        return replace(
+            picture,
+            paged=image.format == "TIFF",
+            deep=picture.deep if self._deep else None,
+            notes=(*self._prepared.notes, *self.frames.notes, *picture.notes),
+        )
 
-def _frame(
-    data: bytes,
-    image: Image.Image,
-    frames: _Frames,
-    second: _Second,
-    *,
-    max_size: int | None,
-    max_pixels: int,
-    deep: bool,
-    screen: tuple[int, int] | None = None,
-    before: Picture | None = None,
-) -> Picture:
-    """The frame that an opened image stands at; its `rgb` may be that image itself."""
-    check_size(image.size, max_pixels)
-    paged = image.format == "TIFF"
-    if paged:
-        _check_tile(image)
-    if max_size is not None:
-        image.draft(None, (max_size, max_size))
-    number = image.tell()
-    wide, keyed = _depth(image)
-    wanted = None
-    if (deep and wide) or keyed:
-        from cutout.formats.sixteen_bit import read as read_deep
-
-        wanted = partial(read_deep, again=partial(second.at, number))
-    page = frames.pages.get(number)
-    tiff = None if page is None else (data, page.at)
-    picture = read(image, max_size, tiff=tiff, deep=wanted, screen=screen, before=before)
-    return replace(picture, paged=paged, deep=picture.deep if deep else None)
+    def _again(self, number: int) -> Image.Image:
+        self._twin = self._twin or _open(self._prepared.data, None)
+        self._twin.seek(number)
+        return self._twin
 
 
 def _depth(image: Image.Image) -> tuple[bool, bool]:
@@ -335,20 +315,7 @@ def _depth(image: Image.Image) -> tuple[bool, bool]:
     return sixteen_bit.is_deep(image), sixteen_bit.has_key(image)
 
 
-def _check_tile(image: Any) -> None:
-    """Refuse a TIFF page whose tiles are much larger than itself: they are decoded whole."""
-    width, height = (image.tag_v2.get(tag, 0) for tag in _TILE)
-    page = (image.width + 15) * (image.height + 15)  # tiles have sides of multiples of 16
-    if isinstance(width, int) and isinstance(height, int) and width * height > max(page, _LARGEST_TILE):
-        raise PictureError(
-            f"the TIFF file has tiles of {width}×{height} pixels for a page of {image.width}×{image.height}",
-            hint="open it in another program and save it anew",
-        )
-
-
 _NO_PIXELS = Image.new("RGB", (1, 1))
-_TILE = (322, 323)
-_LARGEST_TILE = 4096 * 4096
 
 
 def _register_heif() -> None:

@@ -1,25 +1,25 @@
-"""A decoded picture, and how an image of Pillow's becomes one: upright, in RGB, with what travels beside the pixels."""
+"""A decoded picture, and how an image of Pillow's or an array of numpy's becomes one: upright, in RGB."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from PIL import Image
 
-from cutout.errors import PictureError
-from cutout.formats.color import to_rgb
+from cutout.errors import CutoutError, PictureError
+from cutout.formats.color import narrow, to_rgb
 from cutout.formats.metadata.metadata import NO_METADATA, Metadata, read_dpi, read_exif, read_xmp
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    import numpy as np
     import numpy.typing as npt
 
     _Deep = Callable[[Image.Image], npt.NDArray[np.uint16] | None]
 
-__all__ = ["ONLY_FIRST", "Header", "Picture", "orientation_of", "read"]
+__all__ = ["ONLY_FIRST", "Header", "Picture", "from_array", "from_image", "orientation_of", "read"]
 
 ONLY_FIRST = "only the first of "
 """How the note begins that a picture has more frames."""
@@ -104,9 +104,9 @@ def read(
     how: dict[str, Any] = {"tiff": tiff, "deep": deep, "screen": screen, "before": before}
     if image.format != "TIFF":
         return _read(image, max_size, **how)
-    from cutout.formats.checks import libtiff
+    from cutout.formats.checks.tiff import listening
 
-    with libtiff.listening() as said:  # what it says of a damaged file is a note of the picture, or the error's text
+    with listening() as said:  # what it says of a damaged file is a note of the picture, or the error's text
         try:
             picture = _read(image, max_size, **how)
         except OSError as error:
@@ -235,3 +235,49 @@ _TURNS = {
 def _upright(image: Image.Image, orientation: int) -> Image.Image:
     turn = _TURNS.get(orientation)
     return image if turn is None else image.transpose(turn)
+
+
+def from_image(image: Image.Image, *, max_size: int | None = None) -> Picture:
+    """A Pillow image, in any mode, as a picture; the image itself is left as it is.
+
+    Raises:
+        PictureError: It has no pixels or cannot be loaded.
+    """
+    try:
+        return read(image, max_size)
+    except CutoutError:
+        raise
+    except Exception as error:  # the same boundary as in `decode`, for an image opened lazily by the caller
+        raise PictureError(f"the picture is broken or cut short: {error}") from error
+
+
+def from_array(array: npt.NDArray[Any], *, max_size: int | None = None) -> Picture:
+    """An array as a picture.
+
+    Args:
+        array: (height, width) grey, or (height, width, 1|2|3|4) grey, grey + alpha, RGB, RGBA; uint8, uint16, bool,
+            or floating point of range 0–1.
+        max_size: As in `decode`.
+
+    Raises:
+        PictureError: Any other shape or type.
+    """
+    if array.ndim == 3 and array.shape[2] == 1:
+        array = array[:, :, 0]
+    if array.size == 0 or array.ndim not in {2, 3} or (array.ndim == 3 and array.shape[2] not in {2, 3, 4}):
+        raise PictureError(f"an array of shape {array.shape} is no picture", hint="(H, W), (H, W, 3) and (H, W, 4) are")
+    if np.issubdtype(array.dtype, np.uint16):  # of either byte order
+        array = narrow(array)
+    elif array.dtype == np.bool_:
+        array = array.astype(np.uint8) * 255
+    elif np.issubdtype(array.dtype, np.floating):
+        array = np.nan_to_num(array)
+        if array.max() > 2:  # more than scaling with a sharp filter overshoots
+            raise PictureError(f"an array of {array.dtype} up to {array.max():g} is no picture", hint=_ARRAYS)
+        array = (np.clip(array, 0, 1) * 255 + 0.5).astype(np.uint8)
+    elif array.dtype != np.uint8:
+        raise PictureError(f"an array of {array.dtype} is no picture", hint=_ARRAYS)
+    return from_image(Image.fromarray(np.ascontiguousarray(array)), max_size=max_size)
+
+
+_ARRAYS = "uint8, uint16, bool, or floats from 0 to 1 are"

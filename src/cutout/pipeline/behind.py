@@ -10,7 +10,7 @@ from cutout.enums import BackgroundFit
 from cutout.errors import PictureError, UsageError
 from cutout.formats import decode
 from cutout.formats.color import to_srgb
-from cutout.formats.in_memory import from_array, from_image
+from cutout.formats.picture import from_array, from_image
 from cutout.formats.reading import most_bytes, read_file
 from cutout.imaging import composite
 from cutout.imaging.background import fitted
