@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, get_type_hints
 
 import option_table
@@ -17,17 +16,16 @@ from cutout.cli.options import rows, with_rows
 from cutout.errors import UsageError
 from cutout.options import RemoveOptions
 from cutout.options.keywords import RemoveKeywords
-from cutout.options.kinds import table, whole
+from cutout.options.kinds import whole
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 
-@dataclass(frozen=True, init=False)
 class Toy(RemoveOptions):
     """The options with one more."""
 
-    glow: int = whole(3, "How much it glows, beside {shadow}.", "Look", most=9, unit=" lumens", service_most=5)
+    glow: int = whole("How much it glows, beside {shadow}.", "Look", default=3, most=9, unit=" lumens", service_most=5)
 
 
 def test_an_option_that_is_added_is_an_option_of_the_command_line() -> None:
@@ -45,14 +43,14 @@ def test_an_option_that_is_added_is_an_option_of_the_command_line() -> None:
     assert "How much it glows, beside --shadow." in told
     assert "[0<=x<=9]" in told
     assert run(app, ["--glow", "7"]).exit_code == 0
-    assert (found["glow"], set(found)) == (7, set(table(Toy)))
+    assert (found["glow"], set(found)) == (7, set(Toy.table))
     assert run(app, [], env={"CUTOUT_GLOW": "4"}).exit_code == 0
     assert found["glow"] == 4
     assert run(app, ["--glow", "70"]).exit_code == 2
 
 
 def test_an_option_that_is_added_is_a_keyword_a_value_and_a_line_of_the_documentation() -> None:
-    assert (Toy().glow, Toy(glow=5).glow, Toy(glow=5).replace(mask=True).glow) == (3, 5, 5)  # type: ignore[call-arg]
+    assert (Toy().glow, Toy(glow=5).glow, Toy(glow=5).replace(mask=True).glow) == (3, 5, 5)
     assert "glow" in Toy.names()
     with pytest.raises(UsageError, match="glow is 10, but it must lie between 0 and 9 lumens") as caught:
         Toy.from_mapping({"glow": 10})
@@ -66,12 +64,12 @@ def test_an_option_that_is_added_is_a_field_of_the_service(monkeypatch: pytest.M
     pytest.importorskip("starlette")
     from cutout.service import form
 
-    monkeypatch.setitem(form._FIELDS, "glow", table(Toy)["glow"])
+    monkeypatch.setitem(form._FIELDS, "glow", Toy.table["glow"])
     shown = {"description": "How much it glows, beside shadow.", "type": "integer", "minimum": 0, "maximum": 5}
     assert form.schema()["glow"] == shown | {"default": 3}
-    assert form._parsed("glow", table(Toy)["glow"], "4") == 4
+    assert form._parsed("glow", Toy.table["glow"], "4") == 4
     with pytest.raises(UsageError, match="glow holds 7, but at most 5 is allowed here"):
-        form._parsed("glow", table(Toy)["glow"], "7")
+        form._parsed("glow", Toy.table["glow"], "7")
 
 
 def test_the_keywords_for_type_checkers_are_the_options() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -75,7 +75,7 @@ DEPENDS = {"max_pixels", "threads", "first_frame", "max_frames"}
 
 def test_every_option_of_a_result_is_tried() -> None:
     assert set(LOOKS) == set(RemoveOptions.names())
-    assert set(FILES) | DEPENDS == {field.name for field in fields(Encoding)}
+    assert set(FILES) | DEPENDS == set(Encoding.names())
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,6 @@ import re
 from pathlib import Path
 
 from cutout.options import Encoding, RemoveOptions
-from cutout.options.kinds import table
 
 README = Path(__file__).parents[2] / "README.md"
 _BETWEEN = re.compile(r"(<!-- options -->\n).*?(<!-- end of options -->)", re.DOTALL)
@@ -15,9 +14,11 @@ _BETWEEN = re.compile(r"(<!-- options -->\n).*?(<!-- end of options -->)", re.DO
 def rows() -> str:
     """The table in Markdown."""
     lines = ["| option | default | |", "| --- | --- | --- |"]
-    for name, row in (table(RemoveOptions) | table(Encoding)).items():
+    for name, row in (RemoveOptions.table | Encoding.table).items():
+        if not row.panel:  # nobody's to choose
+            continue
         default = "" if row.default is None or row.default is False else f"`{row.default}`"
-        text = row.help_with(lambda other: f"`{other}`").replace("|", "\\|")
+        text = row.help(lambda other: f"`{other}`").replace("|", "\\|")
         lines.append(f"| `{name}` | {default} | {text} |")
     return "\n".join(lines) + "\n"
 

@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 
 from cutout.errors import UsageError
-from cutout.options.kinds import table
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from cutout.options.kinds import Option
+    from cutout.options.kinds import Option, Options
 
 __all__ = [
     "Batch",
@@ -46,9 +45,9 @@ def option(*names: str, text: str, panel: str | None = None, **settings: Any) ->
     return typer.Option(*names, help=text, envvar=variable, show_envvar=False, rich_help_panel=panel, **settings)
 
 
-def rows(owner: type, panel: str | None = None) -> list[Parameter]:
+def rows(owner: type[Options], panel: str | None = None) -> list[Parameter]:
     """The options of a table, or those of one panel, as parameters that Typer reads."""
-    return [_parameter(name, row) for name, row in table(owner).items() if panel in {None, row.panel}]
+    return [_parameter(name, row) for name, row in owner.table.items() if panel in {None, row.panel}]
 
 
 def _parameter(name: str, row: Option) -> Parameter:
@@ -57,7 +56,7 @@ def _parameter(name: str, row: Option) -> Parameter:
     given = option(
         "/".join((in_dashes(name), *off)),
         *(other for other in row.names if other not in off),
-        text=row.help_with(in_dashes),
+        text=row.help(in_dashes),
         panel=row.panel,
         metavar=row.metavar,
         case_sensitive=not row.any_case,

@@ -38,13 +38,13 @@ from cutout.errors import ExitCode, UsageError
 from cutout.jobs.executors.base import EXECUTORS
 from cutout.models.registry import DEFAULT_MODEL
 from cutout.options import FILES, RUN, Encoding, RemoveOptions
-from cutout.options.kinds import table
 from cutout.output_formats import OutputFormat, names
 from cutout.pipeline.budget import budget_of
 
 if TYPE_CHECKING:
     from cutout.jobs.plan import Plan
     from cutout.options.idle import Asked
+    from cutout.options.kinds import Options
 
 __all__ = ["remove"]
 
@@ -208,9 +208,9 @@ def remove(
         raise typer.Exit(int(report.exit_code))
 
 
-def _of(owner: type, given: dict[str, Any]) -> dict[str, Any]:
+def _of(owner: type[Options], given: dict[str, Any]) -> dict[str, Any]:
     """The options of a table among all that were given."""
-    return {name: given[name] for name in table(owner)}
+    return {name: given[name] for name in owner.table if name in given}
 
 
 def _given(context: typer.Context) -> frozenset[str]:

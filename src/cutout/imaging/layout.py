@@ -11,7 +11,6 @@ from PIL import Image, ImageChops
 from cutout.errors import UsageError
 from cutout.imaging import composite
 from cutout.options import values
-from cutout.options.backgrounds import Blur, Gradient
 from cutout.options.values import Length
 
 if TYPE_CHECKING:
@@ -300,6 +299,10 @@ def _background(
 ) -> Image.Image | Color | None:
     if picture is not None:
         return picture(frame.size)
+    if options.background is None:
+        return None
+    from cutout.options.backgrounds import Blur, Gradient
+
     match options.background:
         case Gradient() as colors:
             from cutout.imaging.background import gradient

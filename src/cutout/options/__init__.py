@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from cutout.enums import BackgroundFit, BitDepth, EdgeColors, Fit, PngLevel, Strip
 from cutout.errors import UsageError
-from cutout.options import backgrounds, values
-from cutout.options.backgrounds import BackgroundPicture
-from cutout.options.kinds import describe, flag, refused, table, text, whole, word
+from cutout.options import values
+from cutout.options.kinds import Options, flag, pixels, refused, text, whole, word
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from pathlib import Path
     from typing import Self, Unpack
 
-    from cutout.options.backgrounds import Background
+    from cutout.options.backgrounds import Background, BackgroundPicture
     from cutout.options.keywords import RemoveKeywords
     from cutout.options.values import Color, Length, Shadow
 
@@ -31,152 +28,153 @@ DEFAULT_MAX_FRAMES = 1000
 _LOOK, _MATTING, _CLEAN, _FRAME = ("Look", "Matting", "Mask clean-up, in this order", "Framing")
 FILES, RUN = "Files", "Run"
 
-_EDGE: dict[str, Any] = {"most": 10_000, "unit": " pixels", "shown": False}
-"""By which an edge can be moved or blurred: more than any edge has, and few enough for the memory of one picture."""
+
+def _background(given: object) -> Background | None:
+    if given is None:
+        return None
+    from cutout.options.backgrounds import parse_background
+
+    return parse_background(given)
 
 
-@dataclass(frozen=True, init=False)
-class RemoveOptions:
+class RemoveOptions(Options):
     """Everything that changes the pixels of a cut-out; what is given is parsed once, and the fields hold values.
 
     Raises:
         UsageError: A value is out of range or makes no sense.
     """
 
-    mask: bool = flag("Write the alpha alone, as a grey picture.", _LOOK)
+    mask: bool = flag("Write the alpha alone, as a grey picture.", _LOOK, default=False)
     background: Background | None = text(
-        None,
-        backgrounds.parse_background,
+        _background,
         "A colour (white, #ff8800, ...), a picture file, blur:RADIUS for the picture's own background blurred, "
         "gradient:COLOR,COLOR[,ANGLE], or transparent.",
         _LOOK,
         "-b",
+        default=None,
     )
     background_fit: BackgroundFit = word(
         BackgroundFit,
-        BackgroundFit.COVER,
         "How a background picture is brought to size: cover, contain, tile or stretch.",
         _LOOK,
+        default=BackgroundFit.COVER,
         metavar="FIT",
     )
     shadow: Shadow | None = text(
-        None,
         values.parse_shadow,
         "A soft shadow: default, or DX,DY,BLUR,OPACITY[,COLOR] in pixels or percent of the subject, such as "
         "0,20,40,50% or 1%,2%,4%,0.5,navy.",
         _LOOK,
+        default=None,
         takes=(bool, str),
         metavar="SHADOW",
         service_most=500,
     )
     max_size: int | None = whole(
-        None,
         "Longest side in pixels of the picture that is worked on and written.",
         _LOOK,
+        default=None,
         unit=" pixel",
         least=1,
         service_least=1,
         service_most=float("inf"),  # only ever makes a picture smaller
     )
     fit: Fit | None = word(
-        Fit, None, "How the picture is brought to the model's input. (default: the model's own)", _LOOK
+        Fit, "How the picture is brought to the model's input. (default: the model's own)", _LOOK, default=None
     )
-    post_process: bool = flag("Smooth the mask and make it binary.", _LOOK)
+    post_process: bool = flag("Smooth the mask and make it binary.", _LOOK, default=False)
     rescale: bool | None = flag(
         "Stretch the mask to the full range. (default: the model's own)", _LOOK, "--no-rescale", default=None
     )
     threshold: int | None = whole(
-        None, "Make the edge hard: alpha from this value on is opaque, below it transparent.", _CLEAN, most=255
+        "Make the edge hard: alpha from this value on is opaque, below it transparent.", _CLEAN, default=None, most=255
     )
     min_area: Length | None = text(
-        None,
         values.parse_area,
         "Remove objects smaller than this: pixels, or percent of the picture, such as 0.1%.",
         _CLEAN,
+        default=None,
         takes=(float, str),
         metavar="AREA",
     )
-    largest: bool = flag("Keep the largest object alone, with its soft edge.", _CLEAN)
+    largest: bool = flag("Keep the largest object alone, with its soft edge.", _CLEAN, default=False)
     fill_holes: Length | None = text(
-        None,
         values.parse_holes,
         "Make enclosed holes opaque: all, or those up to an area in pixels or percent.",
         _CLEAN,
+        default=None,
         takes=(float, bool, str),
         metavar="AREA",
     )
-    erode: int = whole(0, "Pixels by which the edge moves inwards.", _CLEAN, service_most=100, **_EDGE)
-    dilate: int = whole(0, "Pixels by which it then moves outwards.", _CLEAN, service_most=100, **_EDGE)
-    feather: int = whole(0, "Pixels over which the edge fades, on either side.", _CLEAN, service_most=200, **_EDGE)
-    invert: bool = flag("Keep what would have been removed.", _CLEAN)
-    crop: bool = flag("Cut the result to the subject.", _FRAME)
+    erode: int = pixels("Pixels by which the edge moves inwards.", _CLEAN, default=0, service_most=100)
+    dilate: int = pixels("Pixels by which it then moves outwards.", _CLEAN, default=0, service_most=100)
+    feather: int = pixels("Pixels over which the edge fades, on either side.", _CLEAN, default=0, service_most=200)
+    invert: bool = flag("Keep what would have been removed.", _CLEAN, default=False)
+    crop: bool = flag("Cut the result to the subject.", _FRAME, default=False)
     margin: tuple[Length, Length, Length, Length] | None = text(
-        None,
         values.parse_margin,
         "Room around the subject: 20, 5%, or up to four of them as in CSS, such as 10,20. "
         "Percent are of the subject with {crop}, of the canvas with {canvas}.",
         _FRAME,
+        default=None,
         takes=(float, str),
         metavar="LENGTHS",
         service_most=2000,
         service_percent=50,
     )
     canvas: tuple[int, int] | None = text(
-        None,
         values.parse_canvas,
         "Size of the result; the subject is set on it.",
         _FRAME,
+        default=None,
         takes=(int, str),
         metavar="WxH",
         service_least=1,
     )
     scale: float | None = text(
-        "fit",
         values.parse_scale,
         "Size of the subject on the canvas: fit, original, or a share such as 80%.",
         _FRAME,
+        default="fit",
         metavar="SCALE",
     )
     position: tuple[float, float] = text(
-        "center",
         values.parse_position,
         "Place of the subject on the canvas: center, bottom, top-left, ..., or shares such as 50%,80%.",
         _FRAME,
+        default="center",
         metavar="PLACE",
     )
     refine: bool = flag(
         "Look again at the undistorted picture and at the subject, and move the mask onto the picture's edges.",
         _LOOK,
+        default=False,
     )
     tiles: int = whole(
-        0,
         "Look again at those tiles of an N×N grid that the contour runs through; for pictures that are several "
         "times as large as the model's input: there are never smaller tiles.",
         _LOOK,
+        default=0,
         most=8,
     )
-    matting: bool = flag("Refine the edge by alpha matting: hair, fur, soft edges.", _MATTING, "-a")
-    matting_foreground: int = whole(240, "Mask values above it are surely foreground.", _MATTING, most=255)
-    matting_background: int = whole(10, "Mask values below it are surely background.", _MATTING, most=255)
-    matting_erode: int = whole(10, "Pixels by which both sure regions shrink.", _MATTING, service_most=200, **_EDGE)
+    matting: bool = flag("Refine the edge by alpha matting: hair, fur, soft edges.", _MATTING, "-a", default=False)
+    matting_foreground: int = whole("Mask values above it are surely foreground.", _MATTING, default=240, most=255)
+    matting_background: int = whole("Mask values below it are surely background.", _MATTING, default=10, most=255)
+    matting_erode: int = pixels("Pixels by which both sure regions shrink.", _MATTING, default=10, service_most=200)
     edge_colors: EdgeColors = word(
         EdgeColors,
-        EdgeColors.CLEAN,
         "clean: take the old background's colour out of soft edges; keep: leave colours as they are.",
         _LOOK,
+        default=EdgeColors.CLEAN,
     )
 
     def __init__(self, **given: Unpack[RemoveKeywords]) -> None:
-        rows = table(type(self))
-        for name, value in given.items():
-            if name not in rows:
-                raise TypeError(f"RemoveOptions got an unexpected keyword argument {name!r}")
-            object.__setattr__(self, name, rows[name].read(name, value))
-        self._check(given.get("margin", self.margin))
+        super().__init__(**given)
+        self._check(given.get("margin"))
 
     def replace(self, **changes: Unpack[RemoveKeywords]) -> Self:
         """The same options with some changed."""
-        given: dict[str, Any] = {**{name: getattr(self, name) for name in self.names()}, **changes}
+        given: dict[str, Any] = {**self.values(), **changes}
         return type(self)(**given)
 
     def _check(self, margin: object) -> None:
@@ -210,7 +208,7 @@ class RemoveOptions:
             try:
                 values.free_area(self.canvas, self.margin)
             except ValueError as error:
-                raise refused("margin", margin, f"be {error}") from None
+                raise refused("margin", self.margin if margin is None else margin, f"be {error}") from None
 
     @property
     def framed(self) -> bool:
@@ -231,6 +229,10 @@ class RemoveOptions:
     @property
     def background_picture(self) -> BackgroundPicture | None:
         """The background, where it is a picture."""
+        if self.background is None or isinstance(self.background, tuple):
+            return None
+        from cutout.options.backgrounds import BackgroundPicture
+
         return self.background if isinstance(self.background, BackgroundPicture) else None
 
     @property
@@ -238,51 +240,27 @@ class RemoveOptions:
         """The background, where it is a picture's file."""
         return None if self.background_picture is None else self.background_picture.path
 
-    @classmethod
-    def names(cls) -> tuple[str, ...]:
-        """The option names, for callers that pass a mapping."""
-        return tuple(table(cls))
 
-    @classmethod
-    def from_mapping(cls, given: Mapping[str, Any]) -> RemoveOptions:
-        """Options from a mapping; an unknown name is a `UsageError` that lists the known ones."""
-        unknown = sorted(set(given) - set(cls.names()))
-        if unknown:
-            raise UsageError(f"unknown option {', '.join(unknown)}", hint=f"known: {', '.join(cls.names())}")
-        return cls(**given)
+class Encoding(Options):
+    """How results are written."""
 
-
-@dataclass(frozen=True, kw_only=True)
-class Encoding:
-    """How results are written.
-
-    Attributes:
-        threads: Cores that encode one picture.
-    """
-
-    quality: int | None = whole(None, "Quality of jpg, webp, avif and heic.", FILES, most=100)
-    lossless: bool = flag("webp and heic without loss; avif nearly lossless.", FILES)
-    png_level: PngLevel = word(PngLevel, PngLevel.FAST, "How hard PNGs are compressed: fastest, fast or small.", FILES)
-    keep_hidden: bool = flag("Keep colours that cannot be seen exactly; files become larger.", FILES)
+    quality: int | None = whole("Quality of jpg, webp, avif and heic.", FILES, default=None, most=100)
+    lossless: bool = flag("webp and heic without loss; avif nearly lossless.", FILES, default=False)
+    png_level: PngLevel = word(
+        PngLevel, "How hard PNGs are compressed: fastest, fast or small.", FILES, default=PngLevel.FAST
+    )
+    keep_hidden: bool = flag("Keep colours that cannot be seen exactly; files become larger.", FILES, default=False)
     bit_depth: BitDepth = word(
-        BitDepth, BitDepth.AUTO, "Bits a channel in png and tiff: 8, 16, or as the input has them.", FILES
+        BitDepth, "Bits a channel in png and tiff: 8, 16, or as the input has them.", FILES, default=BitDepth.AUTO
     )
     strip: Strip = word(
         Strip,
-        Strip.NONE,
         "Leave out metadata: gps (all places), or all but the colour profile and the resolution.",
         FILES,
+        default=Strip.NONE,
         any_case=True,
     )
-    first_frame: bool = flag("Take the first frame of an animation, the first page, alone.", FILES)
-    threads: int = 1
-    max_pixels: int = whole(DEFAULT_MAX_PIXELS, "Refuse larger pictures.", RUN, least=1)
-    max_frames: int = whole(DEFAULT_MAX_FRAMES, "Refuse animations of more frames.", RUN, least=1)
-
-    def __post_init__(self) -> None:
-        for name, row in table(Encoding).items():
-            object.__setattr__(self, name, row.read(name, getattr(self, name)))
-
-
-describe(RemoveOptions)
-describe(Encoding)
+    first_frame: bool = flag("Take the first frame of an animation, the first page, alone.", FILES, default=False)
+    max_pixels: int = whole("Refuse larger pictures.", RUN, default=DEFAULT_MAX_PIXELS, least=1)
+    max_frames: int = whole("Refuse animations of more frames.", RUN, default=DEFAULT_MAX_FRAMES, least=1)
+    threads: int = whole("Cores that encode one picture.", "", default=1, least=1)

@@ -1,24 +1,25 @@
 """What is known of an option, told once: its type, default and bounds, its help, and how what is given becomes a value.
 
-Options are fields of frozen dataclasses (`options.RemoveOptions`, `options.Encoding`), made by the functions here. The
-command line, the service's form and its description, the Python keywords and the README's table follow from them.
+Options are fields of classes with frozen values (`options.RemoveOptions`, `options.Encoding`), made by the functions
+here. The command line, the service's form and its description and the README's table follow from them.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from dataclasses import field, fields
+from dataclasses import FrozenInstanceError
 from numbers import Integral
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, dataclass_transform
 
 from cutout.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from enum import StrEnum
+    from typing import Self
 
-__all__ = ["Option", "describe", "flag", "refused", "table", "text", "whole", "with_names", "word"]
+__all__ = ["Option", "Options", "flag", "pixels", "refused", "text", "whole", "with_names", "word"]
 
 SERVICE_MOST = 10_000
 """Of any number in a request: neither results of any size nor hours of work must be had by asking."""
@@ -28,13 +29,13 @@ class Option:
     """A row of the table of options.
 
     Args:
-        help: One sentence for people; `{name}` stands for an option.
+        about: One sentence for people; `{name}` stands for an option.
         panel: The group that it is shown in.
         names: Names on the command line beside its own: a short one, or how it is turned off.
         kind: What the command line passes: bool, int, str or an enumeration.
         default: As it is said.
-        takes: Kinds that a text may be read as, the first that fits; its own kind where none are named.
         read: What was given as a value: its name and the value in, the value out, or a `UsageError`.
+        takes: Kinds that a text may be read as, the first that fits; its own kind where none are named.
         metavar: What the help calls its value.
         least: Smallest number.
         most: Largest number.
@@ -46,7 +47,7 @@ class Option:
 
     def __init__(
         self,
-        help: str,  # noqa: A002 - what everybody calls it
+        about: str,
         panel: str,
         names: tuple[str, ...],
         kind: type,
@@ -63,7 +64,7 @@ class Option:
         service_percent: float | None = None,
         any_case: bool = False,
     ) -> None:
-        self.help = help
+        self.about = about
         self.panel = panel
         self.names = names
         self.kind = kind
@@ -79,9 +80,9 @@ class Option:
         self.service_percent = self.service_most if service_percent is None else service_percent
         self.any_case = any_case
 
-    def help_with(self, write: Callable[[str], str] = str) -> str:
-        """The help, other options in it written so."""
-        return with_names(self.help, write)
+    def help(self, write: Callable[[str], str] = str) -> str:
+        """The sentence, other options in it written so."""
+        return with_names(self.about, write)
 
 
 def with_names(text: str, write: Callable[[str], str] = str) -> str:
@@ -89,28 +90,12 @@ def with_names(text: str, write: Callable[[str], str] = str) -> str:
     return re.sub(r"\{(\w+)\}", lambda found: write(found[1]), text)
 
 
-def table(owner: Any) -> dict[str, Option]:
-    """The options of a dataclass, by their names."""
-    if owner not in _tables:
-        _tables[owner] = {each.name: each.metadata["option"] for each in fields(owner) if each.metadata}
-    return _tables[owner]
-
-
-_tables: dict[Any, dict[str, Option]] = {}
-
-
-def describe(owner: type) -> None:
-    """Add the options to the documentation of their class."""
-    lines = (f"        {name}: {row.help_with()}" for name, row in table(owner).items())
-    owner.__doc__ = "\n".join((f"{owner.__doc__}".rstrip(), "", "    Options:", *lines, ""))
-
-
-def flag(help: str, panel: str, *names: str, default: bool | None = False) -> Any:  # noqa: A002
+def flag(about: str, panel: str, *names: str, default: bool | None) -> Any:
     """Yes or no; None leaves it to somebody else."""
-    return _field(Option(help, panel, names, bool, default, lambda _name, value: value))
+    return Option(about, panel, names, bool, default, lambda _name, value: value)
 
 
-def whole(default: int | None, help: str, panel: str, *, unit: str = "", **known: Any) -> Any:  # noqa: A002
+def whole(about: str, panel: str, *, default: int | None, unit: str = "", **known: Any) -> Any:
     """A whole number of some unit, within bounds; None only where that is the default."""
     least, most = known.get("least", 0), known.get("most")
     bounds = f"be at least {least}{unit}" if most is None else f"lie between {least} and {most}{unit}"
@@ -124,10 +109,15 @@ def whole(default: int | None, help: str, panel: str, *, unit: str = "", **known
             raise refused(name, int(value), bounds)
         return int(value)
 
-    return _field(Option(help, panel, (), int, default, read, metavar="N", **{"least": 0, **known}))
+    return Option(about, panel, (), int, default, read, metavar="N", **{"least": 0, **known})
 
 
-def word(kind: type[StrEnum], default: StrEnum | None, help: str, panel: str, **known: Any) -> Any:  # noqa: A002
+def pixels(about: str, panel: str, *, default: int, service_most: int) -> Any:
+    """By how many an edge is moved or blurred: more than any edge has, and few enough for the memory of one picture."""
+    return whole(about, panel, default=default, unit=" pixels", most=10_000, shown=False, service_most=service_most)
+
+
+def word(kind: type[StrEnum], about: str, panel: str, *, default: StrEnum | None, **known: Any) -> Any:
     """A word of an enumeration; None only where that is the default."""
 
     def read(name: str, value: Any) -> StrEnum | None:
@@ -136,18 +126,13 @@ def word(kind: type[StrEnum], default: StrEnum | None, help: str, panel: str, **
         except ValueError:
             raise refused(name, value, f"be one of {', '.join(kind)}") from None
 
-    return _field(Option(help, panel, (), kind, default, read, **known))
+    return Option(about, panel, (), kind, default, read, **known)
 
 
 def text(
-    default: str | None,
-    parse: Callable[[Any], Any],
-    help: str,  # noqa: A002
-    panel: str,
-    *names: str,
-    **known: Any,
+    parse: Callable[[Any], Any], about: str, panel: str, *names: str, default: str | None = None, **known: Any
 ) -> Any:
-    """What a function of `values` parses; what is parsed already is taken too."""
+    """What a function parses, or refuses by a ValueError; what is parsed already is taken too."""
 
     def read(name: str, value: Any) -> Any:
         try:
@@ -155,7 +140,7 @@ def text(
         except ValueError as error:
             raise refused(name, value, f"be {error}") from None
 
-    return _field(Option(help, panel, names, str, default, read, **known))
+    return Option(about, panel, names, str, default, read, **known)
 
 
 def refused(name: str, value: object, wanted: str) -> UsageError:
@@ -165,6 +150,57 @@ def refused(name: str, value: object, wanted: str) -> UsageError:
     return UsageError(f"{name} is {said}, but it must {wanted}", options=(name,))
 
 
-def _field(option: Option) -> Any:
-    default = None if option.default is None else option.read("", option.default)
-    return field(default=default, metadata={"option": option})
+@dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(flag, whole, pixels, word, text))
+class Options:
+    """Frozen values that are given by name and parsed once; the fields of a subclass are rows of its table."""
+
+    table: ClassVar[dict[str, Option]] = {}
+
+    def __init_subclass__(cls) -> None:
+        rows = {name: row for name, row in vars(cls).items() if isinstance(row, Option)}
+        cls.table = {**cls.table, **rows}
+        for name, row in rows.items():
+            setattr(cls, name, None if row.default is None else row.read(name, row.default))
+        lines = (f"        {name}: {row.help()}" for name, row in cls.table.items())
+        cls.__doc__ = "\n".join((f"{cls.__doc__}".rstrip(), "", "    Options:", *lines, ""))
+
+    def __init__(self, **given: Any) -> None:
+        for name, value in given.items():
+            if name not in self.table:
+                raise TypeError(f"{type(self).__name__} got an unexpected keyword argument {name!r}")
+            self.__dict__[name] = self.table[name].read(name, value)
+
+    @classmethod
+    def names(cls) -> tuple[str, ...]:
+        """The option names, for callers that pass a mapping."""
+        return tuple(cls.table)
+
+    @classmethod
+    def from_mapping(cls, given: Mapping[str, Any]) -> Self:
+        """Options from a mapping; an unknown name is a `UsageError` that lists the known ones."""
+        unknown = sorted(set(given) - set(cls.table))
+        if unknown:
+            raise UsageError(f"unknown option {', '.join(unknown)}", hint=f"known: {', '.join(cls.table)}")
+        return cls(**given)
+
+    def values(self) -> dict[str, Any]:
+        """All values by their names."""
+        return {name: getattr(self, name) for name in self.table}
+
+    if not TYPE_CHECKING:  # a type checker would take it for leave to assign anything
+
+        def __setattr__(self, name: str, value: object) -> None:
+            raise FrozenInstanceError(f"cannot assign to {name!r}")
+
+        def __delattr__(self, name: str) -> None:
+            raise FrozenInstanceError(f"cannot delete {name!r}")
+
+    def __eq__(self, other: object) -> bool:
+        return self.values() == other.values() if isinstance(other, type(self)) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(tuple(self.values().values()))
+
+    def __repr__(self) -> str:
+        changed = (f"{name}={value!r}" for name, value in self.values().items() if value != getattr(type(self), name))
+        return f"{type(self).__name__}({', '.join(changed)})"

@@ -30,11 +30,11 @@ Color = tuple[int, int, int, int]
 MAX_CANVAS = 256_000_000
 """Pixels of the largest canvas."""
 
-_LENGTH = re.compile(r"([+-]?(?:\d+\.?\d*|\.\d+))\s*(px|%)?", re.IGNORECASE)
-_CANVAS = re.compile(r"(\d+)\s*[x×*]\s*(\d+)", re.IGNORECASE)
+_LENGTH = r"([+-]?(?:\d+\.?\d*|\.\d+))\s*(px|%)?"
+_CANVAS = r"(\d+)\s*[xX×*]\s*(\d+)"
 _MOST, _MOST_AREA = 1e6, 1e9
 """Of any length, and of any area, in pixels or percent."""
-_OUTSIDE_PARENTHESES = re.compile(r",(?![^(]*\))")
+_OUTSIDE_PARENTHESES = r",(?![^(]*\))"
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +140,7 @@ def parse_canvas(given: object) -> tuple[int, int] | None:
             return None
         case bool():
             raise ValueError(wanted)
-        case str() if found := _CANVAS.fullmatch(given.strip()):
+        case str() if found := re.fullmatch(_CANVAS, given.strip()):
             width, height = (int(side[:20]) for side in found.groups())  # Python reads no number of 5000 digits
         case str() if given.strip().isdecimal():
             width = height = int(given.strip()[:20])
@@ -252,7 +252,7 @@ def parse_shadow(given: object) -> Shadow | None:
 def split(given: object) -> list[object]:
     """What a comma separates outside of parentheses; a tuple's or list's members."""
     if isinstance(given, str):
-        return [part.strip() for part in _OUTSIDE_PARENTHESES.split(given)]
+        return [part.strip() for part in re.split(_OUTSIDE_PARENTHESES, given)]
     return list(given) if isinstance(given, tuple | list) else [given]
 
 
@@ -264,7 +264,7 @@ def parse_length(given: object, wanted: str, most: float = _MOST) -> Length:
     """
     if isinstance(given, Length):
         return given
-    found = _LENGTH.fullmatch(given.strip()) if isinstance(given, str) else None
+    found = re.fullmatch(_LENGTH, given.strip(), re.IGNORECASE) if isinstance(given, str) else None
     if type(given) is not bool and isinstance(given, Real):
         length = Length(_float(given))
     elif found is not None:

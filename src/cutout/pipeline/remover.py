@@ -25,7 +25,6 @@ from cutout.models.files import require
 from cutout.models.registry import DEFAULT_MODEL, ModelSpec, refuse_config, resolve_model
 from cutout.models.tensors import input_size
 from cutout.options import RemoveOptions
-from cutout.options.backgrounds import Blur
 from cutout.options.values import MAX_CANVAS
 from cutout.pipeline.budget import budget_of
 from cutout.pipeline.inference import MaskResult, predict
@@ -342,10 +341,12 @@ def _foreign_colors(options: RemoveOptions) -> bool:
     shadow = None if options.mask else options.shadow
     if shadow is not None and not _is_grey(shadow.color):
         return True
-    if options.background is None or isinstance(options.background, Blur):
+    if options.background is None:
         return False
+    from cutout.options.backgrounds import Blur
+
     color = options.background_color
-    return color is None or not _is_grey(color)
+    return not (isinstance(options.background, Blur) if color is None else _is_grey(color))
 
 
 def _is_grey(color: Sequence[int]) -> bool:

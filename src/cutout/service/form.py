@@ -12,7 +12,6 @@ from cutout.errors import UsageError
 from cutout.options import Encoding, RemoveOptions
 from cutout.options.backgrounds import parse_background, parse_paint
 from cutout.options.idle import Asked, idle
-from cutout.options.kinds import table
 from cutout.output_formats import SUFFIXES, OutputFormat
 from cutout.service.models import CutRequest, Models
 
@@ -34,9 +33,9 @@ SHORT = {
 }
 """Further names of fields."""
 
-_LOOK = table(RemoveOptions)
-_OURS = {"max_pixels", "max_frames", "first_frame"}  # for the service to decide
-_FILE = {name: row for name, row in table(Encoding).items() if name not in _OURS}
+_LOOK = RemoveOptions.table
+_OURS = {"max_pixels", "max_frames", "first_frame", "threads"}  # for the service to decide
+_FILE = {name: row for name, row in Encoding.table.items() if name not in _OURS}
 _FIELDS = {**_LOOK, **_FILE}
 _MARGIN_TAKES = 4  # times the picture's pixels, at the largest percentage
 _LONGEST = 300
@@ -212,7 +211,7 @@ def schema(models: Sequence[str] = ()) -> dict[str, Any]:
 
 def _schema(row: Option) -> dict[str, Any]:
     found = [_schema_of(kind, row) for kind in row.takes]
-    result = {"description": row.help_with()} | (found[0] if len(found) == 1 else {"anyOf": found})
+    result = {"description": row.help()} | (found[0] if len(found) == 1 else {"anyOf": found})
     return result if row.default is None else result | {"default": row.default}
 
 
