@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import struct
 import subprocess
-from dataclasses import replace
 from pathlib import Path
 from shutil import which
 from typing import TYPE_CHECKING, Any
@@ -303,7 +302,7 @@ def test_one_frame_is_in_memory_at_a_time() -> None:
 def test_an_animation_keeps_what_travels_beside_it(kind: OutputFormat) -> None:
     metadata = decode((DATA / "meta.jpg").read_bytes()).metadata
     icc = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
-    metadata = replace(metadata, icc=icc)
+    metadata = metadata._replace(icc=icc)
     frames = [Finished(Image.new("RGB", (8, 8), color), None, metadata, duration=40) for color in ("red", "blue")]
     kept = decode(encode_frames(frames, kind, count=2)).metadata
     assert kept.icc == icc

@@ -6,7 +6,6 @@ import io
 import struct
 import subprocess
 import zlib
-from dataclasses import replace
 from pathlib import Path
 from shutil import which
 from typing import TYPE_CHECKING, Any
@@ -234,7 +233,7 @@ def with_a_subject() -> Picture:
     picture = decode((DATA / "rgb16.png").read_bytes(), deep=True)
     alpha = Image.new("L", picture.rgb.size)
     alpha.paste(255, SUBJECT)
-    return replace(picture, alpha=alpha)
+    return picture._replace(alpha=alpha)
 
 
 @pytest.mark.parametrize(
@@ -275,7 +274,7 @@ def test_a_scaled_picture_has_8_bits_and_it_is_told(quick: Remover) -> None:
 
 def in_another_space(name: str) -> Any:
     picture = decode((DATA / name).read_bytes(), deep=True)
-    return replace(picture, metadata=replace(picture.metadata, icc=wide_gamut()))
+    return picture._replace(metadata=picture.metadata._replace(icc=wide_gamut()))
 
 
 @pytest.mark.parametrize("background", ["#ff8800", "gradient:white,navy"])

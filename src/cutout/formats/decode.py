@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import io
 import re
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -71,10 +70,10 @@ def decode(
         rgb = _detached(image) if picture.rgb is image else picture.rgb
         rgb.info = {}  # what still holds is in the metadata; encoders would take the rest from here
         if count == 1 or alone:
-            return replace(picture, rgb=rgb)
+            return picture._replace(rgb=rgb)
         note = f"{ONLY_FIRST}{count if count <= max_frames else f'more than {max_frames}'} frames was taken"
         count = 1 if image.format == "HEIF" else count  # a HEIC file is an album, and not in order
-        return replace(picture, rgb=rgb, frames=count, notes=(note, *picture.notes))
+        return picture._replace(rgb=rgb, frames=count, notes=(note, *picture.notes))
 
 
 def film(
@@ -118,9 +117,9 @@ def film(
             # the decoder paints the next frame over this one, by what its `info` says of this one's place and disposal
             rgb = image.copy() if picture.rgb is image else picture.rgb
             rgb.info = {}
-            yield replace(picture, rgb=rgb, frames=count)
+            yield picture._replace(rgb=rgb, frames=count)
             if first is None and not picture.paged:
-                first = replace(picture, rgb=_NO_PIXELS, alpha=None, deep=None)
+                first = picture._replace(rgb=_NO_PIXELS, alpha=None, deep=None)
 
 
 def header(data: bytes | Prepared, *, max_pixels: int = DEFAULT_MAX_PIXELS, max_frames: int = 1) -> Header:
@@ -293,8 +292,7 @@ class _File:
         page = self.frames.pages.get(number)
         tiff = None if page is None else (self._prepared.data, page.at)
         picture = read(image, self._max_size, tiff=tiff, deep=deep, screen=screen, before=before)
-        return replace(
-            picture,
+        return picture._replace(
             paged=image.format == "TIFF",
             deep=picture.deep if self._deep else None,
             notes=(*self._prepared.notes, *self.frames.notes, *picture.notes),

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -28,54 +27,46 @@ _RESOLUTION = 282
 _ICC = 34675
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Header:
-    """What a file says of its picture before it is decoded.
-
-    Attributes:
-        size: Width and height, as they lie in the file; of a file of many pages those of the largest.
-        turned: It must be turned or mirrored to stand upright, which takes a copy.
-        kind: Pillow's name of the format.
-        mode: Pillow's name of how the pixels are held.
-        deep: It has more than 8 bits a channel that can be given.
-        frames: Frames or pages that are wanted of it.
-        progressive: It is decoded in several passes.
-    """
+class Header(NamedTuple):
+    """What a file says of its picture before it is decoded."""
 
     size: tuple[int, int]
+    """Width and height, as they lie in the file; of a file of many pages those of the largest."""
     turned: bool = False
+    """It must be turned or mirrored to stand upright, which takes a copy."""
     kind: str = "JPEG"
+    """Pillow's name of the format."""
     mode: str = "RGB"
+    """Pillow's name of how the pixels are held."""
     deep: bool = False
+    """It has more than 8 bits a channel that can be given."""
     frames: int = 1
+    """Frames or pages that are wanted of it."""
     progressive: bool = False
+    """It is decoded in several passes."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Picture:
-    """A decoded picture, upright.
-
-    Attributes:
-        rgb: Mode RGB, 8 bits a channel.
-        alpha: Mode L and of the same size, or None when the picture is opaque.
-        metadata: Profile, resolution, EXIF and XMP.
-        notes: Things a user should know, such as that only the first frame was taken.
-        deep: The colours in 16 bits, uint16 of shape (height, width, 3), if they were asked for and are there.
-        frames: How many frames or pages the file has.
-        paged: They are pages, each a picture of its own; otherwise an animation of one size.
-        duration: Milliseconds that a frame is shown.
-        loop: How often the animation plays; 0 is for ever.
-    """
+class Picture(NamedTuple):
+    """A decoded picture, upright."""
 
     rgb: Image.Image
+    """Mode RGB, 8 bits a channel."""
     alpha: Image.Image | None = None
+    """Mode L and of the same size, or None when the picture is opaque."""
     metadata: Metadata = NO_METADATA
+    """Profile, resolution, EXIF and XMP."""
     notes: tuple[str, ...] = ()
+    """Things a user should know, such as that only the first frame was taken."""
     deep: npt.NDArray[np.uint16] | None = None
+    """The colours in 16 bits, uint16 of shape (height, width, 3), if they were asked for and are there."""
     frames: int = 1
+    """How many frames or pages the file has."""
     paged: bool = False
+    """They are pages, each a picture of its own; otherwise an animation of one size."""
     duration: float = 0.0
+    """Milliseconds that a frame is shown."""
     loop: int = 0
+    """How often the animation plays; 0 is for ever."""
 
 
 def read(
@@ -114,7 +105,7 @@ def read(
     if not said:
         return picture
     note = f"the TIFF file is damaged, and the picture may be wrong in places: {said}"
-    return replace(picture, notes=(*picture.notes, note))
+    return picture._replace(notes=(*picture.notes, note))
 
 
 def _read(
@@ -133,7 +124,7 @@ def _read(
     if before is None:
         metadata, notes = _metadata(image, tiff)
     else:
-        metadata, notes = replace(before.metadata, icc=image.info.get("icc_profile") or None), before.notes
+        metadata, notes = before.metadata._replace(icc=image.info.get("icc_profile") or None), before.notes
     whole = image
     if screen is not None and image.size != screen and image.format == "GIF":  # as browsers do
         whole = image.crop((0, 0, *screen))
@@ -160,7 +151,7 @@ def _read(
     return Picture(
         rgb=rgb,
         alpha=alpha,
-        metadata=replace(metadata, icc=icc),
+        metadata=metadata._replace(icc=icc),
         notes=notes,
         deep=colors,
         duration=duration,

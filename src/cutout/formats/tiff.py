@@ -6,7 +6,6 @@ TIFF 6.0 and Adobe's technical notes. Pillow writes no colours of 16 bits, and i
 from __future__ import annotations
 
 import struct
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -132,7 +131,7 @@ class Tiff:
             reorder(part, found.order, order) for part in (found.main, found.exif, found.gps, found.interop)
         )
         main = {tag: entry for tag, entry in main.items() if tag not in _OWN} | tags
-        found = replace(found, order=order, main=main, exif=exif, gps=gps, interop=interop)
+        found = found._replace(order=order, main=main, exif=exif, gps=gps, interop=interop)
         count = len(main) + bool(exif or interop) + bool(gps)
         at = self._append(build(found, base=self._length))
         part, place = self._link

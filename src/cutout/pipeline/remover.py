@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -329,11 +329,11 @@ def _beside_background(picture: Picture, options: RemoveOptions) -> Picture:
     """In sRGB, if colours from elsewhere will stand beside those of a picture in another space."""
     if not _foreign_colors(options) or is_srgb(picture.metadata.icc):
         return picture
-    rgb, metadata = to_srgb(picture.rgb, picture.metadata.icc), replace(picture.metadata, icc=None)
+    rgb, metadata = to_srgb(picture.rgb, picture.metadata.icc), picture.metadata._replace(icc=None)
     notes = picture.notes
     if picture.deep is not None:
         notes += ("16 bits were reduced to 8: the picture was brought to sRGB, the space of the colours beside it",)
-    return replace(picture, rgb=rgb, metadata=metadata, deep=None, notes=notes)
+    return picture._replace(rgb=rgb, metadata=metadata, deep=None, notes=notes)
 
 
 def _foreign_colors(options: RemoveOptions) -> bool:

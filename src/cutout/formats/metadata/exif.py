@@ -6,7 +6,6 @@ Exchangeable image file format, CIPA DC-008. Values are never interpreted, so te
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 __all__ = ["Exif", "Tag", "build", "is_crowded", "parse", "reorder"]
@@ -43,27 +42,24 @@ class Tag(NamedTuple):
 
 
 Directory = dict[int, Tag]
+_NONE: Directory = {}
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Exif:
-    """The directories of a block, by tag; empty where there is none.
-
-    Attributes:
-        order: `<` or `>`, the byte order of all values.
-        main: What describes the picture (IFD0), without pointers; thumbnails (IFD1) are not read.
-        exif: How it was taken.
-        gps: Where.
-        interop: Which file-name rules it follows.
-        damaged: Values were left out because they lie outside the block.
-    """
+class Exif(NamedTuple):
+    """The directories of a block, by tag; empty where there is none."""
 
     order: str = "<"
-    main: Directory = field(default_factory=dict)
-    exif: Directory = field(default_factory=dict)
-    gps: Directory = field(default_factory=dict)
-    interop: Directory = field(default_factory=dict)
+    """`<` or `>`, the byte order of all values."""
+    main: Directory = _NONE
+    """What describes the picture (IFD0), without pointers; thumbnails (IFD1) are not read."""
+    exif: Directory = _NONE
+    """How it was taken."""
+    gps: Directory = _NONE
+    """Where."""
+    interop: Directory = _NONE
+    """Which file-name rules it follows."""
     damaged: bool = False
+    """Values were left out because they lie outside the block."""
 
     def __bool__(self) -> bool:
         return bool(self.main or self.exif or self.gps)
@@ -77,17 +73,17 @@ class Exif:
         """The same, for pixels that lie as they are to be seen."""
         if _ORIENTATION not in self.main:
             return self
-        return replace(self, main=self.main | {_ORIENTATION: Tag(3, 1, struct.pack(self.order + "H", 1))})
+        return self._replace(main=self.main | {_ORIENTATION: Tag(3, 1, struct.pack(self.order + "H", 1))})
 
     def without_orientation(self) -> Exif:
         """The same without a word about how the pixels lie, which means upright too."""
-        return replace(self, main={tag: entry for tag, entry in self.main.items() if tag != _ORIENTATION})
+        return self._replace(main={tag: entry for tag, entry in self.main.items() if tag != _ORIENTATION})
 
     def sized(self, width: int, height: int) -> Exif:
         """The same, for a picture of this size, where it says one."""
         sizes = {_WIDTH: width, _HEIGHT: height}
         new = {tag: Tag(4, 1, struct.pack(self.order + "I", size)) for tag, size in sizes.items() if tag in self.exif}
-        return replace(self, exif=self.exif | new)
+        return self._replace(exif=self.exif | new)
 
     def without_place(self) -> tuple[Exif, tuple[str, ...]]:
         """The same without the GPS directory, IPTC's places and what may hold one unseen; and warnings."""
@@ -103,7 +99,7 @@ class Exif:
                 notes = (f"the IPTC records may hold a place and were left out: {error}",)
         exif = {tag: entry for tag, entry in self.exif.items() if tag in PLAIN_TAGS}
         interop = {tag: entry for tag, entry in self.interop.items() if len(entry.data) <= 4}  # no coordinate
-        return replace(self, main=main, exif=exif, gps={}, interop=interop), notes
+        return self._replace(main=main, exif=exif, gps={}, interop=interop), notes
 
 
 def parse(block: bytes, *, directory: int | None = None) -> Exif:

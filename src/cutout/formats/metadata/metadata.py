@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cutout.enums import Strip
 
@@ -20,21 +19,17 @@ _NAMES = {"EXIF": 6, "XMP": 29}
 """Bytes that a block's own name takes in a file."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Metadata:
-    """What travels from the input to the output beside the pixels.
+class Metadata(NamedTuple):
+    """What travels from the input to the output beside the pixels."""
 
-    Attributes:
-        icc: ICC profile that describes the RGB values, or None for sRGB.
-        dpi: Resolution in dots per inch (horizontal, vertical), or None.
-        exif: EXIF block from its byte order on, of an upright picture and without thumbnail, or None.
-        xmp: XMP packet that says no orientation, or None.
-    """
-
-    icc: bytes | None = field(default=None, repr=False)
+    icc: bytes | None = None
+    """ICC profile that describes the RGB values, or None for sRGB."""
     dpi: tuple[float, float] | None = None
-    exif: bytes | None = field(default=None, repr=False)
-    xmp: bytes | None = field(default=None, repr=False)
+    """Resolution in dots per inch (horizontal, vertical), or None."""
+    exif: bytes | None = None
+    """EXIF block from its byte order on, of an upright picture and without thumbnail, or None."""
+    xmp: bytes | None = None
+    """XMP packet that says no orientation, or None."""
 
     def stripped(self, strip: Strip) -> tuple[Metadata, tuple[str, ...]]:
         """What is left of it, and warnings: places alone go, or all but profile and resolution.
@@ -44,7 +39,7 @@ class Metadata:
         if strip is Strip.NONE:
             return self, ()
         if strip is Strip.ALL:
-            return replace(self, exif=None, xmp=None), ()
+            return self._replace(exif=None, xmp=None), ()
         exif, xmp = self.exif, self.xmp
         notes: tuple[str, ...] = ()
         if exif is not None:
@@ -59,7 +54,7 @@ class Metadata:
                 xmp = strip_xmp(xmp, place=False)
             except ValueError as error:
                 xmp, notes = None, (*notes, f"the XMP packet may hold a place and was left out: {error}")
-        return replace(self, exif=exif, xmp=xmp), notes
+        return self._replace(exif=exif, xmp=xmp), notes
 
     def sized(self, size: tuple[int, int]) -> Metadata:
         """The same for a picture of this width and height."""
@@ -70,7 +65,7 @@ class Metadata:
             return self
         from cutout.formats.metadata import exif as blocks
 
-        return replace(self, exif=blocks.build(change(blocks.parse(self.exif))))
+        return self._replace(exif=blocks.build(change(blocks.parse(self.exif))))
 
     def fitting(self, output_format: OutputFormat) -> tuple[Metadata, tuple[str, ...]]:
         """What the format can hold, and warnings about what it cannot."""
@@ -87,7 +82,7 @@ class Metadata:
                     f"the {name} block of {len(value) // 1000} kB was left out: "
                     f"a {row.title} holds {row.block + 3 >> 10} kB"
                 )
-        return replace(self, exif=left["EXIF"], xmp=left["XMP"]), tuple(notes)
+        return self._replace(exif=left["EXIF"], xmp=left["XMP"]), tuple(notes)
 
 
 NO_METADATA = Metadata()
