@@ -59,19 +59,16 @@ class Protocol(HttpToolsProtocol):
         self._look: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """See asyncio."""
         super().connection_made(transport)
         self._arm()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """See asyncio."""
         self._disarm()
         if self._look is not None:
             self._look.cancel()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """See asyncio."""
         if self._too_long:
             return
         if not self._in_body or self.cycle.response_complete:  # the rest of the body is read only to be dropped
@@ -116,13 +113,11 @@ class Protocol(HttpToolsProtocol):
             self._look = self.loop.call_later(LOOK_SECONDS, self._watch)
 
     def on_message_begin(self) -> None:
-        """A request begins."""
         self._head = 0
         self._arm()
         super().on_message_begin()
 
     def on_url(self, url: bytes) -> None:
-        """A piece of the address."""
         self._count(len(url))
         super().on_url(url)
 
@@ -132,19 +127,16 @@ class Protocol(HttpToolsProtocol):
         super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
-        """The head is whole."""
         self._silent = 0
         self._in_body = True
         self._disarm()
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
-        """A piece of the body."""
         self._silent = 0
         super().on_body(body)
 
     def on_message_complete(self) -> None:
-        """The request is whole."""
         self._silent = 0
         self._in_body = False
         self._disarm()

@@ -10,6 +10,9 @@ from cutout.service.http.problems import Problem
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    Files = Sequence[tuple[str, Callable[[], bytes]]]
+    """Names, and how to read the pictures."""
+
 __all__ = ["MOST_ATTEMPTS", "Item", "Jobs", "Task", "Work", "too_many"]
 
 MOST_ATTEMPTS = 3
@@ -75,50 +78,39 @@ def too_many(most: int, retry_after: int = 5) -> Problem:
 class Jobs(Protocol):
     """Where batches are kept. Every method may block, and may be called from any thread."""
 
-    def add(
-        self, client: str, fields: Mapping[str, str], files: Sequence[tuple[str, Callable[[], bytes]]], *, most: int
-    ) -> str:
+    def add(self, client: str, fields: Mapping[str, str], files: Files, *, most: int) -> str:
         """Keep a batch for good, and give its id; what was added is finished or reported failed.
 
         Args:
             client: Who gives it.
             fields: The options, as in a form.
-            files: Names, and how to read the pictures.
+            files: Its pictures.
             most: Unfinished batches that the client may have, this one included.
 
         Raises:
             Problem: There is no room for it, or the client has enough of them; nothing of it is kept.
         """
-        ...
 
     def task(self, task: str) -> Task | None:
         """A batch; None when there is none of that id, or it has expired."""
-        ...
 
     def source(self, work: Work) -> bytes:
         """The picture to be worked on."""
-        ...
 
     def finish(self, work: Work, data: bytes, media: str) -> None:
         """Keep a result."""
-        ...
 
     def fail(self, work: Work, error: Mapping[str, str]) -> None:
         """Keep the reason of a failure."""
-        ...
 
     def result(self, task: str, number: int) -> bytes:
         """A result that is done."""
-        ...
 
     def delete(self, task: str) -> bool:
         """Forget a batch and all its pictures; whether there was one."""
-        ...
 
     def pending(self, client: str | None = None) -> int:
         """Pictures that are not finished; of one client: its unfinished batches."""
-        ...
 
     def close(self) -> None:
         """Let go; what is not finished stays."""
-        ...

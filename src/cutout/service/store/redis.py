@@ -23,10 +23,13 @@ from cutout.errors import CutoutError
 from cutout.service import logs
 from cutout.service.http.problems import Problem
 from cutout.service.store import scripts
-from cutout.service.store.base import MOST_ATTEMPTS, Item, Task, Work, too_many
+from cutout.service.store.base import MOST_ATTEMPTS, Item, Jobs, Task, Work, too_many
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from cutout.service.store.base import Files
+
 __all__ = ["RedisJobs", "application", "work"]
 
 _FORGOTTEN = 7 * 24 * 3600  # seconds that a batch is kept which no worker ever comes for
@@ -37,7 +40,7 @@ _NAME = "cutout.formats.picture"
 _AWAY = (redis.ConnectionError, redis.TimeoutError, redis.exceptions.ReadOnlyError, OSError)
 
 
-class RedisJobs:
+class RedisJobs(Jobs):
     """Batches in Redis: a hash of facts and states for each, a key for every picture, signs of life of open ones.
 
     Args:
@@ -57,27 +60,19 @@ class RedisJobs:
         self._expiry = round(expiry * 1000)
         self._lease = max(1.0, redelivery)
         self._stopping = stopping
-        self._admit = self._base.register_script(scripts.ADMIT)
-        self._take = self._base.register_script(scripts.TAKE)
-        self._renew = self._base.register_script(scripts.RENEW)
-        self._lost = self._base.register_script(scripts.LOST)
-        self._end = self._base.register_script(scripts.END)
+        names = (scripts.ADMIT, scripts.TAKE, scripts.RENEW, scripts.LOST, scripts.END)
+        self._admit, self._take, self._renew, self._lost, self._end = map(self._base.register_script, names)
 
     def close(self) -> None:
-        """See `Jobs`."""
         self._base.close()
         self._app.close()
 
-    def add(
-        self, client: str, fields: Mapping[str, str], files: Sequence[tuple[str, Callable[[], bytes]]], *, most: int
-    ) -> str:
-        """See `Jobs`."""
+    def add(self, client: str, fields: Mapping[str, str], files: Files, *, most: int) -> str:
         task = secrets.token_urlsafe(18)
         self.pending(client)  # forgets what has expired
         try:
             with _redis_errors():
-                place = [_key(task), f"cutout:unfinished:{client}"]
-                if not self._admit(keys=place, args=[task, client, most, _UNCLAIMED]):
+                if not self._admit(args=[task, client, most, _UNCLAIMED]):
                     raise too_many(most)
                 sent = self._keep(task, client, fields, files)
                 for number in range(len(files)):
@@ -88,9 +83,7 @@ class RedisJobs:
             raise
         return task
 
-    def _keep(
-        self, task: str, client: str, fields: Mapping[str, str], files: Sequence[tuple[str, Callable[[], bytes]]]
-    ) -> float:
+    def _keep(self, task: str, client: str, fields: Mapping[str, str], files: Files) -> float:
         """Write a batch down; when that was, by the clock of Redis."""
         total = 0
         for number, (_, read) in enumerate(files):
@@ -112,13 +105,13 @@ class RedisJobs:
             pipe.hset(_key(task), mapping=facts | {f"state:{number}": "waiting" for number in range(len(files))})
             for key in (_key(task), *(_key(task, number, "in") for number in range(len(files)))):
                 pipe.expire(key, _FORGOTTEN)
-            pipe.zadd(_OPEN, {_picture(task, number): sent for number in range(len(files))})
+            pipe.zadd(_OPEN, {f"{task}:{number}": sent for number in range(len(files))})
             pipe.execute()
         return sent
 
     def _forget(self, task: str, client: str, count: int) -> None:
         self._base.delete(_key(task), *(_key(task, number, what) for number in range(count) for what in ("in", "out")))
-        self._base.zrem(_OPEN, *(_picture(task, number) for number in range(count)))
+        self._base.zrem(_OPEN, *(f"{task}:{number}" for number in range(count)))
         self._base.srem(f"cutout:unfinished:{client}", task)
 
     def _room(self) -> float:
@@ -139,7 +132,7 @@ class RedisJobs:
         count = 0
         with _redis_errors():
             while True:
-                sent, lost = self._lost(keys=[_OPEN, _PREFIX + _QUEUE], args=[self._lease, _WINDOW])
+                sent, lost = self._lost(args=[self._lease, _WINDOW])
                 for picture in lost:
                     task, _, number = picture.decode().rpartition(":")
                     self._send(task, int(number), float(sent))
@@ -152,8 +145,7 @@ class RedisJobs:
 
     def begin(self, task: str, number: int) -> Work | None:
         """Take a picture; None if it has ended, was deleted, has a living worker, or was begun too often."""
-        place = [_key(task), _OPEN]
-        taken = self._insist(lambda: self._take(keys=place, args=[number, _picture(task, number), self._lease]))
+        taken = self._insist(lambda: self._take(args=[task, number, self._lease]))
         if taken is None:
             return None
         client, fields, begun = taken
@@ -167,7 +159,7 @@ class RedisJobs:
     def renew(self, held: Sequence[tuple[str, int]]) -> None:
         """Say that pictures, batch and number of each, are being worked on."""
         with _redis_errors():
-            self._renew(keys=[_OPEN], args=[_picture(*one) for one in held])
+            self._renew(args=[f"{task}:{number}" for task, number in held])
 
     def _insist(self, act: Callable[[], Any]) -> Any:
         """Call Redis; a worker keeps its picture and waits while Redis cannot be reached."""
@@ -183,14 +175,12 @@ class RedisJobs:
                 pause = min(2 * pause, 5.0)
 
     def source(self, work: Work) -> bytes:
-        """See `Jobs`."""
         found = self._insist(lambda: self._base.get(_key(work.task, work.number, "in")))
         if found is None:
             raise FileNotFoundError(work.task)
         return bytes(found)
 
     def finish(self, work: Work, data: bytes, media: str) -> None:
-        """See `Jobs`."""
         fresh = _key(work.task, work.number, f"out:{secrets.token_hex(8)}")
         if self._insist(lambda: self._fits(fresh, data)):
             self._settle(work, "done", "media", media, fresh)
@@ -209,11 +199,9 @@ class RedisJobs:
         return True
 
     def fail(self, work: Work, error: Mapping[str, str]) -> None:
-        """See `Jobs`."""
         self._settle(work, "failed", "error", json.dumps(dict(error)))
 
     def task(self, task: str) -> Task | None:
-        """See `Jobs`."""
         with _redis_errors():
             raw = self._base.hgetall(_key(task))
         facts = {name.decode(): value.decode() for name, value in raw.items()}
@@ -233,7 +221,6 @@ class RedisJobs:
         return Task(id=task, client=facts["client"], expires=expires, items=items)
 
     def result(self, task: str, number: int) -> bytes:
-        """See `Jobs`."""
         with _redis_errors():
             found = self._base.get(_key(task, number, "out"))
         if found is None:
@@ -241,7 +228,6 @@ class RedisJobs:
         return bytes(found)
 
     def delete(self, task: str) -> bool:
-        """See `Jobs`."""
         known = self.task(task)
         if known is None:
             return False
@@ -250,7 +236,6 @@ class RedisJobs:
         return True
 
     def pending(self, client: str | None = None) -> int:
-        """See `Jobs`."""
         with _redis_errors():
             if client is None:
                 return int(self._base.zcard(_OPEN))
@@ -261,19 +246,8 @@ class RedisJobs:
             return int(self._base.scard(mine))
 
     def _settle(self, work: Work, state: str, name: str, value: str, fresh: str = "") -> None:
-        place = [_key(work.task), *(_key(work.task, work.number, what) for what in ("in", "out")), fresh, _OPEN]
-        expires = str(time.time() + self._expiry / 1000)
-        facts: list[Any] = [
-            work.task,
-            work.number,
-            state,
-            f"{name}:{work.number}",
-            value,
-            self._expiry,
-            expires,
-            _FORGOTTEN,
-        ]
-        self._insist(lambda: self._end(keys=place, args=facts))
+        facts: list[str | int] = [work.task, work.number, state, name, value, fresh, self._expiry, _FORGOTTEN]
+        self._insist(lambda: self._end(args=facts))
 
 
 _PREFIX = "cutout:"
@@ -281,10 +255,6 @@ _PREFIX = "cutout:"
 
 _QUEUE = "cutout"
 _OPEN = "cutout:open"
-
-
-def _picture(task: str, number: int) -> str:
-    return f"{task}:{number}"
 
 
 def application(url: str) -> celery.Celery:

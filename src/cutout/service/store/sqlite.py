@@ -20,10 +20,12 @@ from cutout.service.http.problems import Problem
 from cutout.service.store.base import MOST_ATTEMPTS, Item, Jobs, Task, Work, too_many
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-__all__ = ["Jobs", "SqliteJobs"]
+    from cutout.service.store.base import Files
+
+__all__ = ["SqliteJobs"]
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS tasks (
@@ -39,7 +41,7 @@ CREATE INDEX IF NOT EXISTS items_by_state ON items (state);
 """
 
 
-class SqliteJobs:
+class SqliteJobs(Jobs):
     """Batches of one machine; what a killed process had begun is begun again by the next.
 
     Args:
@@ -88,15 +90,11 @@ class SqliteJobs:
         self._recover()
 
     def close(self) -> None:
-        """See `Jobs`; the next process goes on."""
         with self._guard:
             self._base.close()
         self._claim.release()
 
-    def add(
-        self, client: str, fields: Mapping[str, str], files: Sequence[tuple[str, Callable[[], bytes]]], *, most: int
-    ) -> str:
-        """See `Jobs`."""
+    def add(self, client: str, fields: Mapping[str, str], files: Files, *, most: int) -> str:
         task = secrets.token_urlsafe(18)
         folder = self._folder / task
         with self._guard:  # the folder has one process: what it is just writing is all that the database does not know
@@ -151,7 +149,6 @@ class SqliteJobs:
             return Work(task=task, number=number, client=client, fields=json.loads(fields))
 
     def source(self, work: Work) -> bytes:
-        """See `Jobs`."""
         return (self._folder / work.task / f"{work.number}.in").read_bytes()
 
     def release(self, work: Work) -> None:
@@ -164,7 +161,6 @@ class SqliteJobs:
             )
 
     def finish(self, work: Work, data: bytes, media: str) -> None:
-        """See `Jobs`."""
         try:
             write_atomic(self._folder / work.task / f"{work.number}.out", data)
         except OutputError:
@@ -173,11 +169,9 @@ class SqliteJobs:
         self._settle(work, "done", None, media)
 
     def fail(self, work: Work, error: Mapping[str, str]) -> None:
-        """See `Jobs`."""
         self._settle(work, "failed", json.dumps(dict(error)), "")
 
     def task(self, task: str) -> Task | None:
-        """See `Jobs`."""
         with self._look() as base:
             found = base.execute(
                 "SELECT client, expires FROM tasks WHERE id = ? AND (expires IS NULL OR expires > ?)",
@@ -195,11 +189,9 @@ class SqliteJobs:
         return Task(id=task, client=found[0], expires=found[1], items=items)
 
     def result(self, task: str, number: int) -> bytes:
-        """See `Jobs`."""
         return (self._folder / task / f"{number}.out").read_bytes()
 
     def delete(self, task: str) -> bool:
-        """See `Jobs`."""
         with self._change() as base:
             deleted = base.execute("DELETE FROM tasks WHERE id = ?", (task,)).rowcount > 0
         if deleted:
@@ -207,7 +199,6 @@ class SqliteJobs:
         return deleted
 
     def pending(self, client: str | None = None) -> int:
-        """See `Jobs`."""
         with self._look():
             return self._unfinished(client)
 
