@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from cutout.engines.known_errors.recognise import is_out_of_memory
 from cutout.engines.rembg import PREFIX
 from cutout.errors import CutoutError, PictureError, UsageError
-from cutout.formats.decode import header
+from cutout.formats.decode import decode, header
 from cutout.formats.input_formats import HEAD, sniff
 from cutout.models.registry import resolve_model
 from cutout.options import Encoding, RemoveOptions
@@ -25,6 +25,7 @@ from cutout.timing import StageTimes
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from cutout.formats.decode import Picture
     from cutout.models.registry import ModelSpec
     from cutout.service.settings import Settings
 
@@ -163,8 +164,8 @@ class Models:
         return self._models[name].many.session.spec
 
     @contextmanager
-    def room(self, data: bytes, max_pixels: int) -> Iterator[None]:
-        """Hold the memory that decoding a picture takes, where it is decoded for another purpose than to be cut out.
+    def decoded(self, data: bytes, max_pixels: int, *, max_size: int | None = None) -> Iterator[Picture]:
+        """A picture that is decoded for another purpose than to be cut out, and its memory held meanwhile.
 
         Raises:
             OverBudgetError: There never is enough for this picture.
@@ -173,8 +174,9 @@ class Models:
         """
         head = header(data, max_pixels=max_pixels)
         need = need_of(head, RemoveOptions(), OutputFormat.PNG, data=len(data))
-        with self.budget.hold(need.memory, need.what, need.ways):
-            yield
+        self.budget.check(need.memory, need.what, need.ways)
+        with self.budget.hold(need.memory):
+            yield decode(data, max_size=max_size, max_pixels=max_pixels)
 
     def cut(
         self, data: bytes, cut_request: CutRequest, *, alone: bool = False, check: Callable[[], None] = lambda: None

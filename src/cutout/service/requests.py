@@ -15,7 +15,6 @@ from starlette.requests import ClientDisconnect
 
 from cutout.cancellation import Cancellation
 from cutout.errors import CancelledError
-from cutout.formats import decode
 from cutout.service import logs
 from cutout.service.http.problems import Problem
 from cutout.service.queue import ExpiredError
@@ -198,10 +197,8 @@ async def background(service: Service, given: object, *, lane: str = "background
     data = given
 
     def check(_alone: bool) -> bytes:  # noqa: FBT001 - the queue's
-        limit = service.settings.max_pixels
-        with service.models.room(data, limit):
-            decode.decode(data, max_pixels=limit)
-        return data
+        with service.models.decoded(data, service.settings.max_pixels):
+            return data
 
     return await asyncio.wrap_future(service.queue.submit(lane, check, seconds=service.settings.timeout))
 

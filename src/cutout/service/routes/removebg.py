@@ -14,10 +14,10 @@ from fastapi import APIRouter, Request, Response
 from PIL import Image
 from starlette.datastructures import UploadFile
 
-from cutout.formats import decode
 from cutout.formats.checks.preflight import allowing
+from cutout.formats.decode import DEFAULT_MAX_PIXELS
 from cutout.formats.encode import encode
-from cutout.options import Encoding, RemoveOptions
+from cutout.options import Encoding
 from cutout.options.values import parse_color
 from cutout.output_formats import OutputFormat
 from cutout.service import form, requests
@@ -35,33 +35,30 @@ _SIDES = {"preview": 612, "small": 612, "regular": 612, "medium": 1500, "hd": 24
 
 _FULL = {"", "auto", "full", "50mp"}
 _SOURCES = ("image_file", "image_file_b64", "image_url")
-_NAMES = set(RemoveOptions.names())
 _LENGTH = re.compile(r"(\d+(?:\.\d+)?)(%|px)?")
 _HEX = re.compile(r"[0-9a-fA-F]{3,4}|[0-9a-fA-F]{6}|[0-9a-fA-F]{8}")
-_WORDS: dict[str, Any] = {
-    "image_file": {"type": "string", "format": "binary"},
-    "image_file_b64": {"type": "string"},
-    "image_url": {"type": "string"},
+_LONGEST = 1000
+_TEXT, _LONG_TEXT = {"type": "string", "maxLength": _LONGEST}, {"type": "string"}
+_FILE, _FLAG = {"type": "string", "format": "binary"}, {"type": "boolean"}
+_WORDS: dict[str, dict[str, Any]] = {
+    "image_file": _FILE,
+    "image_file_b64": _LONG_TEXT,
+    "image_url": _LONG_TEXT,
     "size": {"type": "string", "enum": ["auto", "full", "50MP", *_SIDES]},
-    "type": {"type": "string"},
+    "type": _TEXT,
     "format": {"type": "string", "enum": ["auto", "png", "jpg", "webp", "zip"]},
     "channels": {"type": "string", "enum": ["rgba", "alpha"]},
     "roi": {"type": "string", "description": "x1 y1 x2 y2, in px or %"},
-    "crop": {"type": "boolean"},
-    "crop_margin": {"type": "string"},
-    "scale": {"type": "string"},
-    "position": {"type": "string"},
-    "add_shadow": {"type": "boolean"},
-    "semitransparency": {"type": "boolean"},
-    "bg_color": {"type": "string"},
-    "bg_image_url": {"type": "string"},
-    "bg_image_file": {"type": "string", "format": "binary"},
+    "crop": _FLAG,
+    "crop_margin": _TEXT,
+    "scale": _TEXT,
+    "position": _TEXT,
+    "add_shadow": _FLAG,
+    "semitransparency": _FLAG,
+    "bg_color": _TEXT,
+    "bg_image_url": _LONG_TEXT,
+    "bg_image_file": _FILE,
 }
-_SHORT = {name for name in _WORDS if not name.endswith(("_b64", "_url"))}
-_LONGEST = 1000
-for _name in _SHORT:
-    if _WORDS[_name] == {"type": "string"}:
-        _WORDS[_name] = {"type": "string", "maxLength": _LONGEST}
 
 
 def _bad(name: str, text: str) -> Problem:
@@ -71,8 +68,7 @@ def _bad(name: str, text: str) -> Problem:
 def router(service: Service) -> APIRouter:
     """The endpoint."""
     routes = APIRouter(tags=["remove.bg"])
-    schema = {"type": "object", "properties": _WORDS}
-    body = {"content": {kind: {"schema": schema} for kind in _KINDS}}
+    body = {"content": {kind: {"schema": {"type": "object", "properties": _WORDS}} for kind in _KINDS}}
     error = {"content": {"application/json": {"schema": _ERROR}}}
     answers: dict[int | str, dict[str, Any]] = {
         200: {
@@ -90,8 +86,8 @@ def router(service: Service) -> APIRouter:
         async with requests.form(service, request, files=4, any_kind=True) as fields:
             words = {name: value for name, value in fields.items() if isinstance(value, str) and value}
             words |= {name: "file" for name in fields if isinstance(fields[name], UploadFile)}
-            for name in _SHORT & set(words):
-                if len(words[name]) > _LONGEST:
+            for name, schema in _WORDS.items():
+                if schema is not _LONG_TEXT and len(words.get(name, "")) > _LONGEST:
                     raise _bad(name, f"{name} is longer than {_LONGEST} characters")
             data = await _source(service, request, fields, words)
             backdrop = await _backdrop(service, request, fields, words)
@@ -214,13 +210,13 @@ def _placing(words: Mapping[str, str]) -> dict[str, str]:
     values: dict[str, str] = {}
     for theirs, ours in (("crop", "crop"), ("add_shadow", "shadow")):
         if _yes(theirs, words.get(theirs, "false")):
-            values[_known(theirs, ours)] = "true"
-    if "crop_margin" in words and "crop" in values and "margin" in _NAMES:
+            values[ours] = "true"
+    if "crop_margin" in words and "crop" in values:
         values["margin"] = ",".join(words["crop_margin"].removesuffix(",").split())
     for name in ("scale", "position"):
         text = words.get(name, "original")
         if text != "original":
-            values[_known(name, name)] = ",".join(text.split())
+            values[name] = ",".join(text.split())
     return values
 
 
@@ -250,21 +246,14 @@ def _yes(name: str, text: str) -> bool:
     return text.lower() in {"true", "1", "yes"}
 
 
-def _known(theirs: str, ours: str) -> str:
-    if ours not in _NAMES:
-        raise _bad(theirs, f"this version of the service has no {theirs}")
-    return ours
-
-
 def _size(models: Models, data: bytes, longest: int | None, max_pixels: int) -> tuple[int, int]:
-    with models.room(data, max_pixels):
-        return decode.decode(data, max_size=longest, max_pixels=max_pixels).rgb.size
+    with models.decoded(data, max_pixels, max_size=longest) as picture:
+        return picture.rgb.size
 
 
 def _inside(models: Models, data: bytes, roi: str, max_pixels: int) -> bytes:
     """The picture with all transparent that lies outside a region of interest."""
-    with models.room(data, max_pixels):
-        picture = decode.decode(data, max_pixels=max_pixels)
+    with models.decoded(data, max_pixels) as picture:
         box = _box(roi, picture.rgb.size)
         alpha = Image.new("L", picture.rgb.size)
         with allowing(max_pixels):
@@ -289,8 +278,7 @@ def _box(roi: str, size: tuple[int, int]) -> tuple[int, int, int, int]:
 
 def _zip(models: Models, png: bytes) -> bytes:
     """Colours and alpha as two pictures, for those who handle large ones."""
-    with models.room(png, decode.DEFAULT_MAX_PIXELS):
-        picture = decode.decode(png)
+    with models.decoded(png, DEFAULT_MAX_PIXELS) as picture:
         alpha = picture.alpha or Image.new("L", picture.rgb.size, 255)
         buffer = io.BytesIO()
         with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
