@@ -68,7 +68,6 @@ class WorkQueue:
         self._lock = threading.Condition()
         self._lanes: OrderedDict[str, deque[_Ticket]] = OrderedDict()
         self._inside: Counter[str] = Counter()
-        self._running = 0
         self._seconds = 0.5  # of one ticket, a moving average
         self._begun: dict[Future[Any], float] = {}  # since when each ticket is worked on
         self._closed = False
@@ -83,13 +82,13 @@ class WorkQueue:
     def waiting(self) -> int:
         """Tickets that no worker has taken yet."""
         with self._lock:
-            return self._waiting()
+            return sum(map(len, self._lanes.values()))
 
     @property
     def running(self) -> int:
         """Tickets that are being worked on."""
         with self._lock:
-            return self._running
+            return len(self._begun)
 
     @property
     def inside(self) -> int:
@@ -149,9 +148,6 @@ class WorkQueue:
         for thread in self._threads:
             thread.join()
 
-    def _waiting(self) -> int:
-        return sum(map(len, self._lanes.values()))
-
     def retry_after(self, pictures: float | None = None) -> int:
         """Seconds until about so many pictures are done, for clients that shall come again; 1 to 600.
 
@@ -182,8 +178,8 @@ class WorkQueue:
                     del self._lanes[lane]
                 work, ticket.work = ticket.work, None
                 if work is not None and ticket.future.set_running_or_notify_cancel():
-                    self._running += 1
-                    return ticket, work, self._running == 1 and not self._lanes
+                    self._begun[ticket.future] = time.monotonic()
+                    return ticket, work, len(self._begun) == 1 and not self._lanes
 
     def _give_up(self, lane: str, future: Future[Any]) -> None:
         """Take a cancelled ticket out of its lane, if no worker has."""
@@ -201,8 +197,6 @@ class WorkQueue:
         while (taken := self._next()) is not None:
             ticket, work, alone = taken
             started = time.monotonic()
-            with self._lock:
-                self._begun[ticket.future] = started
             try:
                 if started > ticket.deadline:
                     raise ExpiredError("the request waited too long in the queue", hint="try again later")
@@ -219,6 +213,5 @@ class WorkQueue:
     def _done(self, future: Future[Any], seconds: float | None) -> None:
         with self._lock:
             del self._begun[future]
-            self._running -= 1
             if seconds is not None:
                 self._seconds += 0.1 * (seconds - self._seconds)

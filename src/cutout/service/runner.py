@@ -8,11 +8,11 @@ import time
 from collections import Counter
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from cutout.errors import CancelledError, CutoutError
 from cutout.service import form, logs
-from cutout.service.http.problems import problem_of
+from cutout.service.http.problems import Problem, problem_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,14 +44,17 @@ def do(
         CutoutError: The outcome could not be kept, or the picture not be had: it is not finished.
         OSError: The same.
     """
+
+    def failed(problem: Problem) -> None:
+        jobs.fail(work, problem.facts)
+        if metrics is not None:
+            metrics.pictures.labels("batch", problem.word).inc()
+
     try:
         data = jobs.source(work)
     except FileNotFoundError:
-        if jobs.task(work.task) is None:
-            return  # it was deleted meanwhile
-        jobs.fail(work, {"kind": "storage", "message": "the picture is no longer where it was kept"})
-        if metrics is not None:
-            metrics.pictures.labels("batch", "storage").inc()
+        if jobs.task(work.task) is not None:  # else it was deleted meanwhile
+            failed(Problem(503, "storage", "the picture is no longer where it was kept"))
         return
     try:
         cut_request = form.cut_request(work.fields, models, max_pixels=max_pixels)
@@ -62,9 +65,7 @@ def do(
         problem = problem_of(error)
         if problem.status == 500:
             logs.event("bug", level=logging.ERROR, error=error, task=work.task, number=work.number)
-        jobs.fail(work, problem.facts)
-        if metrics is not None:
-            metrics.pictures.labels("batch", problem.word).inc()
+        failed(problem)
         return
     jobs.finish(work, done.data, done.output_format.value)
     if metrics is not None:
@@ -98,15 +99,14 @@ class Runner:
     ) -> None:
         self._jobs = jobs
         self._queue = queue
+        self._metrics = metrics
         self._do: Callable[[Work, bool], None] = lambda work, alone: do(
             work, jobs, models, metrics, max_pixels=max_pixels, alone=alone
         )
         self._woken = asyncio.Event()
-        self._stopped = False
-        self._running: set[asyncio.Future[Any]] = set()
-        self._metrics = metrics
-        self._unkept: list[Work] = []  # done with, but without an outcome in the store
-        self._tries: Counter[tuple[str, int]] = Counter()
+        self._ending = asyncio.Event()
+        self._running: set[asyncio.Future[None]] = set()
+        self._tries: Counter[tuple[str, int]] = Counter()  # of pictures whose outcome could not be kept
         self._rest = 0.0  # nothing is begun before
         self._sweep = 0.0  # nothing is swept before
         self._loop = asyncio.ensure_future(self._run())
@@ -117,72 +117,68 @@ class Runner:
 
     async def stop(self) -> None:
         """Finish what was begun; the rest is kept for the next start."""
-        self._stopped = True
+        self._ending.set()
         self._woken.set()
         await asyncio.gather(self._loop, return_exceptions=True)
         await asyncio.gather(*self._running, return_exceptions=True)
-        with suppress(Exception):  # the next start finds them anyway
-            await self._put_back()
 
     async def _run(self) -> None:
-        while not self._stopped:
+        while not self._ending.is_set():
             self._woken.clear()
             try:
-                await self._put_back()
                 if time.monotonic() >= self._sweep:
                     await asyncio.to_thread(self._jobs.sweep)
                     self._sweep = time.monotonic() + 1.0
-                while self._may_begin():
-                    work = await asyncio.to_thread(self._jobs.claim)
-                    if work is None:
-                        break
-                    self._start(work)
+                while self._may_begin() and (work := await asyncio.to_thread(self._jobs.claim)) is not None:
+                    picture = asyncio.ensure_future(self._picture(work))
+                    self._running.add(picture)
+                    picture.add_done_callback(self._ended)
             except Exception as error:  # noqa: BLE001 - a full disk now may have room later
                 _log(error)
-            try:
-                await asyncio.wait_for(self._woken.wait(), 1.0)
-            except TimeoutError:
-                continue
+            await _second(self._woken)
 
     def _may_begin(self) -> bool:
         rested = time.monotonic() >= self._rest
-        return rested and len(self._running) < self._queue.workers and not self._stopped
+        return rested and len(self._running) < self._queue.workers and not self._ending.is_set()
 
-    def _start(self, work: Work) -> None:
-        try:
-            ticket = self._queue.submit(f"batch of {work.client}", lambda alone: self._do(work, alone))
-        except Exception:
-            self._unkept.append(work)
-            raise
-        future = asyncio.wrap_future(ticket)
-        self._running.add(future)
-        future.add_done_callback(partial(self._ended, work))
-
-    def _ended(self, work: Work, future: asyncio.Future[Any]) -> None:
-        self._running.discard(future)
-        error = None if future.cancelled() else future.exception()
-        if error is not None:
-            _log(error)
-            self._tries[work.task, work.number] += 1
-            self._rest = time.monotonic() + PAUSE
-        else:
-            self._tries.pop((work.task, work.number), None)
-        if error is not None or future.cancelled():
-            self._unkept.append(work)
+    def _ended(self, picture: asyncio.Future[None]) -> None:
+        self._running.discard(picture)
         self._woken.set()
 
-    async def _put_back(self) -> None:
-        """Return pictures without an outcome to the store, or report them failed; what fails is tried again later."""
-        while self._unkept:
-            work = self._unkept[0]
+    async def _picture(self, work: Work) -> None:
+        """One picture; where its outcome could not be kept, it goes back to the store once that can be written to."""
+        try:
+            await asyncio.wrap_future(self._queue.submit(f"batch of {work.client}", partial(self._do, work)))
+        except Exception as error:  # noqa: BLE001 - a full disk now may have room later
+            _log(error)
+        else:
+            self._tries.pop((work.task, work.number), None)
+            return
+        self._tries[work.task, work.number] += 1
+        self._rest = time.monotonic() + PAUSE
+        while not (await asyncio.to_thread(self._put_back, work) or self._ending.is_set()):  # the next start finds it
+            await _second(self._ending)
+
+    def _put_back(self, work: Work) -> bool:
+        """Let a picture wait again, or report it failed; whether the store could keep that."""
+        error = {"kind": "storage", "message": f"its result could not be kept, {MOST_TRIES} times"}
+        try:
             if self._tries[work.task, work.number] < MOST_TRIES:
-                await asyncio.to_thread(self._jobs.release, work)
+                self._jobs.release(work)
             else:
-                error = {"kind": "storage", "message": f"its result could not be kept, {MOST_TRIES} times"}
-                await asyncio.to_thread(self._jobs.fail, work, error)
+                self._jobs.fail(work, error)
                 self._metrics.pictures.labels("batch", "storage").inc()
                 del self._tries[work.task, work.number]
-            self._unkept.pop(0)
+        except Exception as reason:  # noqa: BLE001 - it is tried again
+            _log(reason)
+            return False
+        return True
+
+
+async def _second(event: asyncio.Event) -> None:
+    """Wait for something to happen, but no longer than a second."""
+    with suppress(TimeoutError):
+        await asyncio.wait_for(event.wait(), 1.0)
 
 
 def _log(error: BaseException) -> None:
