@@ -27,16 +27,6 @@ _NATIVE = "L" if sys.byteorder == "little" else "B"
 _OTHER = {"B": "L", "L": "B", "N": "B" if _NATIVE == "L" else "L"}
 _GREY = frozenset({"I;16", "I;16L", "I;16B", "I;16N", "I", "F"})
 _STRIP = 1 << 20
-_TURNS: dict[int, Callable[[Any], Any]] = {
-    2: lambda a: a[:, ::-1],
-    3: lambda a: a[::-1, ::-1],
-    4: lambda a: a[::-1],
-    5: lambda a: a.swapaxes(0, 1),
-    6: lambda a: a.swapaxes(0, 1)[:, ::-1],
-    7: lambda a: a[::-1, ::-1].swapaxes(0, 1),
-    8: lambda a: a.swapaxes(0, 1)[::-1],
-}
-"""What makes a picture of this EXIF orientation upright."""
 
 
 def is_deep(image: Image.Image) -> bool:
@@ -127,8 +117,11 @@ def widen(image: Image.Image) -> Deep:
 
 def turn(deep: Deep, orientation: int) -> Deep:
     """Upright, by the EXIF orientation."""
-    change = _TURNS.get(orientation)
-    return deep if change is None else change(deep)
+    if orientation in {5, 6, 7, 8}:
+        deep = deep.swapaxes(0, 1)
+    if orientation in {3, 4, 7, 8}:
+        deep = deep[::-1]
+    return deep[:, ::-1] if orientation in {2, 3, 6, 7} else deep
 
 
 def resize(deep: Deep, size: tuple[int, int]) -> Deep:
