@@ -500,6 +500,7 @@ class Runtime:
         return Opened(inner, running if CPU in running else [*running, CPU])
 
 
+RunOn = Callable[..., Remover]
 Install = Callable[..., Runtime]
 """Makes this machine another one: its runtime's providers and its installed packages."""
 
@@ -522,15 +523,23 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
     return make
 
 
-def run_on(device: str | None, warnings: list[str] | None = None) -> Remover:
-    return Remover(device=device, warn=(warnings if warnings is not None else []).append)
+@pytest.fixture
+def run_on(model: Path) -> RunOn:
+    """Opens the quick model: a device tries its batches when it is opened, which takes seconds with a real one."""
+
+    def opened(device: str | None, warnings: list[str] | None = None) -> Remover:
+        return Remover(model, device=device, warn=(warnings if warnings is not None else []).append)
+
+    return opened
 
 
 def works(remover: Remover) -> bool:
     return remover.cut(halves(), MASK).image.size == (64, 64)
 
 
-def test_a_device_that_comes_up_is_used_without_a_word(install: Install, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_device_that_comes_up_is_used_without_a_word(
+    install: Install, capsys: pytest.CaptureFixture[str], run_on: RunOn
+) -> None:
     runtime, warnings = install(CUDA), list[str]()
     remover = run_on(None, warnings)
     assert remover.device == "cuda"
@@ -542,13 +551,15 @@ def test_a_device_that_comes_up_is_used_without_a_word(install: Install, capsys:
     assert capsys.readouterr().out == "", "standard output is for pictures"
 
 
-def test_a_second_card_is_asked_for_by_its_number(install: Install) -> None:
+def test_a_second_card_is_asked_for_by_its_number(install: Install, run_on: RunOn) -> None:
     runtime = install(CUDA)
     assert run_on("cuda:1").device == "cuda:1"
     assert {(name, options["device_id"]) for providers in runtime.asked for name, options in providers} == {(CUDA, 1)}
 
 
-def test_auto_falls_back_with_one_warning_when_the_runtime_passes_over_a_device(install: Install) -> None:
+def test_auto_falls_back_with_one_warning_when_the_runtime_passes_over_a_device(
+    install: Install, run_on: RunOn
+) -> None:
     runtime, warnings = install(CUDA), list[str]()
     runtime.ignores = {CUDA}
     remover = run_on(None, warnings)
@@ -559,7 +570,7 @@ def test_auto_falls_back_with_one_warning_when_the_runtime_passes_over_a_device(
     assert "without giving a reason" in warnings[0]
 
 
-def test_auto_falls_back_with_one_warning_when_the_runtime_refuses_a_device(install: Install) -> None:
+def test_auto_falls_back_with_one_warning_when_the_runtime_refuses_a_device(install: Install, run_on: RunOn) -> None:
     runtime, warnings = install(CUDA), list[str]()
     runtime.refuses = {CUDA: RuntimeError("CUDA failure 12345: something new\nand a stack trace")}
     remover = run_on(None, warnings)
@@ -598,7 +609,7 @@ def next_start(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_why_a_card_is_passed_over_is_found_out_once_a_day(
-    install: Install, questions: Questions, monkeypatch: pytest.MonkeyPatch
+    install: Install, questions: Questions, monkeypatch: pytest.MonkeyPatch, run_on: RunOn
 ) -> None:
     """It takes a second Python process."""
     install(CUDA).ignores = {CUDA}
@@ -619,7 +630,7 @@ def test_why_a_card_is_passed_over_is_found_out_once_a_day(
 
 @pytest.mark.parametrize("change", ["packages", "driver", "LD_LIBRARY_PATH", "boot"])
 def test_another_runtime_driver_or_start_of_the_machine_is_asked_again(
-    install: Install, questions: Questions, monkeypatch: pytest.MonkeyPatch, change: str
+    install: Install, questions: Questions, monkeypatch: pytest.MonkeyPatch, change: str, run_on: RunOn
 ) -> None:
     install(CUDA).ignores = {CUDA}
     asked = questions()
@@ -651,7 +662,7 @@ def test_what_is_free_on_a_card_is_no_reason_to_ask_again(
 
 
 def test_without_a_place_to_keep_it_the_reason_is_found_out_once_a_process(
-    install: Install, questions: Questions, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    install: Install, questions: Questions, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, run_on: RunOn
 ) -> None:
     install(CUDA).ignores = {CUDA}
     asked = questions()
@@ -665,7 +676,9 @@ def test_without_a_place_to_keep_it_the_reason_is_found_out_once_a_process(
     assert asked == [CUDA] * 2
 
 
-def test_the_doctor_asks_again(install: Install, questions: Questions, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_doctor_asks_again(
+    install: Install, questions: Questions, monkeypatch: pytest.MonkeyPatch, run_on: RunOn
+) -> None:
     install(CUDA).ignores = {CUDA}
     asked = questions()
     run_on(None)
@@ -674,7 +687,7 @@ def test_the_doctor_asks_again(install: Install, questions: Questions, monkeypat
     assert asked == [CUDA] * 3
 
 
-def test_a_library_that_does_not_load_is_the_reason(install: Install, tmp_path: Path) -> None:
+def test_a_library_that_does_not_load_is_the_reason(install: Install, tmp_path: Path, run_on: RunOn) -> None:
     capi = tmp_path / "onnxruntime" / "capi"
     capi.mkdir(parents=True)
     for name in ("shared", "cuda"):
@@ -691,7 +704,7 @@ def test_a_library_that_does_not_load_is_the_reason(install: Install, tmp_path: 
 @pytest.mark.parametrize("fault", ["ignores", "refuses"])
 @pytest.mark.parametrize("environ", [False, True])
 def test_a_device_that_was_asked_for_and_does_not_come_up_fails_the_run(
-    install: Install, monkeypatch: pytest.MonkeyPatch, fault: str, environ: bool
+    install: Install, monkeypatch: pytest.MonkeyPatch, fault: str, environ: bool, run_on: RunOn
 ) -> None:
     runtime = install(CUDA)
     setattr(runtime, fault, {CUDA: RuntimeError("no card")} if fault == "refuses" else {CUDA})
@@ -704,7 +717,9 @@ def test_a_device_that_was_asked_for_and_does_not_come_up_fails_the_run(
     assert ("no card" in caught.value.message) is (fault == "refuses")
 
 
-def test_any_of_the_listed_devices_is_good_enough(install: Install, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_any_of_the_listed_devices_is_good_enough(
+    install: Install, monkeypatch: pytest.MonkeyPatch, run_on: RunOn
+) -> None:
     """ONNXRUNTIME_EXECUTION_PROVIDERS is an order of preference, also where it leaves the CPU out."""
     tensorrt = "TensorrtExecutionProvider"
     monkeypatch.setenv("ONNXRUNTIME_EXECUTION_PROVIDERS", f"{tensorrt},{CUDA}")
@@ -728,7 +743,7 @@ def test_a_broken_model_is_no_fault_of_the_device(install: Install, tmp_path: Pa
 BOTH = ("onnxruntime", "onnxruntime-gpu")
 
 
-def test_two_packages_over_each_other_are_told_once(install: Install) -> None:
+def test_two_packages_over_each_other_are_told_once(install: Install, run_on: RunOn) -> None:
     install(packages=BOTH)
     warnings = list[str]()
     assert works(run_on(None, warnings))
@@ -737,7 +752,7 @@ def test_two_packages_over_each_other_are_told_once(install: Install) -> None:
     assert "pip uninstall -y onnxruntime onnxruntime-gpu" in warnings[0]
 
 
-def test_two_packages_over_each_other_are_the_reason_why_a_device_fails(install: Install) -> None:
+def test_two_packages_over_each_other_are_the_reason_why_a_device_fails(install: Install, run_on: RunOn) -> None:
     runtime, warnings = install(CUDA, packages=BOTH), list[str]()
     runtime.ignores = {CUDA}
     assert run_on(None, warnings).device == "cpu"
@@ -750,14 +765,14 @@ def test_two_packages_over_each_other_are_the_reason_why_a_device_fails(install:
     assert 'pip install "cutout-cli[gpu]"' in (caught.value.hint or "")
 
 
-def test_a_runtime_built_without_the_device_says_which_package_to_install(install: Install) -> None:
+def test_a_runtime_built_without_the_device_says_which_package_to_install(install: Install, run_on: RunOn) -> None:
     install(packages=("onnxruntime",))
     with pytest.raises(DeviceError, match=r"onnxruntime 1\.23\.0 was built without CUDAExecutionProvider") as caught:
         run_on("cuda")
     assert caught.value.hint == 'pip uninstall -y onnxruntime && pip install "cutout-cli[gpu]"'
 
 
-def test_without_a_runtime_the_error_is_the_command_to_type(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_runtime_the_error_is_the_command_to_type(monkeypatch: pytest.MonkeyPatch, run_on: RunOn) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     for device in (None, "cpu", "cuda"):
         with pytest.raises(DeviceError, match="ONNX Runtime is not installed") as caught:
@@ -768,7 +783,7 @@ def test_without_a_runtime_the_error_is_the_command_to_type(monkeypatch: pytest.
 
 
 def test_what_uninstalling_one_of_two_packages_leaves_behind_is_recognised(
-    install: Install, monkeypatch: pytest.MonkeyPatch
+    install: Install, monkeypatch: pytest.MonkeyPatch, run_on: RunOn
 ) -> None:
     install()
     monkeypatch.setitem(sys.modules, "onnxruntime", type(sys)("onnxruntime"))  # a folder without content
