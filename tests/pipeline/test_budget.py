@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import runpy
 import struct
 import subprocess
 import sys
@@ -37,6 +38,8 @@ from cutout.pipeline.estimate import need_of
 from cutout.pipeline.remover import Remover
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from conftest import Cutout
 
 GB = 10**9
@@ -423,6 +426,22 @@ def test_a_service_is_not_started_with_what_is_no_size(tmp_path: Path) -> None:
 BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "memory.py"
 
 
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The large picture of a case, and a small one beside it, as the benchmark makes them."""
+    folder, benchmark = tmp_path_factory.mktemp("pictures"), runpy.run_path(str(BENCHMARK))
+
+    def made(case: str) -> Path:
+        kind = benchmark["CASES"][case][0]
+        path = folder / f"{kind}.picture"
+        if not path.exists():
+            benchmark["make"](kind, (5000, 3300), path)
+            benchmark["make"](kind, benchmark["SMALL"], path.with_suffix(".small"))
+        return path
+
+    return made
+
+
 @pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="it is Linux that tells the largest size")
 @pytest.mark.parametrize(
     "case",
@@ -431,17 +450,9 @@ BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "memory.py"
         *("jpg to png, shadow=default", "tall png to png, shadow=default"),
     ],
 )
-def test_what_is_foretold_is_what_is_taken(case: str, tmp_path: Path) -> None:
+def test_what_is_foretold_is_what_is_taken(case: str, pictures: Callable[[str], Path]) -> None:
     """Within a factor of two and a half, and never much less than what is taken."""
-    code = (
-        "import json, sys; from pathlib import Path; sys.path.insert(0, sys.argv[1]); import memory; "
-        "path = Path(sys.argv[3], 'a.picture'); kind = memory.CASES[sys.argv[2]][0]; "
-        "memory.make(kind, (5000, 3300), path) if len(sys.argv) > 4 else None; "
-        "memory.make(kind, memory.SMALL, path.with_suffix('.small')) if len(sys.argv) > 4 else "
-        "print(json.dumps(memory.measure(sys.argv[2], path)))"
-    )
-    command = [sys.executable, "-c", code, str(BENCHMARK.parent), case, str(tmp_path)]
-    subprocess.run([*command, "make"], check=True, env=dict(os.environ))
+    command = [sys.executable, str(BENCHMARK), "--one", case, str(pictures(case))]
     done = subprocess.run(command, check=True, capture_output=True, text=True, env=dict(os.environ))
     found = json.loads(done.stdout)
     assert found["told"] / 2.5 < found["grown"] + 30_000_000
