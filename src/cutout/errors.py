@@ -88,14 +88,8 @@ class PictureError(CutoutError):
 class OutOfMemoryError(PictureError):
     """The machine's memory does not suffice for the picture."""
 
-    def __init__(
-        self,
-        message: str = "there is not enough memory for this picture",
-        *,
-        hint: str | None = "try jobs 1 or max_size",
-        options: tuple[str, ...] = ("jobs", "max_size"),
-    ) -> None:
-        super().__init__(message, hint=hint, options=options)
+    def __init__(self, message: str = "there is not enough memory for this picture") -> None:
+        super().__init__(message, hint="try jobs 1 or max_size", options=("jobs", "max_size"))
 
 
 class OutputError(CutoutError):

@@ -83,11 +83,7 @@ Background = Color | Gradient | Blur | BackgroundPicture
 
 
 def parse_paint(text: str) -> Color | Gradient | Blur | None:
-    """A colour, `gradient:COLOR,COLOR[,ANGLE]` or `blur:RADIUS`; None for any other text.
-
-    Raises:
-        ValueError: It begins like a gradient or a blur, and is none; the message says what would be right.
-    """
+    """A colour, `gradient:COLOR,COLOR[,ANGLE]` or `blur:RADIUS`; None for any other text."""
     return parse_gradient(text) or parse_blur(text) or parse_color(text)
 
 
@@ -100,7 +96,7 @@ def parse_background(given: object) -> Background | None:
 
     Raises:
         UsageError: It is neither, or the file does not exist.
-        ValueError: It begins like a gradient or a blur, and is none; the message says what would be right.
+        ValueError: It begins like a gradient or a blur, and is none.
     """
     if given is None or (isinstance(given, str) and given.strip().lower() == "transparent"):
         return None
@@ -144,11 +140,7 @@ def _no_background(text: str, hint: str | None = None) -> UsageError:
 
 
 def parse_gradient(text: str) -> Gradient | None:
-    """`gradient:COLOR,COLOR[,ANGLE]`; None for a text that does not begin so.
-
-    Raises:
-        ValueError: It is something else; the message says what would be right.
-    """
+    """`gradient:COLOR,COLOR[,ANGLE]`; None for a text that does not begin so."""
     kind, colon, rest = text.strip().partition(":")
     if kind.lower() != "gradient" or not colon:
         return None
@@ -170,11 +162,7 @@ def parse_gradient(text: str) -> Gradient | None:
 
 
 def parse_blur(text: str) -> Blur | None:
-    """`blur:RADIUS`, percent of the picture's longer side; None for a text that does not begin so.
-
-    Raises:
-        ValueError: It is something else; the message says what would be right.
-    """
+    """`blur:RADIUS`, percent of the picture's longer side; None for a text that does not begin so."""
     kind, colon, rest = text.strip().partition(":")
     if kind.lower() != "blur" or not colon:
         return None

@@ -1,4 +1,7 @@
-"""What people write for lengths, sizes, colours and shadows, parsed: text in, frozen values out."""
+"""What people write for lengths, sizes, colours and shadows, parsed: text in, frozen values out.
+
+What a parser of this package cannot read is a ValueError whose message says what would be right.
+"""
 
 from __future__ import annotations
 
@@ -82,11 +85,7 @@ def parse_color(text: str) -> Color | None:
 
 
 def parse_holes(given: object) -> Length | None:
-    """The area of the largest hole to fill: `all` (or True), or an area; None (or False) fills none.
-
-    Raises:
-        ValueError: It is something else; the message says what would be right.
-    """
+    """The area of the largest hole to fill: `all` (or True), or an area; None (or False) fills none."""
     if given is None or given is False:
         return None
     if given is True or (isinstance(given, str) and given.strip().lower() == "all"):
@@ -98,11 +97,7 @@ def parse_holes(given: object) -> Length | None:
 
 
 def parse_margin(given: object) -> tuple[Length, Length, Length, Length] | None:
-    """Top, right, bottom, left from one to four lengths, as CSS spreads them.
-
-    Raises:
-        ValueError: It is something else; the message says what would be right.
-    """
+    """Top, right, bottom, left from one to four lengths, as CSS spreads them."""
     if given is None:
         return None
     wanted = "one to four lengths such as 20, 20px or 5%, separated by commas"
@@ -114,11 +109,7 @@ def parse_margin(given: object) -> tuple[Length, Length, Length, Length] | None:
 
 
 def parse_area(given: object) -> Length | None:
-    """An area: pixels, or percent of the picture's pixels.
-
-    Raises:
-        ValueError: It is something else; the message says what would be right.
-    """
+    """An area: pixels, or percent of the picture's pixels."""
     if given is None:
         return None
     wanted = "a number of pixels such as 500, or a share of the picture such as 0.1%"
@@ -129,11 +120,7 @@ def parse_area(given: object) -> Length | None:
 
 
 def parse_canvas(given: object) -> tuple[int, int] | None:
-    """Width and height; one number is a square.
-
-    Raises:
-        ValueError: It is something else, or too large; the message says what would be right.
-    """
+    """Width and height; one number is a square."""
     wanted = "a size in pixels such as 1200x800"
     match given:
         case None:
@@ -160,11 +147,7 @@ def parse_canvas(given: object) -> tuple[int, int] | None:
 def free_area(
     size: tuple[int, int], margin: tuple[Length, Length, Length, Length] | None
 ) -> tuple[float, float, float, float]:
-    """What margins leave of a canvas: left, top, right, bottom; percent are of its shorter side.
-
-    Raises:
-        ValueError: They leave nothing; the message says what would be right.
-    """
+    """What margins leave of a canvas: left, top, right, bottom; percent are of its shorter side."""
     top, right, bottom, left = margin or (Length(0),) * 4
     side = min(size)
     area = (left.of(side), top.of(side), size[0] - right.of(side), size[1] - bottom.of(side))
@@ -174,20 +157,23 @@ def free_area(
 
 
 def parse_scale(given: object) -> float | None:
-    """The share of the canvas that the subject takes (0–1, not 0); None keeps the subject's own size. `fit` is 1.
-
-    Raises:
-        ValueError: It is something else; the message says what would be right.
-    """
+    """The share of the canvas that the subject takes (0–1, not 0); None keeps the subject's own size. `fit` is 1."""
     wanted = "fit, original, or a share of the canvas such as 80%"
-    if given is None or (isinstance(given, float) and 0 < given <= 1):
-        return given
-    if isinstance(given, str) and given.strip().lower() in {"fit", "original"}:
-        return 1.0 if given.strip().lower() == "fit" else None
-    if not isinstance(given, str) or not given.strip().endswith("%"):
+    word = given.strip().lower() if isinstance(given, str) else given
+    if word is None or word == "original":
+        return None
+    share = 1.0 if word == "fit" else _share(word, wanted)
+    if share == 0:
         raise ValueError(wanted)
-    share = parse_length(given, wanted).value / 100
-    if not 0 < share <= 1:
+    return share
+
+
+def _share(given: object, wanted: str) -> float:
+    """A number from 0 to 1, or a text in percent."""
+    if not isinstance(given, float) and not str(given).endswith("%"):
+        raise ValueError(wanted)
+    share = given if isinstance(given, float) else parse_length(given, wanted).value / 100
+    if not 0 <= share <= 1:
         raise ValueError(wanted)
     return share
 
@@ -203,18 +189,11 @@ _PLACES = {
 
 
 def parse_position(given: object) -> tuple[float, float]:
-    """Where the subject stands in the room that is left: 0 is left or top, 1 right or bottom.
-
-    Raises:
-        ValueError: It is something else; the message says what would be right.
-    """
+    """Where the subject stands in the room that is left: 0 is left or top, 1 right or bottom."""
     wanted = "center, top, bottom, left, right, two of them such as bottom-left, or shares such as 50%,80%"
     parts = split(given)
     if len(parts) == 2 and all(isinstance(part, float) or str(part).endswith("%") for part in parts):
-        across, down = (part if isinstance(part, float) else parse_length(part, wanted).value / 100 for part in parts)
-        if not (0 <= across <= 1 and 0 <= down <= 1):
-            raise ValueError(wanted)
-        return across, down
+        return _share(parts[0], wanted), _share(parts[1], wanted)
     words = re.split(r"[-\s]+", given.strip().lower()) if isinstance(given, str) else []
     if not 1 <= len(words) <= 2 or not set(words) <= set(_PLACES):
         raise ValueError(wanted)
@@ -226,11 +205,7 @@ def parse_position(given: object) -> tuple[float, float]:
 
 
 def parse_shadow(given: object) -> Shadow | None:
-    """`default`, or `DX,DY,BLUR,OPACITY[,COLOR]`; None for no shadow.
-
-    Raises:
-        ValueError: It is something else; the message says what would be right.
-    """
+    """`default`, or `DX,DY,BLUR,OPACITY[,COLOR]`; None for no shadow."""
     wanted = "default, none, or DX,DY,BLUR,OPACITY[,COLOR] such as 0,20,40,50% or 1%,2%,4%,0.5,navy"
     word = given.strip().lower() if isinstance(given, str) else given
     if word is None or word is False or word == "none":
@@ -257,11 +232,7 @@ def split(given: object) -> list[object]:
 
 
 def parse_length(given: object, wanted: str, most: float = _MOST) -> Length:
-    """A length from a text such as `20`, `20px` or `5%`, or from a number.
-
-    Raises:
-        ValueError: It is something else, with the message `wanted`; or it is too large.
-    """
+    """A length from a text such as `20`, `20px` or `5%`, or from a number; else the error says `wanted`."""
     if isinstance(given, Length):
         return given
     found = re.fullmatch(_LENGTH, given.strip(), re.IGNORECASE) if isinstance(given, str) else None
