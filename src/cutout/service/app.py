@@ -116,7 +116,7 @@ def _add_monitoring(app: FastAPI, service: Service) -> None:
 
     @app.get("/metrics", tags=["service"], response_class=Response)
     async def metrics() -> Response:
-        """What Prometheus reads."""
+        """Metrics for Prometheus."""
 
         def scrape() -> bytes:
             return service.metrics.text(device=service.device, pending=service.pending())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import time
+from functools import partial
 from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -34,50 +35,36 @@ class Metrics:
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         GCCollector(registry=self.registry)
-        self.requests = Counter(
-            "cutout_requests", "Requests by endpoint and outcome.", ["endpoint", "outcome"], registry=self.registry
+        counter = partial(Counter, registry=self.registry)
+        gauge = partial(Gauge, registry=self.registry)
+        histogram = partial(Histogram, buckets=_BUCKETS, registry=self.registry)
+        self.requests = counter("cutout_requests", "Requests by endpoint and outcome.", ["endpoint", "outcome"])
+        self.seconds = histogram(
+            "cutout_request_seconds", "Seconds from the head of a request to its answer.", ["endpoint"]
         )
-        self.seconds = Histogram(
-            "cutout_request_seconds",
-            "Time from the first byte to the answer.",
-            ["endpoint"],
-            buckets=_BUCKETS,
-            registry=self.registry,
+        self.stages = histogram("cutout_stage_seconds", "Seconds of each stage of a cut-out.", ["stage"])
+        self.pictures = counter(
+            "cutout_pictures", "Pictures by origin (request, batch) and outcome.", ["origin", "outcome"]
         )
-        self.stages = Histogram(
-            "cutout_stage_seconds", "Time of each stage.", ["stage"], buckets=_BUCKETS, registry=self.registry
+        self.loads = counter("cutout_model_loads", "Models opened.", ["model"])
+        self._waiting = gauge("cutout_queue_waiting", "Pictures that wait for a worker.")
+        self._running = gauge("cutout_queue_running", "Pictures being processed.")
+        self._depth = gauge("cutout_queue_depth", "Requests admitted and not answered yet.")
+        self._limit = gauge("cutout_queue_limit", "Requests that are admitted at once (--queue).")
+        self._batch = _Optional(
+            "cutout_batch_pending", "Unfinished pictures of batches; missing while the store is away."
         )
-        self.pictures = Counter(
-            "cutout_pictures",
-            "Pictures by where they came from and outcome.",
-            ["origin", "outcome"],
-            registry=self.registry,
-        )
-        self.loads = Counter("cutout_model_loads", "Models opened.", ["model"], registry=self.registry)
-        self._waiting = Gauge("cutout_queue_waiting", "Pictures that wait for a worker.", registry=self.registry)
-        self._running = Gauge("cutout_queue_running", "Pictures that are worked on.", registry=self.registry)
-        self._inside = Gauge("cutout_queue_depth", "Requests admitted and not answered yet.", registry=self.registry)
-        self._bound = Gauge(
-            "cutout_queue_limit",
-            "Requests admitted at once.",
-            registry=self.registry,
-        )
-        self._batch = _Known("cutout_batch_pending", "Pictures of batches not done yet; missing while it is not known.")
         self.registry.register(self._batch)
-        self._store = Gauge(
-            "cutout_batch_store_up", "Whether the store of batches can be reached.", registry=self.registry
-        )
+        self._store = gauge("cutout_batch_store_up", "1 if the store of batches can be reached, else 0.")
         self._gpu = _Card()
-        self._gpu_memory = Gauge(
-            "cutout_gpu_memory_bytes", "Memory in use on the graphics cards.", ["gpu"], registry=self.registry
-        )
+        self._gpu_memory = gauge("cutout_gpu_memory_bytes", "Graphics memory in use.", ["gpu"])
 
     def watch(self, queue: WorkQueue) -> None:
         """Read the queue at every scrape."""
         self._waiting.set_function(lambda: queue.waiting)
         self._running.set_function(lambda: queue.running)
-        self._inside.set_function(lambda: queue.inside)
-        self._bound.set(queue.bound)
+        self._depth.set_function(lambda: queue.depth)
+        self._limit.set(queue.limit)
 
     def done(self, done: Done, origin: str) -> None:
         """Count a finished picture."""
@@ -100,7 +87,7 @@ class Metrics:
         return generate_latest(self.registry)
 
 
-class _Known(Collector):
+class _Optional(Collector):
     """A gauge that is left out while its value is not known."""
 
     def __init__(self, name: str, text: str) -> None:

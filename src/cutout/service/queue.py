@@ -1,4 +1,4 @@
-"""The bounded queue between requests and workers: fair between clients, and never longer than it is allowed to be."""
+"""The bounded queue between requests and worker threads; clients are served in turn."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class _Ticket:
 
 
 class WorkQueue:
-    """So many worker threads, and tickets that wait for them in one lane per client.
+    """Worker threads, and tickets that wait for them in one lane per client.
 
     A request is admitted before its body is read, and leaves when it is answered (`admitted`): that bounds how
     many there are at once. What has come in (`submit`) waits in the lane of its client, and workers take from the lanes
@@ -58,16 +58,16 @@ class WorkQueue:
 
     Args:
         workers: Threads.
-        bound: Requests admitted at once. A client that has fewer than two of them is admitted beyond that, up to a
+        limit: Requests admitted at once. A client that has fewer than two of them is admitted beyond that, up to a
             quarter more, so that no other client can shut it out.
     """
 
-    def __init__(self, workers: int, bound: int) -> None:
+    def __init__(self, workers: int, limit: int) -> None:
         self.workers = workers
-        self.bound = bound
+        self.limit = limit
         self._lock = threading.Condition()
         self._lanes: OrderedDict[str, deque[_Ticket]] = OrderedDict()
-        self._inside: Counter[str] = Counter()
+        self._admitted: Counter[str] = Counter()
         self._seconds = 0.5  # of one ticket, a moving average
         self._begun: dict[Future[Any], float] = {}  # since when each ticket is worked on
         self._closed = False
@@ -91,15 +91,15 @@ class WorkQueue:
             return len(self._begun)
 
     @property
-    def inside(self) -> int:
+    def depth(self) -> int:
         """Requests that were admitted and are not answered yet."""
         with self._lock:
-            return self._inside.total()
+            return self._admitted.total()
 
     @property
     def full(self) -> bool:
-        """Whether a client that has requests here already would be refused."""
-        return self.inside >= self.bound
+        """Whether a further request of a busy client would be refused."""
+        return self.depth >= self.limit
 
     @contextmanager
     def admitted(self, client: str) -> Iterator[None]:
@@ -109,19 +109,19 @@ class WorkQueue:
             OverloadedError: There is no room.
         """
         with self._lock:
-            total, own = self._inside.total(), self._inside[client]
-            more = max(1, self.bound // _RESERVE) if own < _RESERVED_EACH else 0
-            if self._closed or total >= self.bound + more:
+            total, own = self._admitted.total(), self._admitted[client]
+            more = max(1, self.limit // _RESERVE) if own < _RESERVED_EACH else 0
+            if self._closed or total >= self.limit + more:
                 raise OverloadedError(self._retry_after(total / 2))
-            self._inside[client] += 1
+            self._admitted[client] += 1
         try:
             yield
         finally:
             with self._lock:
-                self._inside -= Counter([client])  # which keeps no zeros
+                self._admitted -= Counter([client])  # which keeps no zeros
 
     def submit(self, lane: str, work: Callable[[bool], Any], *, seconds: float = math.inf) -> Future[Any]:
-        """Let something be done by a worker.
+        """Give work to the threads.
 
         Args:
             lane: Who asks; lanes are served in turn.
@@ -135,13 +135,13 @@ class WorkQueue:
         ticket.future.add_done_callback(partial(self._give_up, lane))  # no ticket in it: a cycle would keep the result
         with self._lock:
             if self._closed:
-                raise OverloadedError(self._retry_after(self._inside.total() / 2))
+                raise OverloadedError(self._retry_after(self._admitted.total() / 2))
             self._lanes.setdefault(lane, deque()).append(ticket)
             self._lock.notify()
         return ticket.future
 
     def close(self) -> None:
-        """Take nothing new, finish what is there, and end the workers."""
+        """Accept nothing new, finish what is waiting, and end the threads."""
         with self._lock:
             self._closed = True
             self._lock.notify_all()
@@ -149,13 +149,13 @@ class WorkQueue:
             thread.join()
 
     def retry_after(self, pictures: float | None = None) -> int:
-        """Seconds until about so many pictures are done, for clients that shall come again; 1 to 600.
+        """Seconds until about so many pictures are done, for `Retry-After`; 1 to 600.
 
         Args:
             pictures: None for half of the admitted requests, after which a new one is admitted.
         """
         with self._lock:
-            return self._retry_after(self._inside.total() / 2 if pictures is None else pictures)
+            return self._retry_after(self._admitted.total() / 2 if pictures is None else pictures)
 
     def _retry_after(self, pictures: float) -> int:
         # what takes long now shows in no average before it is finished

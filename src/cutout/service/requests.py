@@ -249,11 +249,11 @@ async def waited(service: Service, request: Request, work: Coroutine[Any, Any, _
             return result.result()
         if watch.done():
             raise _disconnection()
-        away = service.queue.retry_after()
-        raise Problem(503, "timeout", "the time limit of this request has passed", retry_after=away)
+        seconds = service.queue.retry_after()
+        raise Problem(503, "timeout", "the time limit of this request has passed", retry_after=seconds)
     except (CancelledError, ExpiredError) as error:
-        away = service.queue.retry_after()
-        raise Problem(503, "timeout", error.message, hint=f"try again in {away} s", retry_after=away) from None
+        seconds = service.queue.retry_after()
+        raise Problem(503, "timeout", error.message, hint=f"try again in {seconds} s", retry_after=seconds) from None
     finally:
         result.cancel()  # and with it the ticket, if no worker has taken it
         watch.cancel()

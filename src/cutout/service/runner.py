@@ -112,7 +112,7 @@ class Runner:
         self._loop = asyncio.ensure_future(self._run())
 
     def wake(self) -> None:
-        """There may be something to do."""
+        """Look for work now: a batch was added."""
         self._woken.set()
 
     async def stop(self) -> None:
@@ -182,7 +182,7 @@ async def _second(event: asyncio.Event) -> None:
 
 
 def _log(error: BaseException) -> None:
-    """What is known to happen in one line, a bug with its traceback."""
+    """An error of ours in one line, a bug with its traceback."""
     if isinstance(error, CutoutError):
         logs.event("batches", level=logging.ERROR, text=error.message)
     else:

@@ -43,11 +43,7 @@ class Service:
         self._models: Models | None = None
 
     def ready(self) -> None:
-        """Nothing.
-
-        Raises:
-            Problem: The models are not open yet.
-        """
+        """Raise a `Problem` while the models are not open."""
         if self._models is None:
             raise Problem(503, "starting", "the models are still being opened", retry_after=2)
 

@@ -1,4 +1,4 @@
-"""Pictures from the internet at a client's word, without letting it reach what only this machine can reach.
+"""Pictures that a client names by their address, without access to what only this machine can reach.
 
 All of it runs on the event loop: a fetch that is late, or whose client has disconnected, is cancelled at whatever it
 waits for, and no thread waits with it. Only names are looked up in threads, since the system's resolver cannot be
@@ -95,7 +95,7 @@ def _checked(text: str, *, private: bool) -> httpx.URL:
 
 
 async def _answer(url: httpx.URL, max_bytes: int, resolve: Resolve, *, private: bool) -> bytes | str:
-    """The body, or where it leads."""
+    """The body, or the address that a redirect names."""
     try:
         addresses = await _looked_up(resolve, url.raw_host.decode(), url.port or _PORTS[url.scheme])
     except (OSError, UnicodeError):

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["OPEN", "Guard", "header_text"]
 
 OPEN = frozenset({"/", "/health", "/ready", "/metrics", "/docs", "/openapi.json", "/favicon.ico"})
-"""Paths that need no key: they tell nothing about pictures."""
+"""Paths that need no key: they give nothing of pictures."""
 
 _SITE = b"sec-fetch-site"
 _FORM_ROOM = 1 << 20  # of a request beside its files

@@ -42,15 +42,16 @@ def router(service: Service) -> APIRouter:
         openapi_extra={"requestBody": form_body("files", settings.model_names, several=settings.max_files)},
     )
     async def start(request: Request) -> dict[str, Any]:
-        """Give many pictures at once; what is accepted is finished or reported failed, even after a restart."""
+        """Start a batch of pictures; each one is finished or reported failed, even after a restart."""
         return await _start(service, request)
 
     @routes.get(
         "/task-status/{task_id}",
-        responses=_good(200, "How it stands.", _as_json(task_schema())) | errors(401, 404, 422, 503),
+        responses=_good(200, "State of the batch and of its pictures.", _as_json(task_schema()))
+        | errors(401, 404, 422, 503),
     )
     async def status(request: Request, task_id: str) -> dict[str, Any]:
-        """How far a batch has come, picture by picture."""
+        """The state of a batch and of each of its pictures."""
         return _status(await _found(service, request, task_id))
 
     @routes.get(
@@ -73,7 +74,7 @@ def router(service: Service) -> APIRouter:
 
     @routes.delete("/task/{task_id}", status_code=204, responses=errors(401, 404, 422, 503))
     async def delete(request: Request, task_id: str) -> Response:
-        """Forget a batch and its pictures."""
+        """Delete a batch and its pictures."""
         await _found(service, request, task_id)
         await asyncio.to_thread(service.jobs.delete, task_id)
         return Response(status_code=204)
@@ -162,8 +163,8 @@ def _unknown() -> Problem:
 
 async def _everything(service: Service, task: Task) -> Response:
     if not task.finished:
-        away = _until_done(service, task)
-        raise Problem(409, "not-finished", "the batch is not finished", hint="see /task-status", retry_after=away)
+        seconds = _until_done(service, task)
+        raise Problem(409, "not-finished", "the batch is not finished", hint="see /task-status", retry_after=seconds)
     try:
         archive, size = await asyncio.to_thread(_zip, task, service.jobs)
     except FileNotFoundError:
@@ -184,8 +185,8 @@ async def _one(service: Service, task: Task, number: int) -> Response:
         error = dict(item.error or {})
         raise Problem(422, error.get("kind", "failed"), error.get("message", "failed"), hint=error.get("hint"))
     if item.state != "done":
-        away = _until_done(service, task)
-        raise Problem(409, "not-finished", "the picture is not done yet", hint="see /task-status", retry_after=away)
+        seconds = _until_done(service, task)
+        raise Problem(409, "not-finished", "the picture is not done yet", hint="see /task-status", retry_after=seconds)
     try:
         data = await asyncio.to_thread(service.jobs.result, task.id, number)
     except FileNotFoundError:

@@ -107,10 +107,10 @@ class Jobs(Protocol):
         """A result that is done."""
 
     def delete(self, task: str) -> bool:
-        """Forget a batch and all its pictures; whether there was one."""
+        """Delete a batch and all its pictures; whether there was one."""
 
     def pending(self, client: str | None = None) -> int:
         """Pictures that are not finished; of one client: its unfinished batches."""
 
     def close(self) -> None:
-        """Let go; what is not finished stays."""
+        """Close the store; unfinished batches are kept."""

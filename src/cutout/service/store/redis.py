@@ -84,7 +84,7 @@ class RedisJobs(Jobs):
         return task
 
     def _keep(self, task: str, client: str, fields: Mapping[str, str], files: Files) -> float:
-        """Write a batch down; when that was, by the clock of Redis."""
+        """Write a batch; the time of that, by the clock of Redis."""
         total = 0
         for number, (_, read) in enumerate(files):
             data = read()
@@ -124,7 +124,7 @@ class RedisJobs(Jobs):
         return most - min(_SPARE, most // 16) - int(memory["used_memory"]) if most else math.inf
 
     def mend(self) -> int:
-        """Hand out again what no living worker has, see `scripts.LOST`; how many pictures that were.
+        """Queue again the pictures that no living worker has, see `scripts.LOST`; their number.
 
         Its worker has died, or was killed between taking the message and noting that it has it, or the service was
         between keeping a batch and handing it out, or Redis has lost the queue. Done twice does no harm.
@@ -157,7 +157,7 @@ class RedisJobs(Jobs):
         return work
 
     def renew(self, held: Sequence[tuple[str, int]]) -> None:
-        """Say that pictures, batch and number of each, are being worked on."""
+        """Renew the leases of pictures, each a batch and a number."""
         with _redis_errors():
             self._renew(args=[f"{task}:{number}" for task, number in held])
 

@@ -152,7 +152,7 @@ class SqliteJobs(Jobs):
         return (self._folder / work.task / f"{work.number}.in").read_bytes()
 
     def release(self, work: Work) -> None:
-        """Give a picture back that was taken and has no outcome, though nothing died."""
+        """Return a picture that was claimed and has no outcome, though no process died."""
         with self._change() as base:
             base.execute(
                 "UPDATE items SET state = 'waiting', attempts = attempts - 1"
@@ -211,7 +211,7 @@ class SqliteJobs(Jobs):
         return int(self._base.execute(query, (client, client)).fetchone()[0])
 
     def sweep(self) -> int:
-        """Remove what has expired, and folders that belong to nothing; how many batches went."""
+        """Remove expired batches and folders of none; the number of batches."""
         with self._look() as base:
             late = [row[0] for row in base.execute("SELECT id FROM tasks WHERE expires <= ?", (time.time(),))]
         for task in late:
@@ -247,7 +247,7 @@ class SqliteJobs(Jobs):
             shutil.rmtree(folder, ignore_errors=True)
 
     def _recover(self) -> None:
-        """What the last process left behind."""
+        """Queue again what the last process had begun."""
         error = json.dumps(
             {"kind": "died", "message": f"the service died {MOST_ATTEMPTS} times while it worked on this"}
         )
@@ -300,7 +300,7 @@ def _is_ours(path: Path) -> bool:
 
 
 def _is_damaged(error: BaseException) -> TypeGuard[sqlite3.DatabaseError]:
-    """Whether a database is none, or no longer one; further kinds of this error say something else."""
+    """Whether the file is no database; subclasses of this error mean something else."""
     return type(error) is sqlite3.DatabaseError
 
 
