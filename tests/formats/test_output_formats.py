@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 import cutout
-from cutout.output_formats import SUFFIXES, OutputFormat, names
+from cutout.output_formats import names
 
 ROW = """
     TOY = (
@@ -82,10 +82,6 @@ def test_a_format_is_a_row_for_python_and_the_service(
     assert target.read_bytes()[:2] == b"BM"
     assert "'bmp'" in done.stdout
     assert "image/bmp" in done.stdout
-
-
-def test_every_name_is_a_suffix() -> None:
-    assert all(SUFFIXES[f".{kind.value}"] is kind for kind in OutputFormat)
 
 
 def test_names_are_listed_as_one_says_them() -> None:
