@@ -18,6 +18,7 @@ import cutout
 from cutout import CutoutError, CutoutWarning, ModelError, PictureError, RemoveOptions, Remover, UsageError, remove
 from cutout.device_options import DeviceOptions
 from cutout.formats.picture import from_image
+from cutout.formats.reading import read_file
 
 if TYPE_CHECKING:
     from conftest import Cutout
@@ -306,6 +307,43 @@ def test_a_model_that_is_missing_is_a_model_error() -> None:
 def test_every_error_is_a_cutout_error() -> None:
     for name in ("DeviceError", "ModelError", "OutputError", "PictureError", "UsageError"):
         assert issubclass(getattr(cutout, name), CutoutError)
+
+
+def test_a_background_may_be_a_picture_in_memory(photo: Path, remover: Remover, tmp_path: Path) -> None:
+    behind = Image.effect_noise((50, 30), 90).convert("RGB")
+    behind.save(tmp_path / "behind.png")
+    expected = array(remove(opened(photo), session=remover, background=tmp_path / "behind.png"))
+    for given in (behind, np.array(behind), (tmp_path / "behind.png").read_bytes(), str(tmp_path / "behind.png")):
+        assert np.array_equal(array(remove(opened(photo), session=remover, background=given)), expected)
+    options = RemoveOptions(background=behind)
+    assert options == options.replace() != RemoveOptions(background=behind.copy())
+    with pytest.raises(UsageError, match="the background picture in memory cannot be used"):
+        remove(opened(photo), session=remover, background=b"no picture")
+    with pytest.raises(UsageError, match="background of type dict is neither a colour nor a picture"):
+        remove(opened(photo), session=remover, background={"a": 1})  # type: ignore[call-overload]
+
+
+def test_a_background_that_is_named_again_is_decoded_once(
+    photo: Path, remover: Remover, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[Path] = []
+
+    def counted(path: Path, limit: int) -> bytes:
+        read.append(path)
+        return read_file(path, limit)
+
+    monkeypatch.setattr("cutout.pipeline.behind.read_file", counted)
+    Image.new("RGB", (4, 4), "navy").save(tmp_path / "behind.png")
+    for _ in range(3):
+        remove(opened(photo), session=remover, background=tmp_path / "behind.png")
+    assert read == [tmp_path / "behind.png"]
+
+
+def test_an_option_that_does_nothing_is_told(photo: Path, remover: Remover) -> None:
+    with pytest.warns(CutoutWarning, match=r"^matting_erode does nothing here: it goes with matting$"):
+        remove(opened(photo), session=remover, matting_erode=3)
+    with pytest.warns(CutoutWarning, match="matting_foreground does nothing here"):
+        remove(opened(photo), session=remover, alpha_matting_foreground_threshold=200)
 
 
 # --- models are opened once, and shared ---

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from cutout.jobs.plan import Job
+    from cutout.options.backgrounds import BackgroundPicture
     from cutout.options.keywords import RemoveKeywords
 
     class CallKeywords(RemoveKeywords, total=False):
@@ -53,6 +54,7 @@ __all__ = ["remove"]
 
 _lock = threading.Lock()
 _removers: dict[tuple[str, str | None, str | int | None], Remover] = {}
+_backgrounds: dict[Path, BackgroundPicture] = {}
 
 
 @overload
@@ -195,7 +197,14 @@ def _options(base: RemoveOptions, changes: dict[str, Any]) -> RemoveOptions:
         ours.pop("background")  # rembg leaves the colour out where the mask alone is asked for
     if unknown := sorted(set(ours) - set(RemoveOptions.names())):
         raise UsageError(f"unknown option {', '.join(unknown)}", hint=f"known: {', '.join(RemoveOptions.names())}")
-    return base.replace(**ours)
+    options = base.replace(**ours)
+    if options.background_picture is not None and (path := options.background_path) is not None:
+        with _lock:  # a background that is named again and again is decoded once
+            if path not in _backgrounds:
+                _backgrounds.clear()
+                _backgrounds[path] = options.background_picture
+            options = options.replace(background=_backgrounds[path])
+    return options
 
 
 def _tell_idle(options: RemoveOptions, changes: dict[str, Any], remover: Remover, job: Job | None) -> None:

@@ -466,3 +466,19 @@ def test_openapi_describes_the_errors(fast: httpx.Client) -> None:
     answers = fast.get("/openapi.json").json()["paths"][PATH]["post"]["responses"]
     assert {"200", "400", "401", "413", "415", "422", "503"} <= set(answers)
     assert json.dumps(answers["503"]).count("request_id") == 2
+
+
+def test_a_field_that_does_nothing_is_told(fast: httpx.Client, picture: bytes) -> None:
+    files = {"file": ("a.png", picture)}
+    answer = fast.post(PATH, files=files, data={"matting_erode": "3", "background_fit": "tile", "threshold": "9"})
+    assert answer.headers["X-Warning"] == (
+        "background_fit does nothing here: the background is no picture; "
+        "matting_erode does nothing here: it goes with matting"
+    )
+    defaults = {
+        "matting_erode": "10",
+        "background_fit": "cover",
+        "tiles": "0",
+        "png_level": "fast",
+    }  # as the page sends
+    assert "X-Warning" not in fast.post(PATH, files=files, data=defaults).headers
