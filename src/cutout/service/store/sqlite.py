@@ -105,7 +105,7 @@ class SqliteJobs(Jobs):
             folder.mkdir(mode=0o700)
             for number, (_, read) in enumerate(files):
                 write_atomic(folder / f"{number}.in", read())
-            with self._change() as base:
+            with self._transaction() as base:
                 facts = (task, client, json.dumps(dict(fields)), time.time())
                 base.execute("INSERT INTO tasks VALUES (?, ?, ?, ?, NULL)", facts)
                 base.executemany(
@@ -125,7 +125,7 @@ class SqliteJobs(Jobs):
 
     def claim(self) -> Work | None:
         """The next picture; clients take turns."""
-        with self._change() as base:
+        with self._transaction() as base:
             clients = [
                 row[0]
                 for row in base.execute(
@@ -153,7 +153,7 @@ class SqliteJobs(Jobs):
 
     def release(self, work: Work) -> None:
         """Return a picture that was claimed and has no outcome, though no process died."""
-        with self._change() as base:
+        with self._transaction() as base:
             base.execute(
                 "UPDATE items SET state = 'waiting', attempts = attempts - 1"
                 " WHERE task = ? AND number = ? AND state = 'working'",
@@ -172,7 +172,7 @@ class SqliteJobs(Jobs):
         self._settle(work, "failed", json.dumps(dict(error)), "")
 
     def task(self, task: str) -> Task | None:
-        with self._look() as base:
+        with self._transaction() as base:
             found = base.execute(
                 "SELECT client, expires FROM tasks WHERE id = ? AND (expires IS NULL OR expires > ?)",
                 (task, time.time()),
@@ -192,14 +192,14 @@ class SqliteJobs(Jobs):
         return (self._folder / task / f"{number}.out").read_bytes()
 
     def delete(self, task: str) -> bool:
-        with self._change() as base:
+        with self._transaction() as base:
             deleted = base.execute("DELETE FROM tasks WHERE id = ?", (task,)).rowcount > 0
         if deleted:
             shutil.rmtree(self._folder / task, ignore_errors=True)
         return deleted
 
     def pending(self, client: str | None = None) -> int:
-        with self._look():
+        with self._transaction():
             return self._unfinished(client)
 
     def _unfinished(self, client: str | None) -> int:
@@ -212,7 +212,7 @@ class SqliteJobs(Jobs):
 
     def sweep(self) -> int:
         """Remove expired batches and folders of none; the number of batches."""
-        with self._look() as base:
+        with self._transaction() as base:
             late = [row[0] for row in base.execute("SELECT id FROM tasks WHERE expires <= ?", (time.time(),))]
         for task in late:
             self.delete(task)
@@ -230,7 +230,7 @@ class SqliteJobs(Jobs):
                     shutil.rmtree(folder, ignore_errors=True)
 
     def _settle(self, work: Work, state: str, error: str | None, media: str) -> None:
-        with self._change() as base:
+        with self._transaction() as base:
             known = base.execute(
                 "UPDATE items SET state = ?, error = ?, media = ? WHERE task = ? AND number = ?",
                 (state, error, media, work.task, work.number),
@@ -266,27 +266,16 @@ class SqliteJobs(Jobs):
         self._tidy()
 
     @contextmanager
-    def _change(self) -> Iterator[sqlite3.Connection]:
-        """Around a transaction."""
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        """The database, for this thread alone."""
         with self._guard:
             try:
-                self._base.execute("BEGIN IMMEDIATE")
+                self._base.execute("BEGIN")
                 yield self._base
                 self._base.execute("COMMIT")
             except BaseException as error:
                 if self._base.in_transaction:  # SQLite has rolled back by itself where the disk was full
                     self._base.execute("ROLLBACK")
-                if isinstance(error, sqlite3.OperationalError) or _is_damaged(error):
-                    raise _unkept(error) from error
-                raise
-
-    @contextmanager
-    def _look(self) -> Iterator[sqlite3.Connection]:
-        """Around what only reads."""
-        with self._guard:
-            try:
-                yield self._base
-            except sqlite3.DatabaseError as error:
                 if isinstance(error, sqlite3.OperationalError) or _is_damaged(error):
                     raise _unkept(error) from error
                 raise
