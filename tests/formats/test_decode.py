@@ -831,5 +831,10 @@ def test_floats_a_little_beyond_their_range_are_clipped() -> None:
     assert values(from_array(np.array([[-0.1, 1.2, np.nan]])).rgb)[0, :, 0].tolist() == [0, 255, 0]
 
 
-def test_the_limit_of_pixels_is_256_megapixels() -> None:
-    assert codec.DEFAULT_MAX_PIXELS == 256_000_000
+def test_256_megapixels_are_read_and_one_row_more_is_refused() -> None:
+    def bilevel(height: int) -> bytes:
+        return png(16_000, height, depth=1, color=0, rows=bytes(2001 * height))
+
+    assert codec.header(bilevel(16_000)).size == (16_000, 16_000)
+    with pytest.raises(codec.TooLargeError, match="256"):
+        codec.header(bilevel(16_001))
