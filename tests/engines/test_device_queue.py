@@ -94,6 +94,13 @@ def test_everybody_gets_his_own_result(size: int) -> None:
     assert {shape[0] for shape in device.shapes} == {size}, "a device sees one shape"
 
 
+def until_waiting(queue: DeviceQueue, count: int) -> None:
+    deadline = time.monotonic() + 60
+    while len(queue._line._waiting) < count:
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+
+
 @pytest.mark.parametrize("room", [0, 1, 2, 3])
 def test_a_full_batch_without_memory_loses_nothing(room: int) -> None:
     device = Device(room)
@@ -101,10 +108,9 @@ def test_a_full_batch_without_memory_loses_nothing(room: int) -> None:
     queue = DeviceQueue([device], size=8, fallback=lambda single: 2 * single[:, :1])
     with ThreadPoolExecutor(17) as pool:
         futures = [pool.submit(queue.run, picture(20))]
-        device.entered.wait()
+        assert device.entered.wait(60)
         futures += [pool.submit(queue.run, picture(value)) for value in range(21, 37)]
-        while len(queue._line._waiting) < 16:
-            time.sleep(0.001)
+        until_waiting(queue, 16)
         device.gate.set()
         assert [float(future.result(20)[0, 0, 0, 0]) for future in futures] == [2.0 * v for v in range(20, 37)]
     queue.close()
@@ -116,10 +122,9 @@ def test_what_waits_goes_together() -> None:
     queue = DeviceQueue([device], size=4)
     with ThreadPoolExecutor(9) as pool:
         futures = [pool.submit(queue.run, picture(20))]
-        device.entered.wait()
+        assert device.entered.wait(60)
         futures += [pool.submit(queue.run, picture(value)) for value in range(21, 29)]
-        while len(queue._line._waiting) < 8:
-            time.sleep(0.001)
+        until_waiting(queue, 8)
         device.gate.set()
         assert [float(future.result()[0, 0, 0, 0]) for future in futures] == [2.0 * value for value in range(20, 29)]
     queue.close()
@@ -145,7 +150,7 @@ def test_several_devices_share_the_work() -> None:
     with ThreadPoolExecutor(8) as pool:
         futures = [pool.submit(queue.run, picture(value)) for value in range(20, 28)]
         for device in devices:
-            device.entered.wait()
+            assert device.entered.wait(60)
         for device in devices:
             device.gate.set()
         assert [float(future.result()[0, 0, 0, 0]) for future in futures] == [2.0 * value for value in range(20, 28)]
@@ -216,10 +221,9 @@ def test_closing_finishes_what_was_begun_and_fails_what_waits() -> None:
     queue = DeviceQueue([device], size=1)
     with ThreadPoolExecutor(6) as pool:
         begun = pool.submit(queue.run, picture(20))
-        device.entered.wait()
+        assert device.entered.wait(60)
         waiting = [pool.submit(queue.run, picture(value)) for value in range(21, 25)]
-        while len(queue._line._waiting) < 4:
-            time.sleep(0.001)
+        until_waiting(queue, 4)
         closing = pool.submit(queue.close)
         for future in waiting:
             with pytest.raises(ClosedError, match="the model was closed"):
