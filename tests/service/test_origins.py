@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 import socket
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from browsers import chromium
 from served import Held, quick, served
 from small import half
 
@@ -196,29 +198,13 @@ fetch(base + "batch-remove-background", { method: "POST", mode: "no-cors", body:
 
 def test_a_real_browser_sends_them_and_is_refused(tmp_path: Path, picture: bytes) -> None:
     """Both: a page of another origin, and a name that was led here."""
-    import base64
-    import shutil
-
-    program, driver = shutil.which("chromium"), shutil.which("chromedriver")
-    if program is None or driver is None:
-        pytest.skip("chromium and chromedriver are not installed")
-    from selenium import webdriver
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = program
-    for word in ("headless=new", "no-sandbox", "disable-dev-shm-usage", "disable-gpu", f"user-data-dir={tmp_path}/p"):
-        options.add_argument(f"--{word}")
-    options.add_argument("--host-resolver-rules=MAP evil.example 127.0.0.1")
-    browser = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
-    try:
-        with served(*quick(tmp_path)) as client, _page("<title>elsewhere</title>") as url:
-            browser.get(url)
-            data = base64.b64encode(picture).decode()
-            browser.execute_async_script(_SEND, f"{client.base_url}/", data)
-            told = client.get("/metrics").text
-            assert 'endpoint="other",outcome="origin"' in told
-            assert "/batch-remove-background" not in told
-            browser.get(f"http://evil.example:{client.base_url.port}/")
-            assert "not known as" in browser.page_source
-    finally:
-        browser.quit()
+    pages = _page("<title>elsewhere</title>")
+    with chromium(tmp_path) as browser, served(*quick(tmp_path)) as client, pages as url:
+        browser.get(url)
+        data = base64.b64encode(picture).decode()
+        browser.execute_async_script(_SEND, f"{client.base_url}/", data)
+        told = client.get("/metrics").text
+        assert 'endpoint="other",outcome="origin"' in told
+        assert "/batch-remove-background" not in told
+        browser.get(f"http://evil.example:{client.base_url.port}/")
+        assert "not known as" in browser.page_source
