@@ -35,8 +35,8 @@ def create_app(settings: Settings, models: Models | None = None) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
-        opening = asyncio.ensure_future(service.start())
-        if service.given is not None:
+        opening = asyncio.ensure_future(service.start() if service.is_open else service.start_or_end())
+        if service.is_open:
             await opening
         try:
             yield

@@ -32,15 +32,20 @@ class Service:
 
     def __init__(self, settings: Settings, models: Models | None = None) -> None:
         self.settings = settings
-        self.given = models
         self.failure: Exception | None = None
-        """Why the models could not be opened."""
+        """Why it could not be started."""
         self.metrics = Metrics()
         self.queue = WorkQueue(settings.workers, settings.queue)
         self.metrics.watch(self.queue)
         self.runner: Runner | None = None
         self._jobs: Jobs | None = None
-        self._models: Models | None = None
+        self._models = models
+        self._given = models is not None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the models are open."""
+        return self._models is not None
 
     def ready(self) -> None:
         """Raise a `Problem` while the models are not open."""
@@ -90,32 +95,36 @@ class Service:
             logs.event("batches", level=logging.WARNING, text=str(error))
             return None
 
-    async def start(self) -> None:
-        """Open the models, which takes seconds, and go on with the batches that an earlier process left unfinished.
+    def open_models(self) -> None:
+        """Open the models, unless that was done; takes seconds.
 
-        A service that can never be ready must not look alive: where its own models cannot be opened, it ends.
+        Raises:
+            CutoutError: A model is missing, or a device cannot be used.
         """
+        if self._models is None:
+            self._models = Models(
+                self.settings, warn=lambda text: logs.event("warning", level=logging.WARNING, text=text)
+            )
+
+    async def start(self) -> None:
+        """Open what is not open yet, and go on with the batches that an earlier process left unfinished."""
+        await asyncio.to_thread(self.open_jobs)
+        await asyncio.to_thread(self.open_models)
+        for name in self.models.names:
+            self.metrics.loads.labels(name).inc()
+        if isinstance(self.jobs, SqliteJobs):
+            limit = self.settings.max_pixels
+            self.runner = Runner(self.jobs, self.models, self.queue, self.metrics, max_pixels=limit)
+        logs.event("ready", models=", ".join(self.models.names), device=self.models.device)
+
+    async def start_or_end(self) -> None:
+        """The same while requests come in already; a service that can never be ready must not look alive, and ends."""
         try:
-            await asyncio.to_thread(self._open)
-            if isinstance(self.jobs, SqliteJobs):
-                limit = self.settings.max_pixels
-                self.runner = Runner(self.jobs, self.models, self.queue, self.metrics, max_pixels=limit)
-        except Exception as error:
+            await self.start()
+        except Exception as error:  # noqa: BLE001 - `serve` raises it once the server has ended
             logs.event("failed", level=logging.ERROR, text=str(error))
             self.failure = error
-            if self.given is not None:
-                raise
             signal.raise_signal(signal.SIGTERM)
-
-    def _open(self) -> None:
-        self.open_jobs()
-        models = self.given or Models(
-            self.settings, warn=lambda text: logs.event("warning", level=logging.WARNING, text=text)
-        )
-        for name in models.names:
-            self.metrics.loads.labels(name).inc()
-        self._models = models
-        logs.event("ready", models=", ".join(models.names), device=models.device)
 
     async def stop(self) -> None:
         """Finish what was accepted, and end."""
@@ -124,5 +133,9 @@ class Service:
         await asyncio.to_thread(self.queue.close)
         if self._jobs is not None:
             self._jobs.close()
-        if self._models is not None and self.given is None:
+        self.close_models()
+
+    def close_models(self) -> None:
+        """Close the models, unless they were given."""
+        if self._models is not None and not self._given:
             self._models.close()

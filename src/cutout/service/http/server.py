@@ -23,7 +23,6 @@ from cutout.service import logs
 from cutout.service.app import create_app
 from cutout.service.http.origins import default_hosts, is_loopback
 from cutout.service.http.protocol import Protocol
-from cutout.service.models import Models
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
 
     from cutout.service.settings import Settings
+    from cutout.service.state import Service
 
 __all__ = ["configure", "serve"]
 
@@ -66,12 +66,13 @@ def serve(
     if not settings.broker:
         settings = _with_a_folder(settings)
     app = create_app(settings)
+    service: Service = app.state.service
     config = configure(app, settings, host=host, port=port, trust_proxy=trust_proxy)
     # a taken port or folder ends the command before models are opened, and before the address is announced
     listener = _bound(host, port)
-    app.state.service.open_jobs()
-    models = Models(settings, warn=lambda text: logs.event("warning", text=text)) if preload else None
-    app.state.service.given = models
+    service.open_jobs()
+    if preload:
+        service.open_models()
     _listen(listener, host, port)
     where = listener.getsockname()
     if not settings.api_keys and not is_loopback(where[0]):
@@ -81,10 +82,9 @@ def serve(
     try:
         server.run(sockets=[listener])
     finally:
-        if models is not None:
-            models.close()
-    if (failure := app.state.service.failure) is not None:
-        raise failure
+        service.close_models()
+    if service.failure is not None:
+        raise service.failure
     if not server.started:
         raise CutoutError("the service could not be started", hint="its log tells why")
 
