@@ -46,15 +46,7 @@ class ScarceError(CutoutError):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CutRequest:
-    """What is to be done with a picture.
-
-    Attributes:
-        model: One of the service's models.
-        options: What the cut-out looks like.
-        output_format: What is written.
-        encoding: How it is written.
-        warnings: What of it does nothing.
-    """
+    """What is to be done with a picture: by which of the service's models, and what of it does nothing (`warnings`)."""
 
     model: str
     options: RemoveOptions
@@ -65,17 +57,7 @@ class CutRequest:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Done:
-    """A finished picture.
-
-    Attributes:
-        data: The bytes of the file.
-        output_format: Their format.
-        size: (width, height).
-        warnings: Things the client should know.
-        ms: Milliseconds by stage.
-        model: Name and version of the model.
-        device: What it ran on.
-    """
+    """A finished picture: its file, (width, height), milliseconds by stage, name and version of the model."""
 
     data: bytes
     output_format: OutputFormat

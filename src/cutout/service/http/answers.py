@@ -21,12 +21,7 @@ _DEVICES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\.|$)", re.IGNORECASE)  # 
 
 
 def picture_headers(done: Done, seconds: float) -> dict[str, str]:
-    """What an answer says beside the picture.
-
-    Args:
-        done: The finished picture.
-        seconds: Since the request began.
-    """
+    """What an answer says beside the picture; `seconds` since the request began."""
     timing = ", ".join(f"{stage};dur={milliseconds}" for stage, milliseconds in done.ms.items())
     headers = {
         "X-Processing-Time": f"{seconds:.4f}",
@@ -42,12 +37,7 @@ def picture_headers(done: Done, seconds: float) -> dict[str, str]:
 
 
 def label(given: str | None, otherwise: str) -> str:
-    """A client's file name as a label: no folders, no signs that mean something anywhere, none that cannot be seen.
-
-    Args:
-        given: As the client calls it.
-        otherwise: Where nothing is left of that.
-    """
+    """A client's file name without folders, special signs and invisible ones; `otherwise` where nothing is left."""
     last = re.split(r"[/\\]", (given or "").encode("utf-8", "replace").decode())[-1]
     seen = "".join(sign if sign.isprintable() else "_" for sign in last)
     name = _NOT_IN_NAMES.sub("_", seen).strip(". ")[:_LONGEST].strip(". ")
@@ -55,12 +45,7 @@ def label(given: str | None, otherwise: str) -> str:
 
 
 def disposition(given: str | None, extension: str) -> str:
-    """`Content-Disposition` of a result: the picture's own name, `-cutout`, and what it has become.
-
-    Args:
-        given: As the client calls its picture.
-        extension: Of the result, without a dot.
-    """
+    """`Content-Disposition` of a result: the name of the client's picture, `-cutout`, and the result's extension."""
     stem = PurePosixPath(label(given, "picture")).stem
     name = f"{stem}-cutout.{extension}"
     plain = _NOT_PLAIN.sub("_", name)

@@ -21,37 +21,27 @@ MOST_ATTEMPTS = 3
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Item:
-    """One picture of a batch.
-
-    Attributes:
-        number: Its place in the batch, from 0.
-        name: What the client calls it; never used as a path.
-        state: `waiting`, `working`, `done` or `failed`.
-        error: Kind and message of a failure.
-        media: Extension of the result, such as `png`.
-    """
+    """One picture of a batch, by its place from 0."""
 
     number: int
     name: str
+    """What the client calls it; never used as a path."""
     state: str
+    """`waiting`, `working`, `done` or `failed`."""
     error: Mapping[str, str] | None = None
+    """Kind and message of a failure."""
     media: str = ""
+    """Extension of the result, such as `png`."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Task:
-    """A batch.
-
-    Attributes:
-        id: Not to be guessed.
-        client: Who gave it.
-        expires: Seconds since 1970, once everything is finished.
-        items: Its pictures, in order.
-    """
+    """A batch; its id cannot be guessed."""
 
     id: str
     client: str
     expires: float | None
+    """Seconds since 1970, once everything is finished."""
     items: Sequence[Item]
 
     @property
