@@ -13,9 +13,8 @@ from small import brightness_model
 
 from cutout.enums import Strip
 from cutout.formats.decode import decode
-from cutout.formats.metadata import exif, xmp
+from cutout.formats.metadata import Metadata, exif, xmp
 from cutout.formats.metadata.exif import Exif, Tag
-from cutout.formats.metadata.metadata import Metadata
 from cutout.formats.metadata.places import is_place, without_places
 from cutout.formats.picture import ONLY_FIRST
 from cutout.formats.pillow import register_heif

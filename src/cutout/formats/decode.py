@@ -13,7 +13,7 @@ from PIL import Image, UnidentifiedImageError
 from cutout.errors import CutoutError, OutOfMemoryError, OutputError, PictureError
 from cutout.formats.checks.preflight import Prepared, TooLargeError, allowing, check_size, prepare, too_large
 from cutout.formats.input_formats import HEAD, INPUT_FORMATS, is_camera_raw, sniff
-from cutout.formats.metadata.metadata import Metadata
+from cutout.formats.metadata import Metadata
 from cutout.formats.picture import ONLY_FIRST, Header, Picture, orientation_of, read
 from cutout.options import DEFAULT_MAX_FRAMES, DEFAULT_MAX_PIXELS
 

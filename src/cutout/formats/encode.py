@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from cutout.enums import BitDepth
 from cutout.errors import CutoutError, OutputError
-from cutout.formats.metadata.metadata import NO_METADATA, Metadata
+from cutout.formats.metadata import NO_METADATA, Metadata
 from cutout.options import Encoding
 from cutout.output_formats import OutputFormat, check_side, names
 

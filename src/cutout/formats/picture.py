@@ -9,7 +9,7 @@ from PIL import Image
 
 from cutout.errors import CutoutError, PictureError
 from cutout.formats.color import narrow, to_rgb
-from cutout.formats.metadata.metadata import NO_METADATA, Metadata, read_dpi, read_exif, read_xmp
+from cutout.formats.metadata import NO_METADATA, Metadata, read_dpi, read_exif, read_xmp
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from cutout.formats.encode import Finished
-    from cutout.formats.metadata.metadata import Metadata
+    from cutout.formats.metadata import Metadata
     from cutout.options import Encoding
     from cutout.output_formats import OutputFormat
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from cutout.formats.encode import Finished
-    from cutout.formats.metadata.metadata import Metadata
+    from cutout.formats.metadata import Metadata
     from cutout.options import Encoding
     from cutout.output_formats import OutputFormat
 

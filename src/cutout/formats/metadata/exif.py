@@ -188,47 +188,40 @@ class _Reader:
 
 
 def build(exif: Exif, *, base: int | None = None) -> bytes:
-    """The block of these directories, thumbnail left out.
+    """The block of these directories, thumbnail left out; directories and values follow one another at even addresses.
 
     Args:
         exif: What to write.
         base: Write no header, but directories for a file in which they start at this even address, the main one first.
     """
-    writer = _Writer(8 if base is None else base, exif.order)
-    first = writer.put(exif.main, [(_EXIF, (exif.exif, [(_INTEROP, (exif.interop, []))])), (_GPS, (exif.gps, []))])
-    if base is not None:
-        return bytes(writer.out)
-    return (b"II*\0" if exif.order == "<" else b"MM\0*") + struct.pack(exif.order + "I", first) + bytes(writer.out)
+    out, start = bytearray(), 8 if base is None else base
+
+    def append(data: bytes) -> int:
+        at = start + len(out)
+        out.extend(data + bytes(len(data) % 2))
+        return at
+
+    def put(directory: Directory, children: list[_Child]) -> int:
+        """Write a directory and those it points to; gives its address."""
+        below = {tag: child for tag, child in children if child[0] or any(inner[0] for _, inner in child[1])}
+        entries = directory | {tag: Tag(4, 1, b"") for tag in below}
+        at = append(bytes(2 + 12 * len(entries) + 4))
+        table = struct.pack(exif.order + "H", len(entries))
+        for tag, entry in sorted(entries.items()):
+            value = struct.pack(exif.order + "I", put(*below[tag])) if tag in below else entry.data
+            if len(value) > 4:
+                value = struct.pack(exif.order + "I", append(value))
+            table += struct.pack(exif.order + "HHI", tag, entry.kind, entry.number) + value.ljust(4, b"\0")
+        out[at - start : at - start + len(table)] = table
+        return at
+
+    first = put(exif.main, [(_EXIF, (exif.exif, [(_INTEROP, (exif.interop, []))])), (_GPS, (exif.gps, []))])
+    head = (b"II*\0" if exif.order == "<" else b"MM\0*") + struct.pack(exif.order + "I", first)
+    return bytes(out) if base is not None else head + bytes(out)
 
 
 _Child = tuple[int, tuple[Directory, list["_Child"]]]
 """The tag that points to a directory, the directory, and its own children."""
-
-
-class _Writer:
-    """Places directories and values one after the other from `base` on, each at an even address."""
-
-    def __init__(self, base: int, order: str) -> None:
-        self.base, self.order, self.out = base, order, bytearray()
-
-    def put(self, directory: Directory, children: list[_Child]) -> int:
-        """Write a directory and those it points to; gives its address."""
-        below = {tag: child for tag, child in children if child[0] or any(inner[0] for _, inner in child[1])}
-        entries = directory | {tag: Tag(4, 1, b"") for tag in below}
-        start = self._append(bytes(2 + 12 * len(entries) + 4))
-        table = struct.pack(self.order + "H", len(entries))
-        for tag, entry in sorted(entries.items()):
-            value = struct.pack(self.order + "I", self.put(*below[tag])) if tag in below else entry.data
-            if len(value) > 4:
-                value = struct.pack(self.order + "I", self._append(value))
-            table += struct.pack(self.order + "HHI", tag, entry.kind, entry.number) + value.ljust(4, b"\0")
-        self.out[start - self.base : start - self.base + len(table)] = table
-        return start
-
-    def _append(self, data: bytes) -> int:
-        at = self.base + len(self.out)
-        self.out += data + bytes(len(data) % 2)
-        return at
 
 
 def reorder(directory: Directory, order: str, wanted: str) -> Directory:
