@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from PIL import Image, UnidentifiedImageError
 
-from cutout.errors import CutoutError, OutOfMemoryError, OutputError, PictureError
+from cutout.errors import CutoutError, OutOfMemoryError, PictureError
 from cutout.formats.checks.preflight import Prepared, TooLargeError, allowing, check_size, prepare, too_large
 from cutout.formats.input_formats import HEAD, INPUT_FORMATS, is_camera_raw, sniff
 from cutout.formats.metadata import Metadata
@@ -167,7 +167,9 @@ def check(data: bytes, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Prepared:
         )
     kind = sniff(data[:HEAD])
     if kind == "HEIC":
-        _register_heif()
+        from cutout.formats.pillow import register_heif
+
+        register_heif("this is a HEIC picture, which", PictureError)
     return prepare(data, kind, max_pixels)
 
 
@@ -314,15 +316,6 @@ def _depth(image: Image.Image) -> tuple[bool, bool]:
 
 
 _NO_PIXELS = Image.new("RGB", (1, 1))
-
-
-def _register_heif() -> None:
-    from cutout.formats.pillow import register_heif
-
-    try:
-        register_heif("this is a HEIC picture, which")
-    except OutputError as error:
-        raise PictureError(error.message, hint=error.hint, options=error.options) from None
 
 
 def _unidentified(kind: str | None) -> PictureError:

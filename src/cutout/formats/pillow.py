@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from cutout.errors import OutputError
+from cutout.errors import CutoutError, OutputError
 from cutout.output_formats import check_side
 
 if TYPE_CHECKING:
@@ -82,18 +82,17 @@ def _settings(finished: Finished, output_format: OutputFormat, encoding: Encodin
     return told
 
 
-def register_heif(what: str) -> None:
+def register_heif(what: str, error: type[CutoutError] = OutputError) -> None:
     """Make Pillow know HEIF.
 
     Raises:
-        OutputError: Its codec, which `what` needs, is not installed.
+        CutoutError: Of this kind; its codec, which `what` needs, is not installed.
     """
     try:
         import pillow_heif
     except ImportError:
-        raise OutputError(
-            f"{what} needs a codec that is not installed", hint='pip install "cutout-cli[heif]" brings it'
-        ) from None
+        text = f"{what} needs a codec that is not installed"
+        raise error(text, hint='pip install "cutout-cli[heif]" brings it') from None
     pillow_heif.register_heif_opener()
 
 
