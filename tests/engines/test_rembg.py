@@ -138,7 +138,7 @@ def test_an_unknown_session_lists_the_known_ones() -> None:
 
 
 def test_a_configuration_for_a_file_is_refused(prompted: type[Prompted]) -> None:
-    with pytest.raises(UsageError, match="--model-config"):
+    with pytest.raises(UsageError, match="model_config describes"):
         Remover("rembg:prompted", model_config={"size": 320})
 
 

@@ -287,7 +287,7 @@ def test_a_configuration_that_cannot_be_read_is_named(tmp_path: Path, content: b
 
 @pytest.mark.parametrize("model", ["u2netp", "u2net"])
 def test_a_configuration_for_a_registry_model_is_refused(model: str) -> None:
-    with pytest.raises(UsageError, match="--model-config describes an"):
+    with pytest.raises(UsageError, match="model_config describes an"):
         Remover(model, model_config={"size": 320})
 
 

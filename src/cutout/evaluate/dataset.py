@@ -96,7 +96,8 @@ def judge(pair: Pair, cut: Callable[[Prediction], Cutout], *, side: int | None =
         return Verdict(pair=pair, error=error)
     except MemoryError:
         return Verdict(
-            pair=pair, error=PictureError("there is not enough memory for this picture", hint="try --jobs 1")
+            pair=pair,
+            error=PictureError("there is not enough memory for this picture", hint="try jobs 1", options=("jobs",)),
         )
     except Exception as error:  # noqa: BLE001 - the last resort: one picture never stops the others
         return Verdict(pair=pair, error=BugError.of(error))

@@ -328,4 +328,6 @@ def refuse_config(config: Mapping[str, Any] | Path | None) -> None:
         UsageError: There is one.
     """
     if config is not None:
-        raise UsageError("--model-config describes an .onnx file, but --model names no file")
+        raise UsageError(
+            "model_config describes an .onnx file, but model names no file", options=("model_config", "model")
+        )
