@@ -276,7 +276,12 @@ def test_folders_of_no_batch_are_swept_and_those_of_others_are_not(tmp_path: Pat
         path.write_bytes(b"data")
     store = SqliteJobs(tmp_path / "jobs", expiry=60)
     assert not lost.exists(), "left by the last process"
-    task = store.add("client", {}, [("a.png", lambda: (store.sweep(), b"data")[1])], most=9)
+
+    def read() -> bytes:
+        store.sweep()
+        return b"data"
+
+    task = store.add("client", {}, [("a.png", read)], most=9)
     lost.mkdir()
     (lost / "0.out").write_bytes(b"data")
     store.sweep()

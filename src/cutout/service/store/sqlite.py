@@ -210,14 +210,11 @@ class SqliteJobs(Jobs):
         )
         return int(self._base.execute(query, (client, client)).fetchone()[0])
 
-    def sweep(self) -> int:
-        """Remove expired batches and folders of none; the number of batches."""
+    def sweep(self) -> None:
+        """Remove expired batches, and folders of none."""
         with self._transaction() as base:
-            late = [row[0] for row in base.execute("SELECT id FROM tasks WHERE expires <= ?", (time.time(),))]
-        for task in late:
-            self.delete(task)
+            base.execute("DELETE FROM tasks WHERE expires <= ?", (time.time(),))
         self._tidy()
-        return len(late)
 
     def _tidy(self) -> None:
         """Remove folders of batches that there are not; other folders are left alone."""
