@@ -168,7 +168,7 @@ def require(spec: ModelSpec) -> Path:
         there = "is no regular file" if os.path.lexists(spec.path) else "does not exist"
         raise ModelError(
             f"the model file {spec.path} " + ("has another hash than its configuration says" if bad else there),
-            hint="check the path given as model",
+            hint="check the path given to --model",
         )
     pull = _pull_command(spec)
     if bad:
