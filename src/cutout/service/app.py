@@ -85,7 +85,7 @@ def _add_remove_background(app: FastAPI, service: Service) -> None:
             values = requests.texts(fields, without={"file"}, either={"background"})
             upload = fields.get("file")
             data = await requests.file(service, upload)
-            background = await requests.background(service, fields.get("background"))
+            background = await requests.background(service, request, fields.get("background"))
             most = service.settings.max_pixels
             cut_request = form.cut_request(values, service.models, max_pixels=most, background=background)
             done = await requests.cut(service, request, data, cut_request)

@@ -184,11 +184,11 @@ def check_size(service: Service, size: int) -> None:
         raise Problem(413, "too-large", f"the picture is larger than {limit}", hint="send a smaller one")
 
 
-async def background(service: Service, given: object, *, lane: str = "backgrounds") -> bytes | None:
+async def background(service: Service, request: Request, given: object) -> bytes | None:
     """The file of a background picture that came as a file or as bytes, checked; None for anything else.
 
     Raises:
-        CutoutError: It is no picture, or too large.
+        CutoutError: It is no picture, or too large; as `cut` does.
     """
     if isinstance(given, UploadFile):
         given = checked(service, await given.read())
@@ -196,11 +196,11 @@ async def background(service: Service, given: object, *, lane: str = "background
         return None
     data = given
 
-    def check(_alone: bool) -> bytes:  # noqa: FBT001 - the queue's
+    def check() -> bytes:
         with service.models.decoded(data, service.settings.max_pixels):
             return data
 
-    return await asyncio.wrap_future(service.queue.submit(lane, check, seconds=service.settings.timeout))
+    return await aside(service, request, check)
 
 
 async def cut(service: Service, request: Request, data: bytes, cut_request: CutRequest) -> Done:

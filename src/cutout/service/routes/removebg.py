@@ -91,7 +91,7 @@ def router(service: Service) -> APIRouter:
                     raise _bad(name, f"{name} is longer than {_LONGEST} characters")
             data = await _source(service, request, fields, words)
             backdrop = await _backdrop(service, request, fields, words)
-            background = await requests.background(service, backdrop, lane=request.state.client)
+            background = await requests.background(service, request, backdrop)
             if "roi" in words:
                 data = await requests.aside(service, request, lambda: _inside(models, data, words["roi"], most))
             values = _values(words)
