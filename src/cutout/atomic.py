@@ -233,7 +233,7 @@ def _disk(target: Path) -> int | None:
 
 
 _WHOLE_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ENODEV, errno.ENXIO})
-_WHOLE_FOLDER = frozenset({errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST, errno.ELOOP})
+_WHOLE_FOLDER = frozenset({errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.ENOENT, errno.EEXIST, errno.ELOOP})
 
 
 def real_path(path: Path, known: dict[str, str]) -> str:

@@ -92,6 +92,16 @@ def test_a_folder_that_takes_no_files_stops_the_batch(cutout: Cutout, monkeypatc
     assert summary["not_started"] == COUNT - 1
 
 
+@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="it is Linux that has such a folder")
+def test_a_folder_that_cannot_be_made_stops_the_batch(cutout: Cutout) -> None:
+    simple()
+    run = cutout("remove", "in", "-o", "/proc/nowhere", "-j", "1", "--json")
+    *lines, summary = run.lines
+    assert run.code == 1
+    assert len(lines) == 1
+    assert summary["not_started"] == COUNT - 1
+
+
 def test_what_goes_elsewhere_is_done(cutout: Cutout, monkeypatch: pytest.MonkeyPatch) -> None:
     """Only the outputs of the folder that takes none are left."""
     for number in range(3):
