@@ -177,7 +177,7 @@ def remove(
         return
     workers = _workers(jobs, todo)
     encoding = Encoding(**_of(Encoding, given), threads=threads_each(workers))
-    if said := _given(context) - {"output", "model", "device"}:
+    if said := _given(context) - {"output", "model", "device", "jobs", "quiet", "verbose"}:  # which never do nothing
         from cutout.options.idle import idle
 
         for text in idle(_asked(options, encoding, todo, inputs, model, model_config), said, in_dashes):

@@ -10,7 +10,7 @@ import math
 import re
 from dataclasses import FrozenInstanceError
 from numbers import Integral
-from typing import TYPE_CHECKING, Any, ClassVar, dataclass_transform
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, dataclass_transform
 
 from cutout.errors import UsageError
 
@@ -25,60 +25,41 @@ SERVICE_MOST = 10_000
 """Of any number in a request: neither results of any size nor hours of work must be had by asking."""
 
 
-class Option:
+class Option(NamedTuple):
     """A row of the table of options.
 
-    Args:
+    Attributes:
         about: One sentence for people; `{name}` stands for an option.
         panel: The group that it is shown in.
         names: Names on the command line beside its own: a short one, or how it is turned off.
         kind: What the command line passes: bool, int, str or an enumeration.
         default: As it is said.
         read: What was given as a value: its name and the value in, the value out, or a `UsageError`.
-        takes: Kinds that a text may be read as, the first that fits; its own kind where none are named.
+        takes: Kinds that a text of a request may be read as, the first that fits.
         metavar: What the help calls its value.
         least: Smallest number.
         most: Largest number.
         shown: Whether the largest is told in the help, not in the error alone.
         service_least: The smallest that a request may ask for.
-        service_most: The largest; of percentages `service_percent`.
+        service_most: The largest; of percentages `service_percent`, where there is one.
         any_case: A word may be written in capitals.
     """
 
-    def __init__(
-        self,
-        about: str,
-        panel: str,
-        names: tuple[str, ...],
-        kind: type,
-        default: Any,
-        read: Callable[[str, Any], Any],
-        *,
-        takes: tuple[Any, ...] = (),
-        metavar: str | None = None,
-        least: int | None = None,
-        most: int | None = None,
-        shown: bool = True,
-        service_least: int = 0,
-        service_most: float = SERVICE_MOST,
-        service_percent: float | None = None,
-        any_case: bool = False,
-    ) -> None:
-        self.about = about
-        self.panel = panel
-        self.names = names
-        self.kind = kind
-        self.default = default
-        self.read = read
-        self.takes = takes or (kind,)
-        self.metavar = metavar
-        self.least = least
-        self.most = most
-        self.shown = shown
-        self.service_least = service_least
-        self.service_most = min(service_most, math.inf if most is None else most)
-        self.service_percent = self.service_most if service_percent is None else service_percent
-        self.any_case = any_case
+    about: str
+    panel: str
+    names: tuple[str, ...]
+    kind: Any
+    default: Any
+    read: Callable[[str, Any], Any]
+    takes: tuple[Any, ...]
+    metavar: str | None = None
+    least: int | None = None
+    most: int | None = None
+    shown: bool = True
+    service_least: int = 0
+    service_most: float = SERVICE_MOST
+    service_percent: float | None = None
+    any_case: bool = False
 
     def help(self, write: Callable[[str], str] = str) -> str:
         """The sentence, other options in it written so."""
@@ -92,7 +73,7 @@ def with_names(text: str, write: Callable[[str], str] = str) -> str:
 
 def flag(about: str, panel: str, *names: str, default: bool | None) -> Any:
     """Yes or no; None leaves it to somebody else."""
-    return Option(about, panel, names, bool, default, lambda _name, value: value)
+    return Option(about, panel, names, bool, default, lambda _name, value: value, (bool,))
 
 
 def whole(about: str, panel: str, *, default: int | None, unit: str = "", **known: Any) -> Any:
@@ -109,7 +90,8 @@ def whole(about: str, panel: str, *, default: int | None, unit: str = "", **know
             raise refused(name, int(value), bounds)
         return int(value)
 
-    return Option(about, panel, (), int, default, read, metavar="N", **{"least": 0, **known})
+    known["service_most"] = min(known.get("service_most", SERVICE_MOST), math.inf if most is None else most)
+    return Option(about, panel, (), int, default, read, (int,), metavar="N", **{"least": 0, **known})
 
 
 def pixels(about: str, panel: str, *, default: int, service_most: int) -> Any:
@@ -126,7 +108,7 @@ def word(kind: type[StrEnum], about: str, panel: str, *, default: StrEnum | None
         except ValueError:
             raise refused(name, value, f"be one of {', '.join(kind)}") from None
 
-    return Option(about, panel, (), kind, default, read, **known)
+    return Option(about, panel, (), kind, default, read, (kind,), **known)
 
 
 def text(
@@ -140,7 +122,7 @@ def text(
         except ValueError as error:
             raise refused(name, value, f"be {error}") from None
 
-    return Option(about, panel, names, str, default, read, **known)
+    return Option(about, panel, names, str, default, read, **{"takes": (str,), **known})
 
 
 def refused(name: str, value: object, wanted: str) -> UsageError:

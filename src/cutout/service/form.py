@@ -140,7 +140,7 @@ def _parsed(name: str, row: Option, text: str) -> Any:
     if text.lower() in _NONE and row.default is None:
         return None
     for number, percent in _NUMBER.findall(_BETWEEN.sub(" ", text) if name == "canvas" else text):
-        most = row.service_percent if percent else row.service_most
+        most = row.service_percent if percent and row.service_percent else row.service_most
         if float(number) > most:
             raise UsageError(f"{name} holds {number}{percent}, but at most {most:g}{percent} is allowed here")
     if name == "background":
