@@ -27,10 +27,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from cutout.engines.devices.gpu import cards
-from cutout.engines.devices.providers import Device, DeviceRequest, parse_device, provider_entry
-from cutout.engines.graphs.batch import free_batch
-from cutout.engines.graphs.half import to_half
+from cutout.engines.devices import Device, DeviceRequest, parse_device, provider_entry
+from cutout.engines.gpu import cards
+from cutout.engines.graphs.device import free_batch, to_half
 from cutout.engines.runtime import prepare
 from cutout.enums import Fit
 from cutout.evaluate.benchmark import synthetic_picture

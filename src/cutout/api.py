@@ -7,7 +7,6 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
-from cutout.engines.rembg import PREFIX
 from cutout.errors import PictureError, UsageError, remark
 from cutout.formats import decode
 from cutout.formats.encode import encode
@@ -218,7 +217,7 @@ def _tell_idle(options: RemoveOptions, changes: dict[str, Any], remover: Remover
         options=options,
         encoding=Encoding(),
         formats=frozenset({OutputFormat.PNG if job is None else job.output_format}),
-        rembg=spec.name.startswith(PREFIX),
+        rembg=not spec.file,
         classes=bool(spec.classes),
     )
     for text in idle(run, {_REMBG_WORDS.get(name, name) for name in changes} - {"background"}):

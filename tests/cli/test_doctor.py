@@ -12,10 +12,10 @@ import onnx
 import onnxruntime
 import pytest
 
-from cutout.engines.devices.examine import examine
-from cutout.engines.devices.providers import CPU, PROVIDERS
-from cutout.engines.devices.runtime_log import what_it_says
-from cutout.engines.graphs.tiny import SHAPE, expected, tiny_model
+from cutout.engines.devices import CPU, PROVIDERS
+from cutout.engines.environment import what_it_says
+from cutout.engines.examine import examine
+from cutout.engines.selftest import SHAPE, TINY_MODEL, expected
 from cutout.formats.png import deflater
 from cutout.models.registry import MODELS
 
@@ -157,15 +157,15 @@ def test_a_broken_embedded_model_is_told(monkeypatch: pytest.MonkeyPatch, tmp_pa
 
 
 def test_a_device_that_computes_nonsense_does_not_work(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cutout.engines.devices.selftest.expected", lambda _channels: 0.75)
+    monkeypatch.setattr("cutout.engines.selftest.expected", lambda _channels: 0.75)
     (cpu,) = [check for check in examine().checks if check.device == "cpu"]
     assert (cpu.works, cpu.reason) == (False, "it computes a wrong result")
 
 
 def test_the_tiny_network_is_a_sound_model_with_the_result_it_states() -> None:
-    model = onnx.load_from_string(tiny_model())
+    model = onnx.load_from_string(TINY_MODEL)
     onnx.checker.check_model(model, full_check=True)
-    session = onnxruntime.InferenceSession(tiny_model(), providers=[CPU.name])
+    session = onnxruntime.InferenceSession(TINY_MODEL, providers=[CPU.name])
     for channels in ((1.0, 0.0, 0.0), (0.0, 1.0, 0.5), (0.3, -0.2, 0.9)):
         picture = np.broadcast_to(np.reshape(np.array(channels, np.float32), (1, 3, 1, 1)), SHAPE)
         (mask,) = session.run(None, {"picture": np.ascontiguousarray(picture)})

@@ -235,7 +235,7 @@ def test_every_row_is_an_option_of_the_command() -> None:
         (("-o", "q.png", "--half", "-d", "cpu"), 0, "--half does nothing on cpu"),
         (("-o", "q.png", "--half"), 0, "--half does nothing on cpu"),
         (("-o", "q.png", "--cpu-fallback", "-d", "cpu"), 0, "--cpu-fallback does nothing on cpu"),
-        (("-o", "q.png", "--gpu-wait", "5", "-d", "cpu"), 0, "--gpu-wait does nothing on cpu"),
+        (("-o", "q.png", "--gpu-memory-limit", "5", "-d", "cpu"), 0, "--gpu-memory-limit does nothing on cpu"),
         (("-o", "q.png", "--quality", "9"), 0, "--quality does nothing here"),
         (("-o", "q.png", "--no-recursive"), 0, "--recursive does nothing here"),
         (("-o", "q.jpg", "-b", "#ff000080"), 0, "a.png: jpg holds no transparency"),
@@ -255,13 +255,13 @@ def test_the_command_refuses_or_says_it(
 
 def test_options_of_accelerators_say_that_rembg_has_no_ear_for_them(monkeypatch: pytest.MonkeyPatch) -> None:
     opened: list[str] = []
-    monkeypatch.setattr("cutout.pipeline.remover.open_rembg", lambda name, *_, **__: opened.append(name))
+    monkeypatch.setattr("cutout.engines.rembg.open_rembg", lambda request, _warn: opened.append(request.spec.name))
     said: list[str] = []
     given = DeviceOptions(batch=8, provider_options={"a": "b"})
     Remover("rembg:u2netp", device_options=given, warn=said.append)
     Remover("rembg:u2netp", device_options=DeviceOptions(pictures=3), warn=said.append)
     assert said == ["nothing comes of --batch, --provider-option with rembg:u2netp, which rembg runs"]
-    assert opened == ["u2netp", "u2netp"]
+    assert opened == ["rembg:u2netp", "rembg:u2netp"]
 
 
 def test_the_level_of_a_png_counts_at_16_bits_too(scene: bytes, soft: Remover) -> None:

@@ -18,7 +18,7 @@ from small import half
 
 from cutout.cli import main
 from cutout.device_options import DeviceOptions
-from cutout.engines.batching import open_model
+from cutout.engines.base import open_engine
 from cutout.errors import ClosedError, CutoutError
 from cutout.formats.decode import Picture
 from cutout.pipeline import remover as pipeline
@@ -108,13 +108,13 @@ class TestARemover:
 def opened(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """The sessions that are opened from here on."""
     found: list[Any] = []
-    original = open_model
+    original = open_engine
 
     def noting(*args: Any, **words: Any) -> Any:
         found.append(original(*args, **words))
         return found[-1]
 
-    monkeypatch.setattr(pipeline, "open_model", noting)
+    monkeypatch.setattr(pipeline, "open_engine", noting)
     return found
 
 

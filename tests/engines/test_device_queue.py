@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from cutout.engines.batching import agrees, fastest_size, probe
 from cutout.engines.device_queue import DeviceQueue
-from cutout.engines.device_run import StaticRun, agrees, fastest_size, probe
 from cutout.errors import ClosedError
 
 # What real runtimes say when a device has no memory left.
@@ -356,16 +356,3 @@ def test_the_pictures_that_a_batch_is_checked_with_differ_in_range() -> None:
     first, second = probe((32, 48))
     assert first.shape == (3, 32, 48)
     assert np.ptp(first) > 5 * np.ptp(second)
-
-
-def test_a_device_that_compiles_is_opened_for_each_size_and_keeps_one() -> None:
-    opened: list[int] = []
-
-    def open_at(size: int) -> Any:
-        opened.append(size)
-        return lambda batch: batch * size
-
-    run = StaticRun(open_at)
-    for size in (4, 4, 2, 2, 4):
-        assert (run(np.ones((size, 1))) == size).all()
-    assert opened == [4, 2, 4]

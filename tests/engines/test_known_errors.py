@@ -14,9 +14,9 @@ import pytest
 from small import brightness_model
 
 from cutout.cli import main
-from cutout.engines.devices.environment import look
-from cutout.engines.devices.providers import PROVIDERS
-from cutout.engines.known_errors.recognise import FAULTS, Place, is_out_of_memory, recognise
+from cutout.engines.devices import PROVIDERS
+from cutout.engines.environment import Place, look
+from cutout.engines.known_errors import FAULTS, is_out_of_memory, recognise
 from cutout.errors import DeviceError
 from cutout.pipeline.remover import Remover
 
@@ -56,6 +56,9 @@ OLD_DRIVER = "CUDA failure 35: CUDA driver version is insufficient for CUDA runt
 @pytest.mark.parametrize("failure", FAILURES, ids=str)
 def test_a_real_text_is_named_and_answered(failure: Failure) -> None:
     found = recognise(failure.device, failure.said, PLACES[failure.place])
+    if not failure.fault:
+        assert found is None, "not met in the wild: told in the runtime's own words"
+        return
     assert found is not None
     assert found.key == failure.fault
     assert failure.sentence in found.sentence
@@ -67,7 +70,7 @@ def test_a_real_text_is_named_and_answered(failure: Failure) -> None:
 
 
 def test_every_row_has_a_real_text() -> None:
-    assert {fault.key for fault in FAULTS} == {failure.fault for failure in FAILURES}
+    assert {fault.key for fault in FAULTS} == {failure.fault for failure in FAILURES} - {""}
 
 
 @pytest.mark.parametrize("text", ["", "something new", "Non-zero status code returned while running Relu node."])
@@ -138,7 +141,7 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., No
 
         monkeypatch.setitem(sys.modules, "onnxruntime", Runtime())
         monkeypatch.setattr(metadata, "version", version)
-        monkeypatch.setattr("cutout.engines.runtime.look", lambda _runtime: place)
+        monkeypatch.setattr("cutout.engines.known_errors.look", lambda _runtime: place)
 
     return make
 

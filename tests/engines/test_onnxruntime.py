@@ -18,11 +18,11 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
-from cutout.engines.devices.providers import DeviceRequest, parse_device, request_device
-from cutout.engines.devices.selftest import prove
-from cutout.engines.known_errors.recognise import Place
-from cutout.engines.onnxruntime import open_session
+from cutout.engines.devices import DeviceRequest, parse_device, request_device
+from cutout.engines.environment import Place
+from cutout.engines.onnxruntime import open_file
 from cutout.engines.runtime import machine, prepare, quiet
+from cutout.engines.selftest import prove
 from cutout.enums import Fit
 from cutout.errors import CutoutError, DeviceError, ExitCode, ModelError, UsageError
 from cutout.formats.decode import Picture, decode
@@ -282,7 +282,7 @@ def test_an_output_that_is_not_there_is_refused(tmp_path: Path, output: int) -> 
 def test_a_registry_models_file_must_have_its_rows_size(tmp_path: Path) -> None:
     path = network(tmp_path / "u2net.onnx", (1, 3, 640, 640))
     with pytest.raises(ModelError, match="does not fit u2net: it wants 640×640 pixels"):
-        open_session(path, MODELS["u2net"], DeviceRequest(), threads=1)
+        open_file(path, MODELS["u2net"], DeviceRequest(), threads=1)
 
 
 @pytest.mark.parametrize(
@@ -517,7 +517,7 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
 
         monkeypatch.setitem(sys.modules, "onnxruntime", runtime)
         monkeypatch.setattr(metadata, "version", version)
-        monkeypatch.setattr("cutout.engines.runtime.what_it_says", lambda _entry: "")
+        monkeypatch.setattr("cutout.engines.environment.what_it_says", lambda _entry: "")
         return runtime
 
     return make
@@ -596,8 +596,8 @@ def questions(monkeypatch: pytest.MonkeyPatch) -> Questions:
             asked.append(entry[0])
             return "CUDA failure 12345: something new"
 
-        monkeypatch.setattr("cutout.engines.runtime.what_it_says", answer)
-        monkeypatch.setattr("cutout.engines.devices.reasons._memory", {})
+        monkeypatch.setattr("cutout.engines.environment.what_it_says", answer)
+        monkeypatch.setattr("cutout.engines.environment._memory", {})
         return asked
 
     return make
@@ -605,7 +605,7 @@ def questions(monkeypatch: pytest.MonkeyPatch) -> Questions:
 
 def next_start(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a new process has forgotten."""
-    monkeypatch.setattr("cutout.engines.devices.reasons._memory", {})
+    monkeypatch.setattr("cutout.engines.environment._memory", {})
 
 
 def test_why_a_card_is_passed_over_is_found_out_once_a_day(
@@ -623,7 +623,7 @@ def test_why_a_card_is_passed_over_is_found_out_once_a_day(
     assert all("something new" in line for line in warnings), "the reason is told at every start"
     next_start(monkeypatch)
     tomorrow = time.time() + 24 * 3600
-    monkeypatch.setattr("cutout.engines.devices.reasons._now", lambda: tomorrow)
+    monkeypatch.setattr("cutout.engines.environment._now", lambda: tomorrow)
     run_on(None)
     assert asked == [CUDA] * 2
 
@@ -640,11 +640,11 @@ def test_another_runtime_driver_or_start_of_the_machine_is_asked_again(
             install(CUDA, packages=("onnxruntime-rocm",)).ignores = {CUDA}
             asked = questions(*asked)
         case "driver":
-            monkeypatch.setattr("cutout.engines.runtime.look", lambda _runtime: Place(driver="600.1"))
+            monkeypatch.setattr("cutout.engines.environment.look", lambda: Place(driver="600.1"))
         case "LD_LIBRARY_PATH":
             monkeypatch.setenv("LD_LIBRARY_PATH", "/opt/cuda/lib64")
         case "boot":
-            monkeypatch.setattr("cutout.engines.runtime._boot", lambda: "another")
+            monkeypatch.setattr("cutout.engines.environment._boot", lambda: "another")
     next_start(monkeypatch)
     run_on(None)
     assert asked == [CUDA] * 2

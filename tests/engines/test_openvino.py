@@ -14,10 +14,11 @@ import numpy as np
 import pytest
 
 from cutout.engines import openvino
+from cutout.engines.base import EngineRequest, open_engine
 from cutout.enums import Precision
 from cutout.errors import ClosedError, DeviceError, ExitCode, UsageError
 from cutout.formats import decode
-from cutout.models.files import prepared_home, require
+from cutout.models.files import prepared_home
 from cutout.models.registry import MODELS
 from cutout.options import RemoveOptions
 from cutout.pipeline.remover import Remover
@@ -73,7 +74,7 @@ def test_the_layers_that_bear_no_bfloat16_are_what_makes_the_difference(
     monkeypatch.setattr(openvino, "_check_precisions", lambda *_: None)
     spec = replace(MODELS["u2netp"], reduced=replace(_reduced_of("u2netp"), exact=()))
     careless = Remover(device="cpu")
-    careless.session = openvino.open_reduced(require(spec), spec, threads=1, jobs=1)
+    careless.session = open_engine(EngineRequest(spec=spec, precision=Precision.REDUCED))
     picture = examples / "chelsea.jpg"
     assert np.abs(mask(careless, picture) - mask(remover, picture)).mean() > 1
 
@@ -122,7 +123,7 @@ def test_a_picture_has_one_mask_whatever_runs_beside_it(reduced: Remover, exampl
 @runs_here
 def test_a_picture_has_one_mask_whatever_the_number_of_threads(reduced: Remover, examples: Path) -> None:
     several = Remover(precision="reduced")
-    several.session = openvino.open_reduced(require(MODELS["u2netp"]), MODELS["u2netp"], threads=3, jobs=1)
+    several.session = open_engine(EngineRequest(spec=MODELS["u2netp"], precision=Precision.REDUCED, threads=3))
     picture = examples / "chelsea.jpg"
     assert np.array_equal(mask(several, picture), mask(reduced, picture))
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -72,23 +70,6 @@ def test_a_good_copy_is_used_and_not_made_again(cut: bytes, cutout: Cutout, exam
     inode = copy.stat().st_ino
     assert once(cutout, examples, tmp_path) == cut
     assert copy.stat().st_ino == inode
-
-
-def test_a_process_killed_while_it_made_one_leaves_nothing_for_long(home: Path) -> None:
-    code = (
-        "import os, signal\n"
-        "from cutout.engines import prepared\n"
-        "with prepared.making('abc-1') as path:\n"
-        "    path.write_bytes(bytes(1000))\n"
-        "    os.kill(os.getpid(), signal.SIGKILL)\n"
-    )
-    for _ in range(2):
-        subprocess.run([sys.executable, "-c", code], check=False, timeout=60)
-    assert len(list(prepared_home().iterdir())) == 2
-    with prepared.making("abc-1") as busy:
-        kept = prepared.keep("abc-1", ".onnx", b"good")
-        assert set(prepared_home().iterdir()) == {kept, busy}, "what is worked on is left alone"
-    assert list(prepared_home().iterdir()) == [kept]
 
 
 def test_copies_for_runtimes_that_have_gone_do_not_gather() -> None:

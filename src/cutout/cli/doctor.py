@@ -18,7 +18,7 @@ def doctor(as_json: Annotated[bool, option("--json", text="Print JSON.")] = Fals
 
     Exit code 4 when something that is installed cannot be used.
     """
-    from cutout.engines.devices.examine import examine
+    from cutout.engines.examine import examine
 
     found = examine()
     if as_json:

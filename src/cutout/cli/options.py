@@ -19,7 +19,6 @@ __all__ = [
     "Batch",
     "CpuFallback",
     "GpuMemoryLimit",
-    "GpuWait",
     "Half",
     "ProviderOption",
     "in_dashes",
@@ -121,9 +120,6 @@ GpuMemoryLimit = Annotated[
     option(
         "--gpu-memory-limit", text="auto passes over a card whose memory is fuller.", panel=_ACCELERATORS, metavar="%"
     ),
-]
-GpuWait = Annotated[
-    float, option("--gpu-wait", text="Seconds to wait for such a card.", panel=_ACCELERATORS, metavar="S")
 ]
 
 

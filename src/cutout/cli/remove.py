@@ -14,7 +14,6 @@ from cutout.cli.options import (
     Batch,
     CpuFallback,
     GpuMemoryLimit,
-    GpuWait,
     Half,
     ProviderOption,
     in_dashes,
@@ -126,7 +125,6 @@ def remove(
     half: Half = False,
     cpu_fallback: CpuFallback = False,
     gpu_memory_limit: GpuMemoryLimit = 80.0,
-    gpu_wait: GpuWait = 0.0,
     precision: Annotated[
         Precision,
         option(
@@ -193,7 +191,6 @@ def remove(
             provider_options=key_values(provider_option or [], "--provider-option"),
             cpu_fallback=cpu_fallback,
             gpu_memory_limit=gpu_memory_limit,
-            gpu_wait=gpu_wait,
             pictures=len(todo.jobs),
         ),
         "precision": precision,
@@ -222,20 +219,19 @@ def _given(context: typer.Context) -> frozenset[str]:
 def _asked(
     options: RemoveOptions, encoding: Encoding, todo: Plan, inputs: list[str], model: str, config: Path | None
 ) -> Asked:
-    from cutout.engines.rembg import PREFIX
-    from cutout.models.registry import resolve_model
+    from cutout.engines.base import describe
     from cutout.options.idle import Asked
 
-    spec = None if model.startswith(PREFIX) else resolve_model(model, config)
+    spec = describe(model, config)
     return Asked(
         options=options,
         encoding=encoding,
         formats=frozenset(job.output_format for job in todo.jobs),
         folders=any(Path(name).is_dir() for name in inputs),
         to_stream=any(job.target is None for job in todo.jobs),
-        own_file=spec is not None and spec.path is not None,
-        rembg=spec is None,
-        classes=spec is not None and bool(spec.classes),
+        own_file=spec.path is not None,
+        rembg=not spec.file,
+        classes=bool(spec.classes),
     )
 
 
@@ -272,10 +268,9 @@ def _check_formats(todo: Plan, bit_depth: BitDepth) -> None:
 
 def _pull(model: str, console: Console) -> None:
     from cutout.cli.models import pull_one
-    from cutout.engines.rembg import PREFIX
-    from cutout.models.registry import resolve_model
+    from cutout.engines.base import describe
 
-    if not model.startswith(PREFIX) and (spec := resolve_model(model)).path is None:
+    if (spec := describe(model)).file and spec.path is None:
         pull_one(spec, console, force=False)
 
 

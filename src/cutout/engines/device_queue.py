@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cutout.engines.known_errors.recognise import is_out_of_memory
+from cutout.engines.known_errors import is_out_of_memory
 from cutout.errors import ClosedError, CutoutError
 
 if TYPE_CHECKING:

@@ -3,29 +3,26 @@
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from cutout.engines import prepared
-from cutout.engines.devices.providers import CPU, provider_entry, unusable
-from cutout.engines.graphs import cpu
+from cutout.engines.base import TensorEngine, closed
+from cutout.engines.devices import CPU, provider_entry, unusable
 from cutout.engines.runtime import prepare, sparing_runs
-from cutout.errors import ClosedError, CutoutError, ModelError, OutputError, UsageError
+from cutout.errors import CutoutError, ModelError, OutputError, UsageError
+from cutout.models.files import require
 from cutout.models.registry import LARGEST_SIDE, Activation
-from cutout.models.tensors import input_size, to_input, to_mask
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
-    from PIL import Image
-
-    from cutout.engines.devices.providers import DeviceRequest
+    from cutout.engines.base import EngineRequest
+    from cutout.engines.devices import DeviceRequest
     from cutout.engines.runtime import Prepared
-    from cutout.enums import Fit
     from cutout.models.registry import ModelSpec
-    from cutout.timing import StageTimes
 
-__all__ = ["OnnxSession", "Session", "closed", "open_session"]
+__all__ = ["OnnxEngine", "open_file", "open_onnx"]
 
 _TYPES = {"tensor(float)": "float32", "tensor(float16)": "float16"}
 _MASKS = frozenset(
@@ -34,106 +31,63 @@ _MASKS = frozenset(
 """What an output may hold; sequences, maps and texts are no masks."""
 _FILE_FAULTS = frozenset({"InvalidGraph", "InvalidProtobuf", "NoModel", "NoSuchFile"})
 """The runtime's exceptions that no other device would help against."""
-_LARGE = 4_000_000
-"""Pixels from which a picture itself needs so much memory that the runtime's is given back in between."""
+_REVISION = 2
+"""Counts changes of what `graphs.cpu` writes; part of the names of prepared copies."""
 
 
-class Session(Protocol):
-    """A model that is ready to look at pictures; safe to use from many threads."""
-
-    spec: ModelSpec
-    device: str
-    """What really runs, such as `cpu` or `cuda:0`."""
-
-    def predict(self, rgb: Image.Image, *, fit: Fit | None, rescale: bool | None, stages: StageTimes) -> Image.Image:
-        """The mask (mode L, any resolution) of a picture (mode RGB); None takes the model's own defaults."""
-        ...
-
-    def close(self) -> None:
-        """Let go of the model and its memory; any number of times, from any thread.
-
-        Inferences that run are finished; later ones raise `ClosedError`.
-        """
-        ...
-
-
-class OnnxSession:
+class OnnxEngine(TensorEngine):
     """A model opened by ONNX Runtime.
 
     Attributes:
-        spec: Its description.
         device: The device that the runtime reports after opening.
-        providers: All providers that the runtime reports, in order.
+        wiring: The runtime's session, its input, the wanted output and the input's dtype, for whoever runs it himself.
     """
 
     def __init__(self, inner: Any, spec: ModelSpec, device: str, wanted_class: str, sparing: Any = None) -> None:
-        self._inner = inner
+        source = inner.get_inputs()[0]
         self.spec = spec
         self.device = device
-        self.providers: tuple[str, ...] = tuple(inner.get_providers())
-        self._class = wanted_class
-        source = inner.get_inputs()[0]
-        self._input = source.name
-        self._dtype = _TYPES[source.type]
-        self._output = [inner.get_outputs()[spec.output].name]
+        self.wanted_class = wanted_class
+        self.wiring = inner, source.name, inner.get_outputs()[spec.output].name, _TYPES[source.type]
         self._sparing = sparing
 
-    def predict(self, rgb: Image.Image, *, fit: Fit | None, rescale: bool | None, stages: StageTimes) -> Image.Image:
-        """See `Session.predict`; the mask comes at the model's own resolution."""
-        spec = self.spec
-        with stages.time("preprocess"):
-            size = input_size(spec, rgb.size)
-            batch, place = to_input(rgb, spec, size, spec.fit if fit is None else fit)
-        with stages.time("inference"):
-            output = self.run(batch, sparing=rgb.width * rgb.height >= _LARGE)
-        with stages.time("postprocess"):
-            rescale = spec.rescale if rescale is None else rescale
-            return to_mask(output, spec, place, rescale=rescale, wanted=self._class)
-
-    @property
-    def wiring(self) -> tuple[Any, str, str, str]:
-        """The runtime's session, its input, the wanted output and the input's dtype, for whoever runs it himself."""
-        return self._inner, self._input, self._output[0], self._dtype
-
     def run(self, batch: Any, *, sparing: bool = False) -> Any:
-        """One inference: float32 (1, 3, H, W) in, the chosen output alone out.
-
-        Args:
-            batch: What `tensor.to_input` gave.
-            sparing: Give the runtime's memory back afterwards, where something else will need it.
-
-        Raises:
-            ClosedError: The session was closed.
-            CutoutError: The runtime failed on this picture, for want of memory or otherwise.
-        """
-        inner = self._inner  # as long as this runs it lives, whoever closes the session meanwhile
+        """See `TensorEngine.run`."""
+        inner, source, output, dtype = self.wiring  # as long as this runs it lives, whoever closes it meanwhile
         if inner is None:
             raise closed(self.spec)
-        source = {self._input: batch.astype(self._dtype, copy=False)}
         try:
-            return inner.run(self._output, source, self._sparing if sparing else None)[0]
+            values = {source: batch.astype(dtype, copy=False)}
+            return inner.run([output], values, self._sparing if sparing else None)[0]
         except Exception as error:  # the runtime's exceptions share no base
             raise CutoutError(f"{self.spec.name} failed on {self.device}: {_first_line(error)}") from error
 
     def close(self) -> None:
-        """See `Session.close`."""
-        self._inner = None
+        """See `Engine.close`."""
+        self.wiring = None, *self.wiring[1:]
 
 
-def closed(spec: ModelSpec) -> ClosedError:
-    """The error of a model that is used after it was closed."""
-    return ClosedError(f"the model {spec.name} was closed", hint="open it again")
+def open_onnx(request: EngineRequest, warn: Callable[[str], None]) -> OnnxEngine:
+    """Open a model on the processor; see `base.open_engine`."""
+    return open_file(
+        require(request.spec),
+        request.spec,
+        request.asked,
+        threads=request.threads,
+        model_options=request.model_options,
+        warn=warn,
+    )
 
 
-def open_session(
+def open_file(
     path: Path,
     spec: ModelSpec,
     request: DeviceRequest,
     *,
     threads: int,
-    model_options: dict[str, Any] | None = None,
+    model_options: Mapping[str, Any] | None = None,
     warn: Callable[[str], None] = lambda _text: None,
-) -> OnnxSession:
+) -> OnnxEngine:
     """Open a model on the best device that the request allows and that really loads.
 
     Args:
@@ -162,7 +116,7 @@ def open_session(
         inner, said = _open(path, here, here.settings(threads))
     used = here.settle(inner.get_providers(), said, warn)
     spec = _check_signature(inner, spec, path)
-    return OnnxSession(inner, spec, str(used), wanted_class, sparing_runs(here) if used.provider is CPU else None)
+    return OnnxEngine(inner, spec, str(used), wanted_class, sparing_runs(here) if used.provider == CPU else None)
 
 
 def _open(path: Path, here: Prepared, settings: Any) -> tuple[Any, str]:
@@ -179,7 +133,7 @@ def _open(path: Path, here: Prepared, settings: Any) -> tuple[Any, str]:
             ), said
         except Exception as error:  # the runtime's exceptions share no base
             said = said or str(error).strip() or type(error).__name__
-            if left[0].provider is CPU or type(error).__name__ in _FILE_FAULTS:
+            if left[0].provider == CPU or type(error).__name__ in _FILE_FAULTS:
                 raise ModelError(
                     f"the model file {path} cannot be opened: {_first_line(error)}",
                     hint="it is no ONNX model, or needs a newer onnxruntime",
@@ -194,30 +148,40 @@ def _prepared(path: Path, spec: ModelSpec, here: Prepared) -> Path | None:
 
     An empty file says that there is nothing to gain. Two runs that make it at once each move a whole file into place.
     """
-    if not spec.sha256 or here.devices[0].provider is not CPU:
+    if not spec.sha256 or here.devices[0].provider != CPU:
         return None
-    stem = f"{spec.sha256[:16]}-{here.runtime.__version__}-{cpu.REVISION}"
-    try:
-        if (found := prepared.kept(stem, ".onnx")) is None:
-            with prepared.making(stem) as folded:
-                edited, counts = cpu.rewrite(_folded(path, folded, here))
+    stem = f"{spec.sha256[:16]}-{here.runtime.__version__}-{_REVISION}"
+    if (found := prepared.kept(stem, ".onnx")) is None:
+        from cutout.engines.graphs.cpu import UnknownGraphError, rewrite
+
+        try:
+            edited, counts = rewrite(_folded(path, here))
             found = prepared.keep(stem, ".onnx", edited if counts else b"")
+        except (OSError, OutputError, UnknownGraphError):
+            # best effort: without a place to keep it, or with a graph that is not understood, the file serves as it is
+            return None
+    try:
         return found if found.stat().st_size else None
-    except (OSError, OutputError, cpu.UnknownGraphError):
-        # best effort: without a place to keep it, or with a graph that is not understood, the file serves as it is
+    except OSError:  # removed meanwhile
         return None
 
 
-def _folded(path: Path, target: Path, here: Prepared) -> bytes:
+def _folded(path: Path, here: Prepared) -> bytes:
     """The graph with its constants folded by the runtime."""
+    import tempfile
+    from pathlib import Path
+
+    from cutout.engines.graphs.cpu import UnknownGraphError
+
     settings = here.settings(1)
     settings.graph_optimization_level = here.runtime.GraphOptimizationLevel.ORT_ENABLE_BASIC
-    settings.optimized_model_filepath = str(target)
-    try:
-        here.runtime.InferenceSession(str(path), sess_options=settings, providers=[CPU.name])
-    except Exception as error:  # the runtime's exceptions share no base; opening the model itself will tell
-        raise cpu.UnknownGraphError(_first_line(error)) from error
-    return target.read_bytes()
+    with tempfile.TemporaryDirectory(prefix="cutout-") as folder:
+        settings.optimized_model_filepath = str(target := Path(folder) / "folded.onnx")
+        try:
+            here.runtime.InferenceSession(str(path), sess_options=settings, providers=[CPU.name])
+        except Exception as error:  # the runtime's exceptions share no base; opening the model itself will tell
+            raise UnknownGraphError(_first_line(error)) from error
+        return target.read_bytes()
 
 
 def _check_signature(inner: Any, spec: ModelSpec, path: Path) -> ModelSpec:
@@ -267,5 +231,6 @@ def _wanted_class(spec: ModelSpec, options: dict[str, Any]) -> str:
 
 
 def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
+    from cutout.engines.known_errors import first_line
+
+    return first_line(error)

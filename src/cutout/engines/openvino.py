@@ -18,23 +18,21 @@ from xml.etree import ElementTree as ET
 
 from cutout.cpus import usable_cpus
 from cutout.engines import prepared
-from cutout.engines.devices.providers import CPU
-from cutout.engines.onnxruntime import closed
+from cutout.engines.base import TensorEngine, closed
+from cutout.engines.devices import CPU
+from cutout.engines.known_errors import first_line
+from cutout.enums import Precision
 from cutout.errors import CutoutError, DeviceError, ModelError, UsageError
+from cutout.models.files import require
 from cutout.models.registry import MODELS
-from cutout.models.tensors import input_size, to_input, to_mask
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator
 
-    from PIL import Image
-
-    from cutout.engines.devices.providers import DeviceRequest
-    from cutout.enums import Fit
+    from cutout.engines.base import EngineRequest
     from cutout.models.registry import ModelSpec
-    from cutout.timing import StageTimes
 
-__all__ = ["OpenVinoSession", "check_reduced", "no_reduced", "open_reduced"]
+__all__ = ["OpenVinoEngine", "no_reduced", "open_reduced"]
 
 _REVISION = 1
 """Counts changes of what `_mixed` makes; part of the key of cached files."""
@@ -52,37 +50,19 @@ _RESIZE_ATTRIBUTES = (
 )
 
 
-class OpenVinoSession:
-    """A model that OpenVINO runs in bfloat16; safe to use from many threads.
+class OpenVinoEngine(TensorEngine):
+    """A model that OpenVINO runs in bfloat16, always on the CPU."""
 
-    Attributes:
-        spec: Its description.
-        device: Always `cpu`.
-    """
+    device = CPU.device
+    precision = Precision.REDUCED
 
     def __init__(self, compiled: Any, spec: ModelSpec) -> None:
         self._compiled = compiled
         self._idle: deque[Any] = deque()  # requests, each with its own memory: as many as ran at once
         self.spec = spec
-        self.device = CPU.device
 
-    def predict(self, rgb: Image.Image, *, fit: Fit | None, rescale: bool | None, stages: StageTimes) -> Image.Image:
-        """See `session.Session.predict`; the mask comes at the model's own resolution."""
-        spec = self.spec
-        with stages.time("preprocess"):
-            batch, place = to_input(rgb, spec, input_size(spec, rgb.size), spec.fit if fit is None else fit)
-        with stages.time("inference"):
-            output = self.run(batch)
-        with stages.time("postprocess"):
-            return to_mask(output, spec, place, rescale=spec.rescale if rescale is None else rescale)
-
-    def run(self, batch: Any) -> Any:
-        """One inference: float32 (1, 3, H, W) in, the chosen output alone out.
-
-        Raises:
-            ClosedError: The session was closed.
-            CutoutError: The runtime failed on this picture.
-        """
+    def run(self, batch: Any, *, sparing: bool = False) -> Any:  # noqa: ARG002 - OpenVINO keeps what it needs
+        """See `TensorEngine.run`."""
         compiled = self._compiled
         if compiled is None:
             raise closed(self.spec)
@@ -94,13 +74,13 @@ class OpenVinoSession:
             request = request or compiled.create_infer_request()
             output = request.infer({0: batch}, share_inputs=True)[0]
         except Exception as error:  # the runtime's exceptions share no base
-            raise CutoutError(f"{self.spec.name} failed in reduced precision: {_first_line(error)}") from error
+            raise CutoutError(f"{self.spec.name} failed in reduced precision: {first_line(error)}") from error
         if self._compiled is not None:
             self._idle.append(request)
         return output
 
     def close(self) -> None:
-        """See `session.Session.close`."""
+        """See `Engine.close`."""
         self._compiled = None
         self._idle.clear()
 
@@ -114,38 +94,30 @@ def no_reduced(name: str) -> UsageError:
     )
 
 
-def check_reduced(spec: ModelSpec, request: DeviceRequest, model_options: Mapping[str, Any]) -> None:
-    """What can be refused before anything is loaded.
-
-    Raises:
-        UsageError: The model has no variant of reduced precision, another device than the CPU is asked for, or the
-            model has no such options.
-    """
+def _check(request: EngineRequest) -> None:
+    """What can be refused before anything is loaded."""
+    spec, asked = request.spec, request.asked
     if spec.reduced is None:
         raise no_reduced(str(spec.path or spec.name))
-    if model_options:
-        text = ", ".join(f"{key}={value}" for key, value in model_options.items())
+    if request.model_options:
+        text = ", ".join(f"{key}={value}" for key, value in request.model_options.items())
         raise UsageError(f"unknown --model-option {text}", hint=f"{spec.name} has none")
-    if request.devices and all(device.provider is not CPU for device in request.devices):
+    if asked.devices and all(device.provider != CPU for device in asked.devices):
         raise UsageError(
-            f"--precision reduced runs on the CPU, but {request.origin} says {request.devices[0]}",
+            f"--precision reduced runs on the CPU, but {asked.origin} says {asked.devices[0]}",
             hint=f"--device cpu, or {_LEAVE_OUT}",
         )
 
 
-def open_reduced(path: Path, spec: ModelSpec, *, threads: int, jobs: int) -> OpenVinoSession:
-    """Open a model in bfloat16, but for the layers that its description names.
-
-    Args:
-        path: The verified file.
-        spec: Its description, whose `reduced` names the layers.
-        threads: Threads of one inference.
-        jobs: Inferences side by side.
+def open_reduced(request: EngineRequest, _warn: Callable[[str], None]) -> OpenVinoEngine:
+    """Open a model in bfloat16, but for the layers that its description names; see `base.open_engine`.
 
     Raises:
+        UsageError: The model has no variant of reduced precision or no such options, or another device is asked for.
         DeviceError: OpenVINO is missing, the processor computes no bfloat16, or OpenVINO would not do as told.
-        ModelError: The file is no model.
     """
+    _check(request)
+    spec, path = request.spec, require(request.spec)
     runtime = _runtime()
     core = runtime.Core()
     if "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
@@ -153,26 +125,26 @@ def open_reduced(path: Path, spec: ModelSpec, *, threads: int, jobs: int) -> Ope
             "this processor has no bfloat16 (avx512_bf16 or amx_bf16): reduced precision would gain nothing",
             hint=_LEAVE_OUT,
         )
-    streams = max(1, min(jobs, usable_cpus()))
+    streams = max(1, min(request.jobs, usable_cpus()))
     settings = {
         "INFERENCE_PRECISION_HINT": "bf16",
         "NUM_STREAMS": streams,
-        "INFERENCE_NUM_THREADS": streams * threads,
+        "INFERENCE_NUM_THREADS": streams * request.threads,
         "ENABLE_CPU_PINNING": False,  # two runs would pin themselves to the same processors
     }
     cached = _cached(runtime, core, spec)
     with contextlib.suppress(Exception):  # one that is refused all the same is replaced
         if (copy := prepared.kept(cached, ".blob")) is not None:
-            return OpenVinoSession(core.import_model(copy.read_bytes(), "CPU", settings), spec)
+            return OpenVinoEngine(core.import_model(copy.read_bytes(), "CPU", settings), spec)
     try:
         compiled = core.compile_model(_mixed(runtime, core, path, spec), "CPU", settings)
     except Exception as error:  # the runtime's exceptions share no base
-        raise ModelError(f"the model file {path} cannot be opened by OpenVINO: {_first_line(error)}") from error
+        raise ModelError(f"the model file {path} cannot be opened by OpenVINO: {first_line(error)}") from error
     _check_precisions(compiled, spec, runtime.__version__)
     with contextlib.suppress(Exception):  # best effort: without a place to keep it, the next run compiles again
         content = compiled.export_model()
         prepared.keep(cached, ".blob", content.getvalue() if hasattr(content, "getvalue") else bytes(content))
-    return OpenVinoSession(compiled, spec)
+    return OpenVinoEngine(compiled, spec)
 
 
 def _runtime() -> Any:
@@ -278,8 +250,3 @@ def _cached(runtime: Any, core: Any, spec: ModelSpec) -> str:
     facts = (runtime.get_version(), core.get_property("CPU", "FULL_DEVICE_NAME"), repr(spec.reduced), spec.output)
     key = hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
     return f"openvino/{spec.sha256[:16]}-{key}-{_REVISION}"
-
-
-def _first_line(error: BaseException) -> str:
-    lines = [line for line in str(error).strip().splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__

@@ -7,15 +7,11 @@ import hashlib
 import os
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from cutout.atomic import scratch, sweep, write_atomic
+from cutout.atomic import sweep, write_atomic
 from cutout.models.files import prepared_home, sha256
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-__all__ = ["clear", "contents", "keep", "kept", "making"]
+__all__ = ["clear", "contents", "keep", "kept"]
 
 _HASH = 32
 """Characters of the SHA-256 that a file's name ends with: 3 ms for u2netp at each start, 110 ms for u2net."""
@@ -60,19 +56,6 @@ def keep(stem: str, suffix: str, content: bytes) -> Path:
         with contextlib.suppress(OSError):
             path.unlink()
     return target
-
-
-@contextlib.contextmanager
-def making(stem: str) -> Iterator[Path]:
-    """A file to work with while something is made; when the process is killed, the next `keep` removes it.
-
-    Raises:
-        OSError: There is no place for it.
-    """
-    target = prepared_home() / stem
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with scratch(target) as path:
-        yield path
 
 
 def contents() -> list[Path]:

@@ -7,40 +7,34 @@ import threading
 import warnings
 from typing import TYPE_CHECKING, Any
 
-from cutout.engines.devices.providers import CPU
-from cutout.engines.onnxruntime import closed
+from cutout.engines.base import Engine, closed
+from cutout.engines.devices import CPU
 from cutout.engines.runtime import prepare, quiet
+from cutout.enums import Precision
 from cutout.errors import CutoutError, DeviceError, ModelError, UsageError
 from cutout.models.files import offline
-from cutout.models.registry import ModelSpec
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from PIL import Image
 
-    from cutout.engines.devices.providers import DeviceRequest
+    from cutout.engines.base import EngineRequest
     from cutout.enums import Fit
+    from cutout.models.registry import ModelSpec
     from cutout.timing import StageTimes
 
-__all__ = ["PREFIX", "RembgSession", "open_rembg"]
-
-PREFIX = "rembg:"
+__all__ = ["RembgEngine", "open_rembg"]
 
 
-class RembgSession:
-    """One of rembg's sessions behind our `Session` protocol.
+class RembgEngine(Engine):
+    """One of rembg's sessions, which does its own pre- and post-processing."""
 
-    Attributes:
-        spec: A description with the name alone; rembg does its own pre- and post-processing.
-        device: What the session reports.
-    """
-
-    def __init__(self, inner: Any, name: str, device: str, options: dict[str, Any]) -> None:
+    def __init__(self, inner: Any, spec: ModelSpec, device: str, options: dict[str, Any]) -> None:
         self._inner = inner
         self._options = options
         self._lock = threading.Lock()  # rembg promises nothing about threads
-        self.spec = ModelSpec(name=PREFIX + name, file="", licence="see rembg", size=None, about="through rembg")
+        self.spec = spec
         self.device = device
 
     def predict(
@@ -51,7 +45,7 @@ class RembgSession:
         rescale: bool | None,  # noqa: ARG002
         stages: StageTimes,
     ) -> Image.Image:
-        """See `Session.predict`; several masks (clothes) become their union."""
+        """See `Engine.predict`; several masks (clothes) become their union."""
         from PIL import ImageChops
 
         with stages.time("inference"), self._lock:
@@ -70,63 +64,52 @@ class RembgSession:
         return union
 
     def close(self) -> None:
-        """See `Session.close`."""
+        """See `Engine.close`."""
         self._inner = None
 
 
-def open_rembg(
-    name: str,
-    request: DeviceRequest,
-    *,
-    threads: int,
-    model_options: dict[str, Any] | None = None,
-    warn: Callable[[str], None] = lambda _text: None,
-) -> RembgSession:
-    """Open a session of rembg, which downloads its model itself unless `CUTOUT_OFFLINE` is set.
-
-    Args:
-        name: rembg's name, without the prefix.
-        request: Which device was asked for.
-        threads: Threads of one inference on the CPU.
-        model_options: Passed to the session's `predict`, such as `sam_prompt`.
-        warn: Called with a line worth telling.
+def open_rembg(request: EngineRequest, warn: Callable[[str], None]) -> RembgEngine:
+    """Open a session of rembg, which downloads its model itself unless `CUTOUT_OFFLINE` is set; see `base.open_engine`.
 
     Raises:
         UsageError: rembg is not installed, or has no such session.
-        DeviceError: The asked-for device cannot be used.
-        ModelError: The model is missing and cannot be fetched.
     """
-    here = prepare(request)
+    model, options = request.spec.name, dict(request.model_options)
+    if request.precision is Precision.REDUCED:
+        from cutout.engines.openvino import no_reduced
+
+        raise no_reduced(model)
+    name = model.partition(":")[2]
+    here = prepare(request.asked)
     try:
         import rembg
         from rembg.sessions import sessions
     except (ImportError, SystemExit) as error:  # rembg exits where it finds no runtime
         raise UsageError(
-            f"--model {PREFIX}{name} needs rembg, which is not installed", hint='pip install "cutout-cli[rembg]"'
+            f"--model {model} needs rembg, which is not installed", hint='pip install "cutout-cli[rembg]"'
         ) from error
     if name not in sessions:
         raise UsageError(f"rembg has no session {name!r}", hint=f"known: {', '.join(sorted(sessions))}")
     if not getattr(sessions[name], "is_local", lambda: True)():
         if offline():
-            raise ModelError(f"CUTOUT_OFFLINE is set, and {PREFIX}{name} is a service on another machine")
-        warn(f"{PREFIX}{name} sends every picture to a service on another machine")
-    options = dict(model_options or {})
+            raise ModelError(f"CUTOUT_OFFLINE is set, and {model} is a service on another machine")
+        warn(f"{model} sends every picture to a service on another machine")
     # a name alone where that says enough: rembg's own messages cannot take the longer form
     providers = [device.provider.name if device.index is None else device.entry for device in here.devices]
     try:
         with quiet(), warnings.catch_warnings(), _network_allowed():
             warnings.simplefilter("ignore", RuntimeWarning)  # its fallback to the CPU is told in our own words
-            inner = rembg.new_session(name, sess_opts=here.settings(threads), providers=providers, **options)
+            inner = rembg.new_session(name, sess_opts=here.settings(request.threads), providers=providers, **options)
     except CutoutError:
         raise
     except Exception as error:  # rembg and what it calls raise anything
-        raise ModelError(f"{PREFIX}{name} cannot be opened: {error}") from error
+        raise ModelError(f"{model} cannot be opened: {error}") from error
     opened = getattr(inner, "inner_session", None)
     if opened is None:  # several sessions, or a service: it chooses its device itself and does not tell
-        if request.strict and here.devices[0].provider is not CPU:
-            raise DeviceError(f"{PREFIX}{name} cannot be told to run on {here.devices[0]}", hint="leave out --device")
-        return RembgSession(inner, name, CPU.device, options)
-    return RembgSession(inner, name, str(here.settle(opened.get_providers(), "", warn)), options)
+        if here.request.strict and here.devices[0].provider != CPU:
+            raise DeviceError(f"{model} cannot be told to run on {here.devices[0]}", hint="leave out --device")
+        return RembgEngine(inner, request.spec, CPU.device, options)
+    return RembgEngine(inner, request.spec, str(here.settle(opened.get_providers(), "", warn)), options)
 
 
 @contextlib.contextmanager

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import io
 import os
-import sys
 import threading
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cutout.engines.devices.environment import library_error, load_tensorrt, look
-from cutout.engines.devices.providers import (
+from cutout.engines.devices import (
     CPU,
+    NVIDIA,
     PROVIDERS,
     Device,
     DeviceRequest,
@@ -24,21 +22,13 @@ from cutout.engines.devices.providers import (
     choose,
     provider_entry,
     unusable,
-    why_not,
 )
-from cutout.engines.devices.reasons import remembered
-from cutout.engines.devices.runtime_log import what_it_says
-from cutout.engines.known_errors.nvidia import NVIDIA
-from cutout.engines.known_errors.recognise import recognise
 from cutout.errors import DeviceError
-from cutout.models.files import prepared_home
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from cutout.engines.known_errors.recognise import Place
-
-__all__ = ["Prepared", "machine", "prepare", "quiet", "sparing_runs"]
+__all__ = ["Prepared", "has_accelerator", "machine", "prepare", "quiet", "sparing_runs"]
 
 _PACKAGES = (
     "onnxruntime",
@@ -50,8 +40,13 @@ _PACKAGES = (
     "onnxruntime-qnn",
 )
 
-_TELLING = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "LD_LIBRARY_PATH", "ROCR_VISIBLE_DEVICES")
-"""Variables that decide which devices and libraries are seen."""
+
+def has_accelerator() -> bool:
+    """Whether the installed runtime has a device that `auto` may take before the processor."""
+    with contextlib.suppress(DeviceError):  # whoever opens a model tells it
+        available = _runtime().get_available_providers()
+        return any(provider.auto and provider != CPU and provider.name in available for provider in PROVIDERS)
+    return False
 
 
 def machine() -> Machine:
@@ -68,13 +63,15 @@ def machine() -> Machine:
     errors = {}
     folder = Path(runtime.__file__).parent / "capi"
     for provider in PROVIDERS:
-        if provider.name in available and (error := library_error(folder, provider.library)):
-            errors[provider.name] = error
-    place = partial(look, next((f"{name} {version}" for name, version in packages.items()), ""))
-    return Machine(available=available, packages=packages, load_errors=errors, place=place)
+        if provider.library and provider.name in available:
+            from cutout.engines.environment import library_error
+
+            if error := library_error(folder, provider.library):
+                errors[provider.name] = error
+    return Machine(available=available, packages=packages, load_errors=errors)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class Prepared:
     """A runtime that is ready to open models.
 
@@ -96,7 +93,7 @@ class Prepared:
         settings.intra_op_num_threads = threads
         settings.inter_op_num_threads = 1
         settings.log_severity_level = 4  # what it would print is told in our own words
-        if self.devices[0].provider is CPU:
+        if self.devices[0].provider == CPU:
             # planning one block for all activations of a run takes 200 MB more for u2netp, and is no faster
             settings.enable_mem_pattern = False
             if _sparing_arena(self.runtime):
@@ -116,48 +113,30 @@ class Prepared:
         """
         asked = self.devices[0]
         used = next((device for device in self.devices if device.provider.name == running[0]), Device(CPU))
-        if used.provider is not asked.provider and not said and asked.provider.name not in self.machine.load_errors:
+        if used.provider == asked.provider and used in self.devices and not self.machine.clash:
+            return used
+        from cutout.engines.known_errors import why_not
+
+        if used.provider != asked.provider and not said and asked.provider.name not in self.machine.load_errors:
             said = self.reason(asked)
         if used not in self.devices:
             raise unusable(asked, self.request, self.machine, said)
         reason, hint = why_not(asked.provider, self.machine, said)
-        if used.provider is not asked.provider:
-            warn(f"{asked} is installed but cannot be used, running on {used}: {reason} (to mend it: {hint})")
-        elif self.machine.clash:
-            warn(f"{reason} (to mend it: {hint})")
+        if used.provider != asked.provider:
+            reason = f"{asked} is installed but cannot be used, running on {used}: {reason}"
+        warn(f"{reason} (to mend it: {hint})")
         return used
 
     def reason(self, device: Device, *, fresh: bool = False) -> str:
         """Why the runtime passes a device over in silence, in its own words; empty where it gives none.
 
-        To find out takes a second process, so the answer is kept for a day, as long as runtime, driver and libraries
-        are the same and the machine was not restarted.
-
-        Args:
-            device: Which it passed over.
-            fresh: Ask in any case.
+        To find out takes a second process, so the answer is kept for a day; `fresh` asks in any case.
         """
+        from cutout.engines.environment import why_passed_over
+
         name, options = provider_entry(device, self.request)
         options.pop(device.provider.memory_limit, None)  # it follows what is free at the moment
-        facts = (name, options, sys.executable, self.machine.packages, _surroundings(self.machine.place()))
-        key = hashlib.sha256(repr(facts).encode()).hexdigest()
-        notes = None
-        with contextlib.suppress(Exception):  # a user without a home
-            notes = prepared_home() / "passed-over.json"
-        return remembered(notes, key, lambda: what_it_says(provider_entry(device, self.request)), fresh=fresh)
-
-
-def _surroundings(place: Place) -> list[Any]:
-    """What a device may work or fail by, beside the runtime."""
-    seen = [(name, value) for name, value in sorted(os.environ.items()) if name in _TELLING]
-    return [_boot(), place.driver, place.card, place.container, place.wsl, place.runtime, sorted(place.cuda), seen]
-
-
-def _boot() -> str:
-    """Another text after each start of the machine; empty where the system does not tell."""
-    with contextlib.suppress(OSError):
-        return Path("/proc/sys/kernel/random/boot_id").read_text("ascii")
-    return ""
+        return why_passed_over((name, options), (self.machine.packages,), fresh=fresh)
 
 
 def prepare(request: DeviceRequest) -> Prepared:
@@ -172,6 +151,8 @@ def prepare(request: DeviceRequest) -> Prepared:
     if any(device.provider.device in NVIDIA for device in devices):
         _preload(runtime)
         if any(device.provider.device == "tensorrt" for device in devices):
+            from cutout.engines.environment import load_tensorrt
+
             load_tensorrt()
         here = machine()
     return Prepared(runtime=runtime, machine=here, request=request, devices=devices)
@@ -188,10 +169,11 @@ def _runtime() -> Any:
                 "ONNX Runtime is not installed",
                 hint='pip install "cutout-cli[cpu]", or "cutout-cli[gpu]" on a machine with an NVIDIA card',
             ) from None
-        found = recognise("cpu", str(error))
+        from cutout.engines.known_errors import explained
+
+        sentence, hint = explained("cpu", error)
         raise DeviceError(
-            f"ONNX Runtime is installed but cannot be loaded: {found.sentence if found else error}",
-            hint=found.hint if found else "cutout doctor",
+            f"ONNX Runtime is installed but cannot be loaded: {sentence}", hint=hint or "cutout doctor"
         ) from error
     if not hasattr(onnxruntime, "InferenceSession"):  # what uninstalling one of two clashing packages leaves behind
         raise DeviceError(
@@ -237,5 +219,5 @@ def quiet() -> Iterator[None]:
 def _preload(runtime: Any) -> None:
     """Load CUDA and cuDNN from their wheels, so that no system CUDA is needed."""
     if hasattr(runtime, "preload_dlls"):
-        with quiet(), contextlib.suppress(Exception):  # what fails shows in `library_error`
+        with quiet(), contextlib.suppress(Exception):  # what fails shows when the provider is loaded
             runtime.preload_dlls()

@@ -11,14 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cutout.engines.rembg import PREFIX
+from cutout.engines.base import describe
 from cutout.enums import OnCollision
 from cutout.errors import PictureError, UsageError
 from cutout.formats import decode
 from cutout.formats.reading import most_bytes, read_file
 from cutout.jobs.plan import STDIO, plan
 from cutout.models.files import require
-from cutout.models.registry import resolve_model
 from cutout.pipeline.remover import Cutout, Remover
 
 if TYPE_CHECKING:
@@ -128,19 +127,17 @@ def open_predictors(
 
 
 def _model(model: str, options: RemoveOptions, config: Path | None, settings: dict[str, Any]) -> Predictor:
-    name = model
-    if not model.startswith(PREFIX):
-        spec = resolve_model(model, own := config if model.lower().endswith(".onnx") else None)
+    settings["model_config"] = config if model.lower().endswith(".onnx") else None
+    spec = describe(model, settings["model_config"])
+    if spec.file:
         require(spec)
-        settings["model_config"] = own
-        name = spec.name
 
     @contextmanager
     def opened() -> Iterator[Callable[[Prediction], Cutout]]:
         with Remover(model, options=options, **settings) as remover:
             yield lambda found: remover.cut(decode.decode(read(found.path), max_size=options.max_size), quiet=True)
 
-    return Predictor(name=name, open=opened)
+    return Predictor(name=spec.name, open=opened)
 
 
 def _folder(folder: str) -> Predictor:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from PIL import Image
 
-    from cutout.engines.onnxruntime import Session
+    from cutout.engines.base import Engine
     from cutout.options import RemoveOptions
     from cutout.timing import StageTimes
 
@@ -33,7 +33,7 @@ class MaskResult:
 
 
 def predict(
-    session: Session, rgb: Image.Image, options: RemoveOptions, stages: StageTimes
+    session: Engine, rgb: Image.Image, options: RemoveOptions, stages: StageTimes
 ) -> tuple[Image.Image, tuple[int, int]]:
     """The mask of a picture in mode RGB (mode L, any size), and the (width, height) of that which the network gave.
 

@@ -12,17 +12,14 @@ from PIL import ImageChops
 
 from cutout.cpus import threads_each
 from cutout.device_options import DeviceOptions
-from cutout.engines.batching import open_model
-from cutout.engines.devices.providers import request_device
-from cutout.engines.rembg import PREFIX, open_rembg
+from cutout.engines.base import EngineRequest, describe, open_engine
 from cutout.enums import EdgeColors, Precision, parse_precision
 from cutout.errors import OutOfMemoryError, remark
 from cutout.formats.checks.preflight import allowing
 from cutout.formats.color import is_srgb, to_srgb
 from cutout.imaging import composite, decontaminate, layout
 from cutout.imaging.resample import upscale
-from cutout.models.files import require
-from cutout.models.registry import DEFAULT_MODEL, ModelSpec, refuse_config, resolve_model
+from cutout.models.registry import DEFAULT_MODEL
 from cutout.models.tensors import input_size
 from cutout.options import RemoveOptions
 from cutout.options.values import MAX_CANVAS
@@ -40,8 +37,8 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     from PIL import Image
 
-    from cutout.engines.onnxruntime import Session
     from cutout.formats.decode import Metadata, Picture
+    from cutout.models.registry import ModelSpec
     from cutout.pipeline.budget import Budget
 
 __all__ = ["Cutout", "Remover"]
@@ -129,32 +126,16 @@ class Remover:
         self.options = options or RemoveOptions()
         _check(self.options)
         self.budget = budget_of(memory_limit, os.environ)
-        request = request_device(device, os.environ)
-        threads = threads_each(jobs)
-        extra = dict(model_options or {})
-        self.precision = parse_precision(precision)
-        reduced = self.precision is Precision.REDUCED
-        devices = device_options or DeviceOptions()
-        devices.check_heard(warn, reduced=reduced, rembg=str(model) if str(model).startswith(PREFIX) else None)
-        if str(model).startswith(PREFIX):
-            refuse_config(model_config)
-            name = str(model).removeprefix(PREFIX)
-            if reduced:
-                from cutout.engines.openvino import no_reduced
-
-                raise no_reduced(str(model))
-            self.session: Session = open_rembg(name, request, threads=threads, model_options=extra, warn=warn)
-        else:
-            spec = resolve_model(model, model_config)
-            if reduced:
-                from cutout.engines.openvino import check_reduced, open_reduced
-
-                check_reduced(spec, request, extra)
-                self.session = open_reduced(require(spec), spec, threads=threads, jobs=jobs)
-                return
-            self.session = open_model(
-                require(spec), spec, request, threads=threads, options=devices, model_options=extra, warn=warn
-            )
+        request = EngineRequest(
+            spec=describe(model, model_config),
+            device=device,
+            precision=parse_precision(precision),
+            options=device_options or DeviceOptions(),
+            model_options=dict(model_options or {}),
+            threads=threads_each(jobs),
+            jobs=jobs,
+        )
+        self.session = open_engine(request, warn)
 
     def __enter__(self) -> Self:
         return self
@@ -177,14 +158,19 @@ class Remover:
         return self.session.device
 
     @property
+    def precision(self) -> Precision:
+        """What it computes in."""
+        return self.session.precision
+
+    @property
     def batch(self) -> int:
         """Pictures that the device computes at once."""
-        return int(getattr(self.session, "batch", 1))
+        return self.session.batch
 
     @property
     def in_flight(self) -> int:
         """Pictures that wait for the device or are on it, beyond those that the processor works on."""
-        return int(getattr(self.session, "in_flight", 0))
+        return self.session.in_flight
 
     def cut(
         self,
@@ -305,7 +291,7 @@ def _completed(
 
 def _enough(spec: ModelSpec, size: tuple[int, int]) -> int:
     """Pixels of the longer side that a model needs to see: four times its input's, to which it scales them down."""
-    return 4 * (1024 if spec.name.startswith(PREFIX) else max(input_size(spec, size)))
+    return 4 * max(input_size(spec, size))
 
 
 def _check(options: RemoveOptions) -> None:

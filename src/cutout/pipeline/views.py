@@ -24,7 +24,7 @@ from cutout.models.tensors import input_size
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from cutout.engines.onnxruntime import Session
+    from cutout.engines.base import Engine
     from cutout.options import RemoveOptions
     from cutout.timing import StageTimes
 
@@ -49,7 +49,7 @@ count: it may show a part of the subject alone, and take that for background."""
 
 
 def closer(
-    session: Session, rgb: Image.Image, whole: Image.Image, options: RemoveOptions, stages: StageTimes
+    session: Engine, rgb: Image.Image, whole: Image.Image, options: RemoveOptions, stages: StageTimes
 ) -> Image.Image:
     """A better mask (mode L, any size) of a picture by further views, or `whole` where there is nothing to gain.
 
@@ -81,7 +81,7 @@ def closer(
 class _Look:
     """The network on parts of one picture."""
 
-    def __init__(self, session: Session, rgb: Image.Image, fit: Fit | None, stages: StageTimes) -> None:
+    def __init__(self, session: Engine, rgb: Image.Image, fit: Fit | None, stages: StageTimes) -> None:
         self.session, self.rgb, self._fit, self._stages = session, rgb, fit, stages
 
     def at(self, box: Box) -> Image.Image:

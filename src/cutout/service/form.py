@@ -7,7 +7,6 @@ import re
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
-from cutout.engines.rembg import PREFIX
 from cutout.errors import UsageError
 from cutout.options import Encoding, RemoveOptions
 from cutout.options.backgrounds import parse_background, parse_paint
@@ -100,7 +99,7 @@ def cut_request(
         options=options,
         encoding=encoding,
         formats=frozenset({output_format}),
-        rembg=spec.name.startswith(PREFIX),
+        rembg=not spec.file,
         classes=bool(spec.classes),
     )
     warnings = tuple(idle(run, told if canvas is None else told - {"crop"}))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import time
 from functools import partial
 from typing import TYPE_CHECKING
@@ -12,6 +11,8 @@ from prometheus_client.gc_collector import GCCollector
 from prometheus_client.metrics_core import GaugeMetricFamily
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
+
+from cutout.engines.gpu import cards
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -109,15 +110,5 @@ class _Card:
     def memory(self) -> dict[str, int]:
         if time.monotonic() - self._asked > _FRESH:
             self._asked = time.monotonic()
-            self._found = _ask_cards()
+            self._found = {str(card.index): card.used for card in cards()}
         return self._found
-
-
-def _ask_cards() -> dict[str, int]:
-    command = ["nvidia-smi", "--query-gpu=index,memory.used", "--format=csv,noheader,nounits"]
-    try:
-        output = subprocess.run(command, capture_output=True, text=True, timeout=5, check=True).stdout
-        rows = (line.split(",") for line in output.splitlines())
-        return {index.strip(): int(used) << 20 for index, used in rows}
-    except (OSError, subprocess.SubprocessError, ValueError):
-        return {}

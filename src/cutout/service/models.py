@@ -8,12 +8,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from cutout.engines.known_errors.recognise import is_out_of_memory
-from cutout.engines.rembg import PREFIX
-from cutout.errors import CutoutError, PictureError, UsageError
+from cutout.engines.base import describe
+from cutout.errors import CutoutError, OutOfMemoryError, PictureError, UsageError
 from cutout.formats.decode import decode, header
 from cutout.formats.input_formats import HEAD, sniff
-from cutout.models.registry import resolve_model
 from cutout.options import Encoding, RemoveOptions
 from cutout.output_formats import OutputFormat
 from cutout.pipeline.budget import Budget, budget_of
@@ -79,8 +77,7 @@ class _Opened:
         shared: dict[str, Any] = {"device": settings.device, "memory_limit": budget, "warn": warn}
         self.many = Remover(name, jobs=settings.workers, **shared)
         spec = self.many.session.spec
-        own = not name.startswith(PREFIX)
-        several = settings.workers > 1 and self.many.device == "cpu" and own and spec.bytes < _SMALL_MODEL
+        several = settings.workers > 1 and self.many.device == "cpu" and spec.file and spec.bytes < _SMALL_MODEL
         self.alone = Remover(name, **shared) if several else self.many
         self.version = f"{spec.name}-{spec.sha256[:12]}" if spec.sha256 else spec.name
 
@@ -223,15 +220,15 @@ def further_frames(data: bytes, max_pixels: int) -> tuple[str, ...]:
 
 
 def _is_scarce(error: CutoutError) -> bool:
+    from cutout.engines.known_errors import is_out_of_memory
+
     text = f"{error} {error.__cause__ or ''}"  # the runtime's text may stand in the cause
-    return "not enough memory" in text.lower() or is_out_of_memory(text)
+    return isinstance(error, OutOfMemoryError) or is_out_of_memory(text)
 
 
 def _names(asked: str, remover: Remover) -> set[str]:
     """The words by which requests may ask for a model: never a path."""
     names = {remover.model}
-    if asked.startswith(PREFIX):
-        names.add(asked)
-    elif (spec := resolve_model(asked)).path is None:
+    if (spec := describe(asked)).path is None:
         names |= {spec.name, *spec.aliases}
     return names

@@ -25,10 +25,7 @@ from cutout.engines.graphs import onnx_bytes as ob
 if TYPE_CHECKING:
     from cutout.engines.graphs.onnx_bytes import Node, Tensor
 
-__all__ = ["REVISION", "UnknownGraphError", "rewrite"]
-
-REVISION = 2
-"""Counts changes of what `rewrite` writes; part of the key of cached files."""
+__all__ = ["UnknownGraphError", "rewrite"]
 
 _BLOCK = 16
 _WIDE = 128

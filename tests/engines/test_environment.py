@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from cutout.engines.devices.reasons import _memory, remembered
+from cutout.engines.environment import _memory, remembered
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -31,7 +31,7 @@ def test_notes_that_are_none_of_ours_are_written_anew(tmp_path: Path, content: b
 
 def test_notes_are_kept_no_longer_than_they_hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     notes, clock = tmp_path / "notes.json", [1e9]
-    monkeypatch.setattr("cutout.engines.devices.reasons._now", lambda: clock[0])
+    monkeypatch.setattr("cutout.engines.environment._now", lambda: clock[0])
     for number in range(3):
         remembered(notes, str(number), lambda: "")
         clock[0] += 50_000

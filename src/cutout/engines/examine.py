@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import os
 import platform
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from cutout import __version__
 from cutout.cpus import cgroup_quota, usable_cpus
-from cutout.engines.devices.gpu import cards
-from cutout.engines.devices.providers import PROVIDERS, Device, request_device, why_not
-from cutout.engines.devices.selftest import prove
+from cutout.engines.devices import CPU, PROVIDERS, Device, request_device
+from cutout.engines.gpu import cards
+from cutout.engines.known_errors import why_not
 from cutout.engines.runtime import machine
+from cutout.engines.selftest import Proof, prove
 from cutout.enums import PngLevel
 from cutout.errors import CutoutError
 from cutout.formats import png
@@ -20,32 +21,11 @@ from cutout.models.files import NOWHERE, data_home, locate, model_home, offline,
 from cutout.models.registry import DEFAULT_MODEL, MODELS
 
 if TYPE_CHECKING:
-    from cutout.engines.devices.providers import Machine, Provider
+    from cutout.engines.devices import Machine, Provider
 
-__all__ = ["Diagnosis", "ProviderCheck", "examine"]
+__all__ = ["Diagnosis", "examine"]
 
 _FAST_MACHINES = frozenset({"x86_64", "amd64", "aarch64", "arm64"})
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ProviderCheck:
-    """Whether one provider really runs.
-
-    Attributes:
-        device: The word for `--device`.
-        works: A tiny network ran on it, the runtime says that it ran there, and the result is right.
-        first_ms: Milliseconds of opening it and of its first run.
-        ms: Milliseconds of a further run.
-        reason: Why it does not work.
-        hint: What to do.
-    """
-
-    device: str
-    works: bool
-    first_ms: float | None = None
-    ms: float | None = None
-    reason: str = ""
-    hint: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -53,7 +33,7 @@ class Diagnosis:
     """All that `cutout doctor` shows."""
 
     facts: dict[str, Any]
-    checks: tuple[ProviderCheck, ...]
+    checks: tuple[Proof, ...]
     advice: tuple[str, ...]
 
     @property
@@ -65,17 +45,7 @@ class Diagnosis:
         """For `--json`."""
         return {
             **self.facts,
-            "providers": [
-                {
-                    "device": check.device,
-                    "works": check.works,
-                    "first_ms": check.first_ms,
-                    "ms": check.ms,
-                    "reason": check.reason,
-                    "hint": check.hint,
-                }
-                for check in self.checks
-            ],
+            "providers": [asdict(check) for check in self.checks],
             "advice": list(self.advice),
             "healthy": self.healthy,
         }
@@ -88,52 +58,42 @@ def examine() -> Diagnosis:
     advice = [f"{check.device}: {check.reason} — {check.hint}" for check in checks if not check.works]
     if here.clash:
         advice = [" — ".join(why_not(PROVIDERS[0], here))]
-    backends = _png_backends()
+    backends = {str(level): png.backend(level) for level in PngLevel}
     advice += _model_advice() + _png_advice(backends)
     try:
         asked = [str(device) for device in request_device(None, os.environ).devices] or ["auto"]
     except CutoutError as error:
         asked = []
-        advice.append(f"{error.message} — {error.hint}" if error.hint else error.message)
+        advice.append(_told(error))
     return Diagnosis(
         facts={**_facts(here), "png": backends, "device_asked": asked}, checks=checks, advice=tuple(advice)
     )
 
 
+def _told(error: CutoutError) -> str:
+    return f"{error.message} — {error.hint}" if error.hint else error.message
+
+
 def _worth_showing(provider: Provider, here: Machine) -> bool:
     # TensorRT's library is in every GPU build, but its own wheels are asked for by name only
-    return provider.device == "cpu" or (provider.name in here.available and provider.device != "tensorrt")
+    return provider == CPU or (provider.name in here.available and provider.device != "tensorrt")
 
 
-def _check(provider: Provider) -> ProviderCheck:
+def _check(provider: Provider) -> Proof:
     try:
-        proof = prove(Device(provider))
+        return prove(Device(provider))
     except CutoutError as error:
         reason = error.message.removeprefix(f"device {provider.device} cannot be used: ")
-        return ProviderCheck(device=provider.device, works=False, reason=reason, hint=error.hint or "")
-    return ProviderCheck(
-        device=provider.device,
-        works=proof.works,
-        first_ms=proof.first_ms,
-        ms=proof.ms,
-        reason=proof.reason,
-        hint=proof.hint,
-    )
+        return Proof(device=provider.device, works=False, reason=reason, hint=error.hint or "")
 
 
 def _model_advice() -> list[str]:
     """What is wrong with the model that ships with the package, if anything."""
-    spec = MODELS[DEFAULT_MODEL]
     try:
-        require(spec)
+        require(MODELS[DEFAULT_MODEL])
     except CutoutError as error:
-        return [f"{spec.name}: {error.message} — {error.hint}" if error.hint else f"{spec.name}: {error.message}"]
+        return [f"{DEFAULT_MODEL}: {_told(error)}"]
     return []
-
-
-def _png_backends() -> dict[str, str]:
-    """The library that writes PNGs, by level of `--png-level`."""
-    return {str(level): png.backend(level) for level in PngLevel}
 
 
 def _png_advice(backends: dict[str, str]) -> list[str]:

@@ -1,7 +1,7 @@
-"""An ONNX graph in half precision: weights and activations in float16, input and output as they were.
+"""Rewrites of an ONNX graph for accelerators: its batch axis made free, and half precision.
 
-The bytes are edited directly, as in `graph`. Scales of a `Resize` stay in float32, where they belong, and so does every
-node that is named. Whether the result is still right is for the caller to check.
+The bytes are edited directly, as in `cpu`. Whether the result is still right is for the caller to check: a graph may
+have its batch of 1 written into constants.
 """
 
 from __future__ import annotations
@@ -14,15 +14,67 @@ from cutout.engines.graphs import onnx_bytes as ob
 from cutout.engines.graphs.cpu import UnknownGraphError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
-__all__ = ["to_half"]
+__all__ = ["free_batch", "to_half"]
+
+_AXIS = "cutout_batch"
+"""The name that the free axis gets."""
 
 _GRAPH, _NODE, _INITIALIZER, _INPUT, _OUTPUT, _VALUE_INFO = 7, 1, 5, 11, 12, 13
 _FLOAT, _HALF = 1, 10
 _LARGEST = 65504.0
 _SUFFIX = ":half"
 _EXACT = ":exact"
+
+
+def free_batch(model: bytes) -> bytes:
+    """The model with the first axis of its inputs and outputs free; what it says of sizes in between is left out.
+
+    Raises:
+        UnknownGraphError: The file is no ONNX model.
+    """
+    try:
+        parts = list(ob.fields(model))
+        if not any(number == _GRAPH for number, _ in parts):
+            raise ValueError("no graph")
+        return b"".join(
+            ob.field(number, _free_graph(ob.raw(value)) if number == _GRAPH else value) for number, value in parts
+        )
+    except (IndexError, TypeError, ValueError) as error:
+        raise UnknownGraphError(f"not understood: {error}") from error
+
+
+def _free_graph(data: bytes) -> bytes:
+    parts = list(ob.fields(data))
+    constants = {_text(ob.raw(value), 8) for number, value in parts if number == _INITIALIZER}
+    out = []
+    for number, value in parts:
+        if number == _VALUE_INFO:
+            continue
+        piece = value
+        if number == _OUTPUT or (number == _INPUT and _text(ob.raw(value), 1) not in constants):
+            piece = _inside(ob.raw(value), (2, 1, 2), _free_first)
+        out.append(ob.field(number, piece))
+    return b"".join(out)
+
+
+def _inside(data: bytes, way: tuple[int, ...], edit: Callable[[bytes], bytes]) -> bytes:
+    """The message with the one below it, at the end of a way of field numbers, edited."""
+    if not way:
+        return edit(data)
+    return b"".join(
+        ob.field(number, _inside(ob.raw(value), way[1:], edit) if number == way[0] else value)
+        for number, value in ob.fields(data)
+    )
+
+
+def _free_first(shape: bytes) -> bytes:
+    dims = list(ob.fields(shape))
+    return b"".join(
+        ob.field(number, ob.field(2, _AXIS.encode()) if place == 0 else value)
+        for place, (number, value) in enumerate(dims)
+    )
 
 
 def to_half(model: bytes, precise: frozenset[str] = frozenset()) -> bytes:
@@ -41,13 +93,14 @@ def to_half(model: bytes, precise: frozenset[str] = frozenset()) -> bytes:
             raise ValueError("no graph")
         named = frozenset(name.encode() for name in precise)
         return b"".join(
-            ob.field(number, _graph(ob.raw(value), named) if number == _GRAPH else value) for number, value in parts
+            ob.field(number, _half_graph(ob.raw(value), named) if number == _GRAPH else value)
+            for number, value in parts
         )
     except (IndexError, TypeError, UnicodeDecodeError, ValueError) as error:
         raise UnknownGraphError(f"not understood: {error}") from error
 
 
-def _graph(data: bytes, precise: frozenset[bytes]) -> bytes:
+def _half_graph(data: bytes, precise: frozenset[bytes]) -> bytes:
     parts = [(number, value) for number, value in ob.fields(data) if number != _VALUE_INFO]
     nodes = [ob.raw(value) for number, value in parts if number == _NODE]
     exact = {name for node in nodes if _text(node, 4) == b"Resize" for name in _names(node, 1)[1:3]}

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from cutout.engines.devices.providers import (
+from cutout.engines.devices import (
     CPU,
     PROVIDERS,
     Device,
@@ -17,9 +17,9 @@ from cutout.engines.devices.providers import (
     choose,
     provider_entry,
     request_device,
-    why_not,
     with_options,
 )
+from cutout.engines.known_errors import why_not
 from cutout.errors import DeviceError, ExitCode, UsageError
 
 if TYPE_CHECKING:

@@ -1,23 +1,21 @@
-"""The choice of ONNX Runtime execution providers: pure functions over what was asked and what the machine offers."""
+"""Devices as data: the table of ONNX Runtime's execution providers, what is asked for, and what a machine offers."""
 
 from __future__ import annotations
 
 import difflib
 import json
-import re
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from cutout.engines.devices.table import CPU, MEANT, PROVIDERS, Provider
-from cutout.engines.known_errors.recognise import Place, recognise
 from cutout.errors import DeviceError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
     from pathlib import Path
 
 __all__ = [
     "CPU",
+    "NVIDIA",
     "PROVIDERS",
     "Device",
     "DeviceRequest",
@@ -29,16 +27,150 @@ __all__ = [
     "provider_entry",
     "request_device",
     "unusable",
-    "why_not",
     "with_options",
 ]
 
 
+class Provider(NamedTuple):
+    """One execution provider of ONNX Runtime.
+
+    Attributes:
+        device: The word for `--device`.
+        name: ONNX Runtime's name.
+        extra: The extra of this package that installs it; empty when there is none.
+        library: Stem of its shared library inside the runtime's package; empty when it is built in.
+        indexed: Whether `device:N` chooses one of several.
+        auto: Whether `auto` may take it.
+        options: What it is given unless the user says otherwise.
+        half: What makes it compute in half precision; empty where it cannot by an option.
+        half_graph: It computes in half precision what the graph has in half precision.
+        cache: Options that take the folder for compiled models; empty where it compiles none.
+        memory_limit: The option that limits its memory, in bytes; empty where there is none.
+        memory: ONNX Runtime's word for its memory, where inputs and outputs can be bound to it.
+        alone: It is given to one thread at a time, which batches are for; the others work like a processor.
+        compiles: It compiles the model anew for each size of batch, so that measuring sizes would take minutes.
+    """
+
+    device: str
+    name: str
+    extra: str = ""
+    library: str = ""
+    indexed: bool = False
+    auto: bool = False
+    options: tuple[tuple[str, str], ...] = ()
+    half: tuple[tuple[str, str], ...] = ()
+    half_graph: bool = False
+    cache: tuple[str, ...] = ()
+    memory_limit: str = ""
+    memory: str = ""
+    alone: bool = False
+    compiles: bool = False
+
+
+CPU = Provider("cpu", "CPUExecutionProvider", extra="cpu", auto=True)
+
+PROVIDERS: tuple[Provider, ...] = (  # `auto` tries them in this order
+    Provider(
+        "cuda",
+        "CUDAExecutionProvider",
+        extra="gpu",
+        library="onnxruntime_providers_cuda",
+        indexed=True,
+        auto=True,
+        options=(
+            # trying every algorithm of every convolution (the runtime's default) takes seconds at each start
+            ("cudnn_conv_algo_search", "HEURISTIC"),
+            # doubling the arena each time it grows takes twice the memory of what is needed
+            ("arena_extend_strategy", "kSameAsRequested"),
+            # ten bits of mantissa are seen in masks; who wants the speed says so
+            ("use_tf32", "0"),
+        ),
+        memory_limit="gpu_mem_limit",
+        memory="cuda",
+        alone=True,
+        half_graph=True,
+    ),
+    Provider(
+        "tensorrt",
+        "TensorrtExecutionProvider",
+        extra="gpu",
+        library="onnxruntime_providers_tensorrt",
+        indexed=True,
+        options=(("trt_engine_cache_enable", "1"), ("trt_timing_cache_enable", "1")),
+        half=(("trt_fp16_enable", "1"),),
+        cache=("trt_engine_cache_path", "trt_timing_cache_path"),
+        memory="cuda",
+        alone=True,
+        compiles=True,
+    ),
+    Provider(
+        "migraphx",
+        "MIGraphXExecutionProvider",
+        indexed=True,
+        auto=True,
+        half=(("migraphx_fp16_enable", "1"),),
+        cache=("migraphx_model_cache_dir",),
+        alone=True,
+        compiles=True,
+    ),
+    Provider(
+        "rocm",
+        "ROCMExecutionProvider",
+        indexed=True,
+        auto=True,
+        options=(("arena_extend_strategy", "kSameAsRequested"),),
+        memory_limit="gpu_mem_limit",
+        alone=True,
+        half_graph=True,
+    ),
+    Provider("directml", "DmlExecutionProvider", indexed=True, auto=True, alone=True, half_graph=True),
+    Provider(
+        "openvino",
+        "OpenVINOExecutionProvider",
+        extra="openvino",
+        library="onnxruntime_providers_openvino",
+        # without these two it computes in bfloat16 or half precision where the processor or card can
+        options=(("device_type", "CPU"), ("precision", "FP32")),
+        compiles=True,
+    ),
+    Provider(
+        "coreml",
+        "CoreMLExecutionProvider",
+        options=(("ModelFormat", "MLProgram"), ("MLComputeUnits", "ALL")),
+        cache=("ModelCacheDirectory",),
+        compiles=True,
+    ),
+    Provider(
+        "qnn",
+        "QNNExecutionProvider",
+        options=(("backend_type", "htp"),),
+        half=(("enable_htp_fp16_precision", "1"),),
+        compiles=True,
+    ),
+    CPU,
+)
+
+NVIDIA = frozenset({"cuda", "tensorrt"})
+
+_MEANT = {  # what people type for want of the right word
+    word: device
+    for device, words in {
+        "cuda": "gpu nvidia cudnn geforce rtx",
+        "tensorrt": "trt",
+        "migraphx": "amd radeon hip",
+        "openvino": "intel arc",
+        "directml": "dml dx12 windows",
+        "coreml": "apple mps metal ane",
+        "qnn": "npu snapdragon",
+        "cpu": "none x86",
+    }.items()
+    for word in words.split()
+}
 _BY_DEVICE = {provider.device: provider for provider in PROVIDERS}
 _BY_NAME = {provider.name: provider for provider in PROVIDERS}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Device:
     """One device that can be asked for: a provider and, where there are several, which."""
 
@@ -54,7 +186,7 @@ class Device:
         return self.provider.name, {} if self.index is None else {"device_id": self.index}
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class DeviceRequest:
     """What was asked for.
 
@@ -79,7 +211,7 @@ class DeviceRequest:
     memory: int | None = None
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class Machine:
     """What the installed runtime says of itself.
 
@@ -87,19 +219,21 @@ class Machine:
         available: Names of the providers the runtime was built with, as it reports them.
         packages: Versions of the installed runtime distributions by name.
         load_errors: Why a provider's shared library does not load, by provider name.
-        place: Tells where this process runs; asked when something fails.
     """
 
     available: tuple[str, ...]
     packages: Mapping[str, str] = field(default_factory=dict)
     load_errors: Mapping[str, str] = field(default_factory=dict)
-    place: Callable[[], Place] = Place
 
     @property
     def clash(self) -> tuple[str, ...]:
         """The runtime packages that overwrite each other's files, when more than one is installed."""
-        found = tuple(sorted(self.packages))
-        return found if len(found) > 1 else ()
+        return tuple(sorted(self.packages)) if len(self.packages) > 1 else ()
+
+    @property
+    def runtime(self) -> str:
+        """Name and version of the installed runtime, for messages."""
+        return next((f"{name} {version}" for name, version in self.packages.items()), "onnxruntime-gpu")
 
 
 def parse_device(text: str) -> Device:
@@ -111,7 +245,7 @@ def parse_device(text: str) -> Device:
     name, _, index = text.strip().partition(":")
     provider = _BY_DEVICE.get(name.lower()) or _BY_NAME.get(name)
     if provider is None:
-        near = MEANT.get(name.lower()) or next(iter(difflib.get_close_matches(name.lower(), _BY_DEVICE, 1)), "")
+        near = _MEANT.get(name.lower()) or next(iter(difflib.get_close_matches(name.lower(), _BY_DEVICE, 1)), "")
         raise UsageError(
             f"there is no device {text!r}",
             hint=(f"did you mean {near}? " if near else "")
@@ -132,8 +266,7 @@ def named_device(text: str) -> tuple[Device, tuple[int | str, ...]]:
     """
     name, sign, indexes = text.strip().partition(":")
     if indexes.strip().lower() == "all":
-        device = parse_device(f"{name}:0")
-        return device, ("all",)
+        return parse_device(f"{name}:0"), ("all",)
     first, *rest = indexes.split(",")
     device = parse_device(name + sign + first.strip())
     further = tuple(parse_device(f"{name}:{index.strip() or 'nothing'}").index or 0 for index in rest)
@@ -167,7 +300,7 @@ def request_device(asked: str | None, environ: Mapping[str, str]) -> DeviceReque
         raise UsageError(f"ONNXRUNTIME_EXECUTION_PROVIDERS is not a list of providers: {listed!r}") from error
     return DeviceRequest(
         devices=devices,
-        strict=bool(devices) and all(device.provider is not CPU for device in devices),
+        strict=bool(devices) and all(device.provider != CPU for device in devices),
         origin="ONNXRUNTIME_EXECUTION_PROVIDERS",
     )
 
@@ -180,7 +313,7 @@ def with_options(request: DeviceRequest, options: Mapping[str, Any]) -> DeviceRe
     """
     if not options:
         return request
-    if not request.devices or request.devices[0].provider is CPU:
+    if not request.devices or request.devices[0].provider == CPU:
         raise UsageError(
             "--provider-option belongs to a device, and none is named",
             hint="for example: --device cuda --provider-option cudnn_conv_algo_search=EXHAUSTIVE",
@@ -203,7 +336,7 @@ def provider_entry(device: Device, request: DeviceRequest) -> tuple[str, dict[st
     if request.memory is not None and provider.memory_limit:
         options[provider.memory_limit] = str(request.memory)
     options |= device.entry[1]
-    if request.devices and provider is request.devices[0].provider:
+    if request.devices and provider == request.devices[0].provider:
         options |= request.options
     return provider.name, options
 
@@ -220,56 +353,14 @@ def choose(request: DeviceRequest, machine: Machine) -> list[Device]:
         if not offered:
             raise unusable(wanted[0], request, machine)
         return offered
-    if all(device.provider is not CPU for device in offered):
+    if all(device.provider != CPU for device in offered):
         offered.append(Device(CPU))
     return offered
 
 
 def unusable(device: Device, request: DeviceRequest, machine: Machine, said: str = "") -> DeviceError:
     """The error for a device that was asked for and cannot be used; `said` is what the runtime said, if anything."""
+    from cutout.engines.known_errors import why_not
+
     reason, hint = why_not(device.provider, machine, said)
     return DeviceError(f"{request.origin} {device} cannot be used: {reason}", hint=hint)
-
-
-def why_not(provider: Provider, machine: Machine, said: str = "") -> tuple[str, str]:
-    """Why a provider cannot be used, and what to do: (reason, hint).
-
-    Args:
-        provider: It was asked for, or would have been taken.
-        machine: What the runtime says of itself.
-        said: What the runtime said when it refused to open a model on it, if anything.
-    """
-    install = f'pip install "cutout-cli[{provider.extra}]"' if provider.extra else ""
-    if not machine.packages and not machine.available:
-        return "ONNX Runtime is not installed", install or 'pip install "cutout-cli[cpu]"'
-    if machine.clash:
-        both = " and ".join(machine.clash)
-        return (
-            f"{both} are both installed and overwrite each other's files",
-            f"pip uninstall -y {' '.join(machine.clash)} && {install or 'install the one you need'}",
-        )
-    if provider.name not in machine.available:
-        have = ", ".join(f"{name} {version}" for name, version in machine.packages.items()) or "the installed runtime"
-        hint = f"pip uninstall -y {' '.join(machine.packages)} && {install}" if install else "see `cutout doctor`"
-        return f"{have} was built without {provider.name}", hint
-    return _refused(provider, machine, said, install)
-
-
-def _refused(provider: Provider, machine: Machine, said: str, install: str) -> tuple[str, str]:
-    """Why a provider that this runtime has does not work."""
-    error = machine.load_errors.get(provider.name, "")
-    if (error or said) and (found := recognise(provider.device, error or said, machine.place())) is not None:
-        return found.sentence, found.hint
-    hint = "see `cutout doctor`"
-    if error:
-        return f"its library does not load: {error}", install or hint
-    if said:
-        return f"the runtime refused it: {brief(said)}", hint
-    return "the runtime refused it without giving a reason (no such device, or its driver is missing)", hint
-
-
-def brief(text: str) -> str:
-    """What a runtime said without the names of its own functions and files."""
-    line = (text.strip().splitlines() or [""])[0]
-    found = re.search(r"(?:CUDA|CUDNN|CUBLAS|HIP|MIOPEN|ROCBLAS) failure [^;]+", line)
-    return found[0].strip() if found else line if len(line) <= 300 else f"{line[:300]}…"

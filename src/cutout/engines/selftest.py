@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
+import base64
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from cutout.engines.devices.providers import DeviceRequest, provider_entry, why_not
-from cutout.engines.graphs.tiny import SHAPE, expected, tiny_model
+from cutout.engines.devices import DeviceRequest, provider_entry
+from cutout.engines.known_errors import why_not
 from cutout.engines.runtime import prepare
 
 if TYPE_CHECKING:
-    from cutout.engines.devices.providers import Device
+    from cutout.engines.devices import Device
     from cutout.engines.runtime import Prepared
 
-__all__ = ["Proof", "prove"]
+__all__ = ["SHAPE", "TINY_MODEL", "Proof", "expected", "prove"]
 
-_ROUNDS = 20
+TINY_MODEL = base64.b64decode(
+    "CAc6ngEKHQoHcGljdHVyZQoHd2VpZ2h0cxIDc3VtIgRDb252ChEKA3N1bRIEbWFzayIEUmVsdRIEdGlueSohCAEIAwgBCAEQAUIHd2VpZ2h0c0oM"
+    "AAAAPwAAgL4AAAA+WiEKB3BpY3R1cmUSFgoUCAESEAoCCAEKAggDCgIICAoCCAhiHgoEbWFzaxIWChQIARIQCgIIAQoCCAEKAggICgIICEIECgAQ"
+    "DQ=="
+)
+"""An ONNX file: `picture` (1, 3, 8, 8) float32 → `mask` (1, 1, 8, 8), the sum of the weighted channels, 0 at least."""
+SHAPE = (1, 3, 8, 8)
+_WEIGHTS = (0.5, -0.25, 0.125)
 _CHANNELS = (0.75, 0.5, -1.0)
+_ROUNDS = 20
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -25,18 +34,25 @@ class Proof:
     """What came of running the tiny network.
 
     Attributes:
-        works: It ran there and the result is right.
+        device: The word for `--device`.
+        works: It ran there, the runtime says that it ran there, and the result is right.
         first_ms: Milliseconds of opening it and of the first run, which starts the device.
         ms: Milliseconds of a further run, median.
         reason: Why it does not work.
         hint: What to do.
     """
 
+    device: str
     works: bool
     first_ms: float | None = None
     ms: float | None = None
     reason: str = ""
     hint: str = ""
+
+
+def expected(channels: tuple[float, float, float]) -> float:
+    """What every pixel of the mask must be for a picture whose channels are constant."""
+    return max(0.0, sum(weight * value for weight, value in zip(_WEIGHTS, channels, strict=True)))
 
 
 def prove(device: Device) -> Proof:
@@ -50,21 +66,28 @@ def prove(device: Device) -> Proof:
     start = time.perf_counter()
     try:
         session = here.runtime.InferenceSession(
-            tiny_model(),
+            TINY_MODEL,
             sess_options=here.settings(1),
             providers=[provider_entry(device, request)],
             enable_fallback=0,
         )
-        running = session.get_providers()[0]
-        if running != device.provider.name:
-            return _failed(device, here, _reason(device, here))
+        if session.get_providers()[0] != device.provider.name:
+            # a library that does not load says it better
+            loads = device.provider.name not in here.machine.load_errors
+            return _failed(device, here, here.reason(device, fresh=True) if loads else "")
         first, times, right = _runs(session)
     except Exception as error:  # noqa: BLE001 - the runtime's exceptions share no base
         return _failed(device, here, str(error))
+    name = device.provider.device
     if not right:
-        return Proof(works=False, reason="it computes a wrong result", hint="update its driver, or use another device")
-    opened = (first - start) * 1e3
-    return Proof(works=True, first_ms=round(opened, 1), ms=round(sorted(times)[len(times) // 2] * 1e3, 3))
+        return Proof(
+            device=name,
+            works=False,
+            reason="it computes a wrong result",
+            hint="update its driver, or use another device",
+        )
+    ms = round(sorted(times)[len(times) // 2] * 1e3, 3)
+    return Proof(device=name, works=True, first_ms=round((first - start) * 1e3, 1), ms=ms)
 
 
 def _runs(session: Any) -> tuple[float, list[float], bool]:
@@ -83,12 +106,6 @@ def _runs(session: Any) -> tuple[float, list[float], bool]:
     return first, times, bool(np.allclose(mask, expected(_CHANNELS), atol=1e-2))
 
 
-def _reason(device: Device, here: Prepared) -> str:
-    if device.provider.name in here.machine.load_errors:  # says it better
-        return ""
-    return here.reason(device, fresh=True)
-
-
 def _failed(device: Device, here: Prepared, said: str) -> Proof:
     reason, hint = why_not(device.provider, here.machine, said)
-    return Proof(works=False, reason=reason, hint=hint)
+    return Proof(device=device.provider.device, works=False, reason=reason, hint=hint)

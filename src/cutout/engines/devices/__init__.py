@@ -1,1 +1,0 @@
-"""Which devices there are, which one is taken, and why another cannot be."""

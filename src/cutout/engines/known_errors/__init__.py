@@ -1,1 +1,0 @@
-"""What runtimes say when they fail, and what mends it."""
