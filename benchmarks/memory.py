@@ -25,12 +25,12 @@ from cutout.formats import decode
 from cutout.formats.pillow import register_heif
 from cutout.formats.png import encode_png
 from cutout.formats.sixteen_bit import widen
-from cutout.memory import keep_small
 from cutout.options import Encoding, RemoveOptions
 from cutout.output_formats import OutputFormat
 from cutout.pipeline.convert import convert
 from cutout.pipeline.estimate import need_of
 from cutout.pipeline.remover import Remover
+from cutout.system import keep_small
 from cutout.timing import StageTimes
 
 ROOT = Path(__file__).parent.parent

@@ -158,9 +158,9 @@ def steady(folder: Path, workers: int, rounds: int) -> float:
     from cutout.enums import Existing
     from cutout.jobs.executors.threads import process_all
     from cutout.jobs.plan import plan
-    from cutout.memory import keep_for_the_next, keep_small
     from cutout.options import Encoding, RemoveOptions
     from cutout.pipeline.remover import Remover
+    from cutout.system import keep_for_the_next, keep_small
 
     keep_small()  # as the command does
     keep_for_the_next()

@@ -16,9 +16,9 @@ from small import brightness_model
 
 import cutout
 from cutout import CutoutError, CutoutWarning, ModelError, PictureError, RemoveOptions, Remover, UsageError, remove
-from cutout.device_options import DeviceOptions
 from cutout.formats.picture import from_image
 from cutout.formats.reading import read_file
+from cutout.options import DeviceOptions
 
 if TYPE_CHECKING:
     from conftest import Cutout

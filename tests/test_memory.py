@@ -11,7 +11,7 @@ import pytest
 CODE = """
 import os, threading
 from pathlib import Path
-from cutout.memory import keep_small
+from cutout.system import keep_small
 keep_small()
 gate = threading.Barrier(5)
 def work():
@@ -37,7 +37,7 @@ def look(**environ: str) -> list[int]:
 
 CLEARED = """
 import os, resource
-from cutout.memory import keep_for_the_next
+from cutout.system import keep_for_the_next
 keep_for_the_next()
 def pages():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt

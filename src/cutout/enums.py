@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-from cutout.errors import UsageError
-
 __all__ = [
     "BackgroundFit",
     "BitDepth",
@@ -16,7 +14,6 @@ __all__ = [
     "PngLevel",
     "Precision",
     "Strip",
-    "parse_precision",
 ]
 
 
@@ -91,18 +88,6 @@ class Precision(StrEnum):
     """float32."""
     REDUCED = "reduced"
     """bfloat16 wherever that was measured to do no harm."""
-
-
-def parse_precision(value: str) -> Precision:
-    """`full` or `reduced`.
-
-    Raises:
-        UsageError: Neither.
-    """
-    try:
-        return Precision(value)
-    except ValueError:
-        raise UsageError(f"unknown precision {value!r}", hint=f"known: {', '.join(Precision)}") from None
 
 
 class BackgroundFit(StrEnum):

@@ -14,10 +14,9 @@ from PIL import Image
 from small import brightness_model, half
 
 from cutout.cli.options import in_dashes
-from cutout.device_options import DeviceOptions
 from cutout.enums import BitDepth, EdgeColors, Fit, PngLevel, Strip
 from cutout.errors import UsageError
-from cutout.options import Encoding, RemoveOptions
+from cutout.options import DeviceOptions, Encoding, RemoveOptions
 from cutout.options.idle import IDLE, Asked, idle
 from cutout.output_formats import OutputFormat
 from cutout.pipeline.convert import convert

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cutout.device_options import DeviceOptions
 from cutout.engines import base
 from cutout.engines.base import Engine, EngineRequest, EngineRow, TensorEngine, closed, describe, open_engine
 from cutout.engines.batching import BatchedEngine
@@ -21,7 +20,7 @@ from cutout.errors import ClosedError, UsageError
 from cutout.evaluate.predictors import Prediction, open_predictors
 from cutout.formats.decode import Picture
 from cutout.models.registry import MODELS
-from cutout.options import RemoveOptions
+from cutout.options import DeviceOptions, RemoveOptions
 from cutout.pipeline.remover import Remover
 
 if TYPE_CHECKING:

@@ -14,7 +14,6 @@ import pytest
 from onnx import TensorProto, helper
 from small import brightness_model, half
 
-from cutout.device_options import DeviceOptions, parse_batch
 from cutout.engines.batching import BatchedEngine, BoundRun
 from cutout.engines.gpu import Card
 from cutout.engines.graphs.cpu import UnknownGraphError
@@ -25,7 +24,7 @@ from cutout.formats.decode import Picture, decode
 from cutout.models.files import require
 from cutout.models.registry import MODELS
 from cutout.models.tensors import to_input, to_mask
-from cutout.options import RemoveOptions
+from cutout.options import DeviceOptions, RemoveOptions, parse_batch
 from cutout.pipeline.remover import Remover
 from cutout.timing import StageTimes
 

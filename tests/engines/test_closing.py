@@ -17,10 +17,10 @@ from served import quick, served
 from small import half
 
 from cutout.cli import main
-from cutout.device_options import DeviceOptions
 from cutout.engines.base import open_engine
 from cutout.errors import ClosedError, CutoutError
 from cutout.formats.decode import Picture
+from cutout.options import DeviceOptions
 from cutout.pipeline import remover as pipeline
 from cutout.pipeline.remover import Remover
 from cutout.service.http.server import _Server, serve

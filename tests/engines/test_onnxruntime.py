@@ -796,7 +796,7 @@ def test_what_uninstalling_one_of_two_packages_leaves_behind_is_recognised(
 def test_every_inference_gets_its_share_of_the_processors(
     install: Install, monkeypatch: pytest.MonkeyPatch, jobs: int, threads: int
 ) -> None:
-    monkeypatch.setattr("cutout.cpus.usable_cpus", lambda: 8)
+    monkeypatch.setattr("cutout.system.usable_cpus", lambda: 8)
     runtime = install()
     Remover(jobs=jobs)
     assert runtime.threads == [threads]

@@ -222,7 +222,7 @@ def test_rembg_is_told_the_device_and_the_threads(monkeypatch: pytest.MonkeyPatc
         return real(*args, **kwargs)
 
     monkeypatch.setattr(rembg, "new_session", new_session)
-    monkeypatch.setattr("cutout.cpus.usable_cpus", lambda: 6)
+    monkeypatch.setattr("cutout.system.usable_cpus", lambda: 6)
     Remover("rembg:u2netp", device="cpu", jobs=2)
     assert seen["providers"] == ["CPUExecutionProvider"]
     assert seen["sess_opts"].intra_op_num_threads == 3

@@ -17,7 +17,8 @@ from cutout.imaging import guided_filter
 from cutout.imaging.resample import upscale
 from cutout.models.registry import MODELS
 from cutout.options import RemoveOptions
-from cutout.pipeline import inference, views
+from cutout.pipeline import inference
+from cutout.pipeline import remover as pipeline
 from cutout.timing import StageTimes
 
 if TYPE_CHECKING:
@@ -103,7 +104,7 @@ def test_the_same_picture_gives_the_same_bytes(examples: Path, remover: Remover)
 def test_without_either_option_the_network_looks_once_and_the_mask_is_its_own(examples: Path, remover: Remover) -> None:
     rgb = decode((examples / "coffee.jpg").read_bytes()).rgb
     expected = remover.session.predict(rgb, fit=None, rescale=None, stages=StageTimes())
-    mask, resolution = inference.predict(remover.session, rgb, RemoveOptions(), StageTimes())
+    mask, resolution = pipeline.predict(remover.session, rgb, RemoveOptions(), StageTimes())
     assert resolution == (320, 320)
     assert mask.tobytes() == expected.tobytes()
 
@@ -230,7 +231,7 @@ def test_the_picture_is_looked_at_in_both_fits_and_the_subject_closely() -> None
     rgb = Image.new("RGB", (1000, 800))
     rgb.paste(ORANGE, (450, 350, 550, 450))
     session: Any = Painter(by_red)
-    mask, resolution = inference.predict(session, rgb, RemoveOptions(refine=True), StageTimes())
+    mask, resolution = pipeline.predict(session, rgb, RemoveOptions(refine=True), StageTimes())
     assert resolution == (64, 64)
     whole, again, subject = session.seen[1:]
     assert whole == again == (1000, 800)
@@ -245,13 +246,13 @@ def test_the_picture_is_looked_at_in_both_fits_and_the_subject_closely() -> None
 def test_what_would_show_the_same_again_is_not_looked_at(size: tuple[int, int], looks: int) -> None:
     """A subject that fills the picture, a picture that is as square as the input, and one that is not."""
     session: Any = Painter(by_red)
-    inference.predict(session, Image.new("RGB", size, ORANGE), RemoveOptions(refine=True), StageTimes())
+    pipeline.predict(session, Image.new("RGB", size, ORANGE), RemoveOptions(refine=True), StageTimes())
     assert session.seen[1:] == [size] * looks
 
 
 def test_padding_that_was_asked_for_is_complemented_by_stretching() -> None:
     session: Any = Painter(by_red)
-    inference.predict(
+    pipeline.predict(
         session, Image.new("RGB", (400, 300), ORANGE), RemoveOptions(refine=True, fit=Fit.PAD), StageTimes()
     )
     assert session.fits == [Fit.PAD, Fit.STRETCH]
@@ -260,16 +261,16 @@ def test_padding_that_was_asked_for_is_complemented_by_stretching() -> None:
 def test_a_model_that_takes_any_aspect_sees_the_picture_once() -> None:
     session: Any = Painter(by_red)
     session.spec = MODELS["modnet"]
-    inference.predict(session, Image.new("RGB", (400, 300), ORANGE), RemoveOptions(refine=True), StageTimes())
+    pipeline.predict(session, Image.new("RGB", (400, 300), ORANGE), RemoveOptions(refine=True), StageTimes())
     assert len(session.fits) == 1
 
 
 def test_an_empty_mask_and_a_class_model_are_looked_at_once() -> None:
     empty: Any = Painter(by_red)
-    inference.predict(empty, Image.new("RGB", (300, 300)), RemoveOptions(refine=True, tiles=3), StageTimes())
+    pipeline.predict(empty, Image.new("RGB", (300, 300)), RemoveOptions(refine=True, tiles=3), StageTimes())
     clothes: Any = Painter(by_red)
     clothes.spec = MODELS["u2net_cloth_seg"]
-    inference.predict(clothes, disc(300)[0], RemoveOptions(refine=True, tiles=3), StageTimes())
+    pipeline.predict(clothes, disc(300)[0], RemoveOptions(refine=True, tiles=3), StageTimes())
     assert len(empty.seen) == len(clothes.seen) == 2
 
 
@@ -277,7 +278,7 @@ def test_only_tiles_on_the_contour_are_looked_at() -> None:
     rgb = Image.new("RGB", (1600, 1600))
     rgb.paste(ORANGE, (200, 200, 500, 500))
     session: Any = Painter(by_red)
-    inference.predict(session, rgb, RemoveOptions(tiles=4), StageTimes())
+    pipeline.predict(session, rgb, RemoveOptions(tiles=4), StageTimes())
     assert len(session.seen[2:]) == 4
 
 
@@ -300,12 +301,12 @@ def test_no_more_tiles_are_looked_at_than_the_picture_has_parts_of_the_models_si
     for left in range(0, size[0], 20):
         rgb.paste(ORANGE, (left, 0, left + 10, size[1]))
     session: Any = Painter(by_itself)
-    mask, _ = inference.predict(session, rgb, RemoveOptions(tiles=8), StageTimes())
+    mask, _ = pipeline.predict(session, rgb, RemoveOptions(tiles=8), StageTimes())
     whole, *tiles = session.seen[1:]
     assert whole == size
     assert len(tiles) <= (0 if grid == (1, 1) else grid[0] * grid[1])
     assert all(tile[0] >= min(size[0], 280) and tile[1] >= min(size[1], 280) for tile in tiles)
-    assert views.tile_grid(size, 8, (320, 320)) == grid
+    assert inference.tile_grid(size, 8, (320, 320)) == grid
     if grid == (1, 1):
         assert mask.tobytes() == by_itself(rgb).tobytes(), "the mask is the network's own"
 
@@ -316,15 +317,15 @@ def by_itself(rgb: Image.Image) -> Image.Image:
 
 def test_one_tile_is_none() -> None:
     session: Any = Painter(by_red)
-    inference.predict(session, disc(900)[0], RemoveOptions(tiles=1), StageTimes())
+    pipeline.predict(session, disc(900)[0], RemoveOptions(tiles=1), StageTimes())
     assert len(session.seen[1:]) == 1
 
 
 def test_tiles_cover_the_picture_and_their_windows_add_up_to_one() -> None:
     size = (1000, 700)
-    boxes = views.tile_boxes(size, (3, 3))
+    boxes = inference.tile_boxes(size, (3, 3))
     assert len(boxes) == 9
-    total = sum(views.window(box, size, size, 1 / 3) for box in boxes)
+    total = sum(inference.window(box, size, size, 1 / 3) for box in boxes)
     assert np.allclose(total, 1, atol=0.02)
 
 
@@ -340,7 +341,7 @@ def test_a_tile_that_errs_leaves_no_step() -> None:
         return found if number == 0 or number % 2 else found.point(lambda value: value // 3)
 
     session: Any = Painter(err)
-    mask, _ = inference.predict(session, rgb, RemoveOptions(tiles=4), StageTimes())
+    mask, _ = pipeline.predict(session, rgb, RemoveOptions(tiles=4), StageTimes())
     values = np.asarray(mask, np.int16)
     assert np.ptp(values) == 255
     assert np.abs(np.diff(values, axis=1)).max() <= 8, "along the contour"

@@ -19,8 +19,8 @@ from typer.core import TyperGroup
 from cutout import __version__
 from cutout.cli.console import Console
 from cutout.errors import CutoutError, ExitCode, OutputError, UsageError
-from cutout.memory import keep_small
 from cutout.output_formats import SUFFIXES
+from cutout.system import keep_small
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -6,10 +6,10 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from cutout.cli.options import key_values
-from cutout.cpus import usable_cpus
 from cutout.errors import UsageError, printable
 from cutout.models.registry import DEFAULT_MODEL
 from cutout.options import RemoveOptions
+from cutout.system import usable_cpus
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -25,8 +25,6 @@ from cutout.cli.options import (
     with_rows,
 )
 from cutout.cli.run import Interrupt, is_terminal, print_plan, run_plan
-from cutout.cpus import threads_each, usable_cpus
-from cutout.device_options import DeviceOptions, parse_batch
 from cutout.enums import (
     BitDepth,
     Existing,
@@ -36,9 +34,10 @@ from cutout.enums import (
 from cutout.errors import ExitCode, UsageError
 from cutout.jobs.executors.base import EXECUTORS
 from cutout.models.registry import DEFAULT_MODEL
-from cutout.options import FILES, RUN, Encoding, RemoveOptions
+from cutout.options import FILES, RUN, DeviceOptions, Encoding, RemoveOptions, parse_batch
 from cutout.output_formats import OutputFormat, names
 from cutout.pipeline.budget import budget_of
+from cutout.system import threads_each, usable_cpus
 
 if TYPE_CHECKING:
     from cutout.jobs.plan import Plan

@@ -99,7 +99,7 @@ def serve(
     from dataclasses import replace
 
     from cutout.cli.options import needs
-    from cutout.cpus import usable_cpus
+    from cutout.system import usable_cpus
 
     with needs("serve,cluster" if broker else "serve"):
         if broker:

@@ -32,7 +32,7 @@ def worker(
     log_format: Annotated[LogFormat, option("--log-format", text="text or json, on standard error.")] = LogFormat.TEXT,
 ) -> None:
     """Work on the batches of `cutout serve --broker`, on this or another machine (needs the extra cluster)."""
-    from cutout.cpus import usable_cpus
+    from cutout.system import usable_cpus
 
     with needs("serve,cluster"):
         from cutout.service import logs

@@ -10,12 +10,12 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from cutout.device_options import DeviceOptions
 from cutout.engines.devices import CPU, DeviceRequest, request_device
 from cutout.enums import Precision
 from cutout.errors import ClosedError, UsageError
 from cutout.models.registry import ModelSpec, refuse_config, resolve_model
 from cutout.models.tensors import input_size, to_input, to_mask
+from cutout.options import DeviceOptions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -29,7 +29,17 @@ if TYPE_CHECKING:
 
     Warn = Callable[[str], None]
 
-__all__ = ["ENGINES", "Engine", "EngineRequest", "EngineRow", "TensorEngine", "closed", "describe", "open_engine"]
+__all__ = [
+    "ENGINES",
+    "Engine",
+    "EngineRequest",
+    "EngineRow",
+    "TensorEngine",
+    "closed",
+    "describe",
+    "open_engine",
+    "parse_precision",
+]
 
 _LARGE = 4_000_000
 """Pixels from which a picture itself needs so much memory that the runtime's is given back in between."""
@@ -103,6 +113,20 @@ class TensorEngine(Engine):
         with stages.time("postprocess"):
             rescale = spec.rescale if rescale is None else rescale
             return to_mask(output, spec, place, rescale=rescale, wanted=self.wanted_class)
+
+
+def parse_precision(value: str) -> Precision:
+    """`full` or `reduced`.
+
+    Raises:
+        UsageError: Neither.
+    """
+    try:
+        return Precision(value)
+    except ValueError:
+        raise UsageError(
+            f"unknown precision {value!r}", hint=f"known: {', '.join(Precision)}", options=("precision",)
+        ) from None
 
 
 def closed(spec: ModelSpec) -> ClosedError:

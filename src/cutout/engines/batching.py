@@ -42,10 +42,10 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from cutout.device_options import DeviceOptions
     from cutout.engines.base import EngineRequest
     from cutout.engines.runtime import Prepared
     from cutout.models.registry import ModelSpec
+    from cutout.options import DeviceOptions
 
     Array = npt.NDArray[Any]
     Run = Callable[[Array], Array]

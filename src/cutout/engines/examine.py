@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from cutout import __version__
-from cutout.cpus import cgroup_quota, usable_cpus
 from cutout.engines.devices import CPU, PROVIDERS, Device, request_device
 from cutout.engines.gpu import cards
 from cutout.engines.known_errors import why_not
@@ -19,6 +18,7 @@ from cutout.errors import CutoutError
 from cutout.formats import png
 from cutout.models.files import NOWHERE, data_home, locate, model_home, offline, require
 from cutout.models.registry import DEFAULT_MODEL, MODELS
+from cutout.system import cgroup_quota, usable_cpus
 
 if TYPE_CHECKING:
     from cutout.engines.devices import Machine, Provider

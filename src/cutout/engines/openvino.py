@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree as ET
 
-from cutout.cpus import usable_cpus
 from cutout.engines import prepared
 from cutout.engines.base import TensorEngine, closed
 from cutout.engines.devices import CPU
@@ -25,6 +24,7 @@ from cutout.enums import Precision
 from cutout.errors import CutoutError, DeviceError, ModelError, UsageError
 from cutout.models.files import require
 from cutout.models.registry import MODELS
+from cutout.system import usable_cpus
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -10,15 +10,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cutout.cpus import threads_each, usable_cpus
 from cutout.enums import Existing, Precision
 from cutout.errors import UsageError
 from cutout.jobs.executors.threads import process_all
 from cutout.jobs.plan import Job, plan
 from cutout.jobs.report import Status
-from cutout.memory import keep_for_the_next
 from cutout.options import Encoding
 from cutout.pipeline.remover import Remover
+from cutout.system import keep_for_the_next, threads_each, usable_cpus
 from cutout.timing import STAGES
 
 if TYPE_CHECKING:

@@ -1,7 +1,8 @@
-"""What a caller can ask for: how a cut-out looks and how it is written, each option in one row."""
+"""What a caller can ask for: how a cut-out looks, how it is written, and how devices are used."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from cutout.enums import BackgroundFit, BitDepth, EdgeColors, Fit, PngLevel, Strip
@@ -10,6 +11,7 @@ from cutout.options import values
 from cutout.options.kinds import Options, flag, pixels, refused, text, whole, word
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
     from typing import Self, Unpack
 
@@ -17,7 +19,16 @@ if TYPE_CHECKING:
     from cutout.options.keywords import RemoveKeywords
     from cutout.options.values import Color, Length, Shadow
 
-__all__ = ["DEFAULT_MAX_FRAMES", "DEFAULT_MAX_PIXELS", "FILES", "RUN", "Encoding", "RemoveOptions"]
+__all__ = [
+    "DEFAULT_MAX_FRAMES",
+    "DEFAULT_MAX_PIXELS",
+    "FILES",
+    "RUN",
+    "DeviceOptions",
+    "Encoding",
+    "RemoveOptions",
+    "parse_batch",
+]
 
 DEFAULT_MAX_PIXELS = 256_000_000
 """A picture of more pixels is refused: 256 megapixels take about 1 GB while they are worked on."""
@@ -264,3 +275,63 @@ class Encoding(Options):
     max_pixels: int = whole("Refuse larger pictures.", RUN, default=DEFAULT_MAX_PIXELS, least=1)
     max_frames: int = whole("Refuse animations of more frames.", RUN, default=DEFAULT_MAX_FRAMES, least=1)
     threads: int = whole("Cores that encode one picture.", "", default=1, least=1)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DeviceOptions:
+    """How devices other than the processor are used; none of it changes what the processor does alone.
+
+    Attributes:
+        batch: Pictures that a device computes at once; None measures which number is fastest.
+        half: Compute in half precision, where the device can: masks move a little.
+        provider_options: Told to the execution provider of the named device.
+        cpu_fallback: A picture for which the device has no memory is done by the processor.
+        gpu_memory_limit: Percent of a card's memory in use at the start from which on `auto` passes it over.
+        pictures: How many there are to do, 0 when nobody knows: for a few, nothing is measured.
+
+    Raises:
+        UsageError: A value is out of range.
+    """
+
+    batch: int | None = None
+    half: bool = False
+    provider_options: Mapping[str, Any] = field(default_factory=dict)
+    cpu_fallback: bool = False
+    gpu_memory_limit: float = 80.0
+    pictures: int = 0
+
+    @property
+    def said(self) -> tuple[str, ...]:
+        """Those of the options that were given a value other than their own, as the command line calls them."""
+        given = {
+            "--batch": self.batch is not None,
+            "--half": self.half,
+            "--provider-option": bool(self.provider_options),
+            "--cpu-fallback": self.cpu_fallback,
+            "--gpu-memory-limit": self.gpu_memory_limit != 80,
+        }
+        return tuple(name for name, is_given in given.items() if is_given)
+
+    def __post_init__(self) -> None:
+        if self.batch is not None and not 1 <= self.batch <= 1024:
+            raise UsageError(
+                f"batch is {self.batch}, but it must lie between 1 and 1024, or be auto", options=("batch",)
+            )
+        if not 0 <= self.gpu_memory_limit <= 100:
+            raise UsageError(
+                f"gpu_memory_limit is {self.gpu_memory_limit}, but it is a percentage", options=("gpu_memory_limit",)
+            )
+
+
+def parse_batch(text: str | None) -> int | None:
+    """`auto` or a number.
+
+    Raises:
+        UsageError: It is neither.
+    """
+    if text is None or text.strip().lower() in {"", "auto"}:
+        return None
+    try:
+        return int(text)
+    except ValueError as error:
+        raise UsageError(f"batch is {text!r}, but it must be a number or auto", options=("batch",)) from error

@@ -13,7 +13,7 @@ from PIL import Image
 
 from cutout.formats.encode import Finished, encode_frames
 from cutout.imaging.layout import is_framed, subject_box
-from cutout.pipeline.inference import MaskResult
+from cutout.pipeline.remover import MaskResult
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from cutout.formats.decode import Picture
     from cutout.options import Encoding, RemoveOptions
     from cutout.output_formats import OutputFormat
-    from cutout.pipeline.inference import Box
     from cutout.pipeline.remover import Remover
     from cutout.timing import StageTimes
 
@@ -33,7 +32,7 @@ class FrameMasks:
 
     def __init__(self) -> None:
         self._packed: list[tuple[tuple[int, int], bytes, tuple[str, ...]]] = []
-        self._subject: Box | None = None
+        self._subject: tuple[int, int, int, int] | None = None
 
     def add(self, mask_result: MaskResult) -> None:
         """Append the next frame's."""

@@ -13,8 +13,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cutout.cpus import cgroup_folders
 from cutout.errors import CutoutError, PictureError, UsageError
+from cutout.system import cgroup_folders
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -10,10 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import ImageChops
 
-from cutout.cpus import threads_each
-from cutout.device_options import DeviceOptions
-from cutout.engines.base import EngineRequest, describe, open_engine
-from cutout.enums import EdgeColors, Precision, parse_precision
+from cutout.engines.base import EngineRequest, describe, open_engine, parse_precision
+from cutout.enums import EdgeColors, Precision
 from cutout.errors import OutOfMemoryError, remark
 from cutout.formats.checks.preflight import allowing
 from cutout.formats.color import is_srgb, to_srgb
@@ -21,10 +19,10 @@ from cutout.imaging import composite, decontaminate, layout
 from cutout.imaging.resample import upscale
 from cutout.models.registry import DEFAULT_MODEL
 from cutout.models.tensors import input_size
-from cutout.options import RemoveOptions
+from cutout.options import DeviceOptions, RemoveOptions
 from cutout.options.values import MAX_CANVAS
 from cutout.pipeline.budget import budget_of
-from cutout.pipeline.inference import MaskResult, predict
+from cutout.system import threads_each
 from cutout.timing import StageTimes
 
 if TYPE_CHECKING:
@@ -37,11 +35,12 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     from PIL import Image
 
+    from cutout.engines.base import Engine
     from cutout.formats.decode import Metadata, Picture
     from cutout.models.registry import ModelSpec
     from cutout.pipeline.budget import Budget
 
-__all__ = ["Cutout", "Remover"]
+__all__ = ["Cutout", "MaskResult", "Remover", "predict"]
 
 _WHITE = (255, 255, 255, 255)
 
@@ -81,6 +80,21 @@ class Cutout:
         only = self.rgb or self.alpha
         assert only is not None  # noqa: S101 - one of the two is a picture
         return only
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MaskResult:
+    """What was found in a picture; colours, frame and background are still to come.
+
+    Attributes:
+        alpha: Mode L, the picture's size: cleaned up, refined, and what was transparent before stays so.
+        warnings: Things a user should know.
+        subject: Left, top, right, bottom of what the picture is framed by; None is its own subject.
+    """
+
+    alpha: Image.Image
+    warnings: tuple[str, ...] = ()
+    subject: tuple[int, int, int, int] | None = None
 
 
 class Remover:
@@ -352,3 +366,18 @@ def _deep(
     before, _ = layout.place(picture.rgb, alpha, frame)
     assert before is not None  # noqa: S101 - colours in, colours out
     return merge(shift(picture.deep, int(frame.left), int(frame.top), frame.size), before, colors)
+
+
+def predict(
+    session: Engine, rgb: Image.Image, options: RemoveOptions, stages: StageTimes
+) -> tuple[Image.Image, tuple[int, int]]:
+    """The mask of a picture in mode RGB (mode L, any size), and the (width, height) of that which the network gave.
+
+    Class models infer once, since they have no certainty to weigh; so does a picture in which nothing is found.
+    """
+    whole = session.predict(rgb, fit=options.fit, rescale=options.rescale, stages=stages)
+    if not (options.refine or options.tiles > 1) or session.spec.classes:
+        return whole, whole.size
+    from cutout.pipeline.inference import closer
+
+    return closer(session, rgb, whole, options, stages), whole.size

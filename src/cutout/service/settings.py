@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from cutout.cpus import usable_cpus
 from cutout.errors import UsageError
 from cutout.models.files import data_home
 from cutout.models.registry import DEFAULT_MODEL
 from cutout.pipeline.budget import parse_bytes
+from cutout.system import usable_cpus
 
 __all__ = ["Settings", "read_keys"]
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from cutout.jobs.executors.base import Executor, Running, as_finished
 from cutout.jobs.worker import process
-from cutout.memory import keep_for_the_next
+from cutout.system import keep_for_the_next
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator

@@ -1,12 +1,17 @@
-"""How many processors this process may really use: affinity and container quota, not the host's core count."""
+"""The machine below: processors that this process may really use, and settings that keep it small or quick."""
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 from pathlib import Path
 
-__all__ = ["cgroup_folders", "cgroup_quota", "threads_each", "usable_cpus"]
+__all__ = ["cgroup_folders", "cgroup_quota", "keep_for_the_next", "keep_small", "threads_each", "usable_cpus"]
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # of glibc's malloc.h
+_LARGEST_BLOCK = 32 << 20  # that glibc gives from its heap
+_NEVER = 1 << 30
 
 
 def usable_cpus(root: Path = Path("/")) -> int:
@@ -79,3 +84,33 @@ def _quota_of(folder: Path) -> float | None:
         return None if limit in {"max", "-1"} or int(period) <= 0 else int(limit) / int(period)
     except (OSError, ValueError):
         return None
+
+
+def keep_small() -> None:
+    """One heap for all threads instead of one each, and no threads of BLAS.
+
+    Threads that work on pictures of 50 MB each leave large holes in heaps of their own: one heap takes 15 MB less with
+    two of them. Products of matrices are small here, BLAS would only keep buffers for threads that never help.
+    """
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    if "MALLOC_ARENA_MAX" not in os.environ:
+        _tell_malloc({_M_ARENA_MAX: 1})
+
+
+def keep_for_the_next() -> None:
+    """Memory that one picture gave back stays with the process, for the next one.
+
+    A new page is cleared by the system before it is handed out: 70 MB of them for each inference, 40 ms. This is for
+    runs that end; what waits for work should give back what it does not use.
+    """
+    if not {"MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES"} & set(os.environ):
+        _tell_malloc({_M_TRIM_THRESHOLD: _NEVER, _M_MMAP_THRESHOLD: _LARGEST_BLOCK})
+
+
+def _tell_malloc(settings: dict[int, int]) -> None:
+    import ctypes
+
+    with contextlib.suppress(OSError, AttributeError, TypeError):  # another C library than glibc has no such setting
+        library = ctypes.CDLL(None)
+        for name, value in settings.items():
+            library.mallopt(name, value)

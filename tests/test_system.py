@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from cutout.cpus import cgroup_quota, usable_cpus
+from cutout.system import cgroup_quota, usable_cpus
 
 if TYPE_CHECKING:
     from pathlib import Path
