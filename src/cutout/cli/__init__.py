@@ -10,6 +10,7 @@ import shlex
 import signal
 import sys
 import threading
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -28,18 +29,55 @@ if TYPE_CHECKING:
 
 __all__ = ["app", "command", "main"]
 
-_EPILOG = "Every option can be set in the environment: --device is CUTOUT_DEVICE, --on-collision CUTOUT_ON_COLLISION."
+_COMMANDS = {  # module, what it holds, whether it shows its help where no argument follows
+    "remove": ("remove", "remove", True),
+    "bench": ("bench", "bench", False),
+    "compare": ("compare", "compare", True),
+    "eval": ("evaluate", "evaluate", True),
+    "doctor": ("doctor", "doctor", False),
+    "serve": ("serve", "serve", False),
+    "worker": ("worker", "worker", False),
+    "models": ("models", "app", True),
+}
 
 
 class _Commands(TyperGroup):
-    """The commands; who leaves the command out before a picture is told which one is meant."""
+    """The commands, each made when it is asked for: that takes longer than many a picture."""
+
+    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ARG002
+        if cmd_name in _COMMANDS and cmd_name not in self.commands:
+            module, name, no_args_is_help = _COMMANDS[cmd_name]
+            found = getattr(import_module(f"cutout.cli.{module}"), name)
+            if not isinstance(found, typer.Typer):
+                function, found = found, typer.Typer(add_completion=False)
+                found.command(cmd_name, no_args_is_help=no_args_is_help)(function)
+            made = self.commands[cmd_name] = typer.main.get_command(found)
+            made.name = cmd_name
+        return self.commands.get(cmd_name)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Who leaves the command out before a picture is told which one is meant."""
         first = args[0]
-        means_input = first == "-" or os.path.lexists(first) or Path(first).suffix.lower() in SUFFIXES
-        if first not in self.commands and means_input:
-            raise UsageError(f"{first} is no command", hint=f"cutout remove {shlex.join(args)}")
+        if first not in _COMMANDS:
+            if first == "-" or os.path.lexists(first) or Path(first).suffix.lower() in SUFFIXES:
+                raise UsageError(f"{first} is no command", hint=f"cutout remove {shlex.join(args)}")
+            for name in _COMMANDS:  # a slip of the pen is compared with those that are there
+                self.get_command(ctx, name)
         return super().resolve_command(ctx, args)
+
+
+app = typer.Typer(
+    name="cutout",
+    cls=_Commands,
+    help="Remove the background of pictures.",
+    epilog="Every option can be set in the environment: --device is CUTOUT_DEVICE, --on-collision CUTOUT_ON_COLLISION.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 
 
 def _version(asked: bool) -> None:
@@ -48,95 +86,13 @@ def _version(asked: bool) -> None:
         raise typer.Exit
 
 
+@app.callback()
 def _root(
     _version: Annotated[
         bool, typer.Option("--version", help="Print the version and exit.", callback=_version, is_eager=True)
     ] = False,
 ) -> None:
     """Remove the background of pictures."""
-
-
-def _remove(app: typer.Typer) -> None:
-    from cutout.cli.remove import remove
-
-    app.command("remove", no_args_is_help=True)(remove)
-
-
-def _models(app: typer.Typer) -> None:
-    from cutout.cli import models
-
-    app.add_typer(models.app, name="models")
-
-
-def _bench(app: typer.Typer) -> None:
-    from cutout.cli.bench import bench
-
-    app.command("bench")(bench)
-
-
-def _compare(app: typer.Typer) -> None:
-    from cutout.cli.compare import compare
-
-    app.command("compare", no_args_is_help=True)(compare)
-
-
-def _evaluate(app: typer.Typer) -> None:
-    from cutout.cli.evaluate import evaluate
-
-    app.command("eval", no_args_is_help=True)(evaluate)
-
-
-def _doctor(app: typer.Typer) -> None:
-    from cutout.cli.doctor import doctor
-
-    app.command("doctor")(doctor)
-
-
-def _serve(app: typer.Typer) -> None:
-    from cutout.cli.serve import serve
-
-    app.command("serve")(serve)
-
-
-def _worker(app: typer.Typer) -> None:
-    from cutout.cli.worker import worker
-
-    app.command("worker")(worker)
-
-
-_COMMANDS = {
-    "remove": _remove,
-    "models": _models,
-    "bench": _bench,
-    "compare": _compare,
-    "eval": _evaluate,
-    "doctor": _doctor,
-    "serve": _serve,
-    "worker": _worker,
-}
-
-
-def _build(*names: str) -> typer.Typer:
-    """The command line with some of its commands, or all of them: making one takes longer than many a picture."""
-    built = typer.Typer(
-        name="cutout",
-        cls=_Commands,
-        help="Remove the background of pictures.",
-        epilog=_EPILOG,
-        no_args_is_help=True,
-        pretty_exceptions_enable=False,
-        context_settings={"help_option_names": ["-h", "--help"]},
-    )
-    built.callback()(_root)
-    for name in names or _COMMANDS:
-        _COMMANDS[name](built)
-    return built
-
-
-def __getattr__(name: str) -> Any:
-    if name == "app":  # all commands; who needs one of them does not wait for the others
-        return _build()
-    raise AttributeError(name)
 
 
 def _hush() -> None:
@@ -165,8 +121,7 @@ def main() -> None:
     console = Console(verbose=verbose)
     _hush()
     try:
-        first = sys.argv[1:2]
-        _build(*(first if first and first[0] in _COMMANDS else ()))()
+        app()
     except CutoutError as error:
         console.error(error)
         code = error.exit_code

@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 
 __all__ = ["app", "pull_one"]
 
-app = typer.Typer(help="The model registry: what exists, what is on this machine.", no_args_is_help=True)
+app = typer.Typer(
+    add_completion=False, help="The model registry: what exists, what is on this machine.", no_args_is_help=True
+)
 
 _Names = Annotated[list[str], typer.Argument(help="Model names.", metavar="MODEL...")]
 _Json = Annotated[bool, option("--json", text="One JSON line per model.")]
