@@ -39,6 +39,7 @@ from cutout.jobs.executors.base import Running
 from cutout.jobs.executors.threads import in_threads
 from cutout.jobs.plan import Job, plan
 from cutout.jobs.report import BugError, Outcome, Report, Status
+from cutout.jobs.storage import Activity
 from cutout.jobs.worker import process
 from cutout.options import Encoding, RemoveOptions
 from cutout.output_formats import OutputFormat
@@ -484,6 +485,7 @@ class TestSignals:
 
         console = Console()
         monkeypatch.setattr(console, "say", say)
+        monkeypatch.setattr("cutout.jobs.storage.activity", Activity())  # whatever other tests left waiting
         with Interrupt(console) as stop:
             os.kill(os.getpid(), signal.SIGINT)
             assert stop.wait(10)

@@ -683,7 +683,7 @@ class TestExitCodes:
 
 class TestEnvironment:
     def test_every_option_has_its_variable(self) -> None:
-        command = typer.main.get_command(app).commands["remove"]  # type: ignore[attr-defined]
+        command = typer.main.get_command(app).get_command(None, "remove")  # type: ignore[attr-defined]
         options = {param.name: param for param in command.params if param.param_type_name == "option"}
         assert len(options) > 20
         for option in options.values():

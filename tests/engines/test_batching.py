@@ -73,6 +73,20 @@ def test_the_real_model_gives_in_a_batch_what_it_gives_alone(remover: Remover, e
         assert np.abs(together - alone).max() <= 2, "of 255"
 
 
+def test_a_batch_on_the_processor_takes_at_most_half_of_the_memory_limit(tmp_path: Path) -> None:
+    texts: list[str] = []
+    options = DeviceOptions(batch=64)
+    model, limit = brightness_model(tmp_path), 400_000_000
+    with Remover(model, device="cpu", device_options=options, memory_limit=limit, warn=texts.append) as bounded:
+        assert 1 <= bounded.batch < 64
+        batch = bounded.batch
+    assert texts == [f"batches hold {batch} pictures, not 64: more would take over half of the memory limit"]
+    with Remover(model, device="cpu", device_options=options, memory_limit=limit * 2, warn=texts.append) as wider:
+        assert wider.batch > batch
+    with Remover(model, device="cpu", device_options=options, memory_limit="900GB") as free:
+        assert free.batch == 64
+
+
 def test_the_processor_alone_is_left_as_it_was() -> None:
     for options in (None, DeviceOptions(), DeviceOptions(batch=1), DeviceOptions(cpu_fallback=True)):
         remover = Remover(device="cpu", device_options=options)

@@ -30,6 +30,7 @@ from cutout.formats.picture import Header
 from cutout.jobs.executors.threads import process_all
 from cutout.jobs.plan import plan
 from cutout.jobs.report import Status
+from cutout.jobs.storage import read_input
 from cutout.jobs.worker import process
 from cutout.options import Encoding, RemoveOptions
 from cutout.output_formats import OutputFormat, check_side
@@ -209,6 +210,41 @@ def outcomes(folder: Path, opened: Remover, **encoding: Any) -> dict[str, Any]:
         outcome.job.source_name.rpartition("/")[2]: outcome
         for outcome in process_all(todo.jobs, opened, opened.options, told, workers=4)
     }
+
+
+def test_large_files_are_read_one_at_a_time_before_their_pictures_have_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "in").mkdir()
+    for number in range(6):
+        Image.new("RGB", (1200, 800), (number, 0, 0)).save(tmp_path / f"in/{number}.bmp")
+    size = (tmp_path / "in/0.bmp").stat().st_size
+    lock, held, most = threading.Lock(), 0, 0
+
+    def read(*args: Any) -> bytes:
+        nonlocal held, most
+        data = read_input(*args)
+        with lock:
+            held += 1
+            most = max(most, held)
+        time.sleep(0.05)  # time for others to read, too
+        return data
+
+    def take(budget: Budget, need: int) -> None:
+        nonlocal held
+        taken(budget, need)
+        with lock:
+            held -= 1
+
+    taken = Budget._take
+    monkeypatch.setattr(Budget, "_take", take)
+    monkeypatch.setattr("cutout.jobs.worker.read_input", read)
+    model = brightness_model(tmp_path)
+    for limit, at_once in ((size * 30, 1), (size * 100, 2)):
+        most = 0
+        with Remover(model, device="cpu", memory_limit=Budget(limit)) as opened:
+            assert all(outcome.status is Status.DONE for outcome in outcomes(tmp_path / "in", opened).values())
+        assert min(most, 2) == at_once
 
 
 def test_large_pictures_run_alone_and_results_are_the_same(tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ def test_the_options_in_the_compose_file_exist() -> None:
     lines = re.findall(r"command: \[(serve|worker), (.*)\]", (ROOT / "docker-compose.yml").read_text())
     assert {name for name, _ in lines} == {"serve", "worker"}
     for name, options in lines:
-        known = {option for parameter in commands.commands[name].params for option in parameter.opts}
+        known = {option for parameter in commands.get_command(None, name).params for option in parameter.opts}
         assert set(re.findall(r"--[a-z-]+", options)) <= known
 
 

@@ -16,7 +16,7 @@ from PIL import Image
 from served import Held, Process, quick, served, until
 from small import ORANGE, half
 
-from cutout.errors import CutoutError, PictureError, UsageError
+from cutout.errors import CutoutError, OutOfMemoryError, UsageError
 from cutout.options import Encoding, RemoveOptions
 from cutout.output_formats import OutputFormat
 from cutout.pipeline.convert import convert
@@ -394,7 +394,7 @@ def _caused(text: str, cause: str) -> CutoutError:
             503,
             "memory",
         ),
-        (PictureError("there is not enough memory for this picture"), 503, "memory"),
+        (OutOfMemoryError(), 503, "memory"),
         (ZeroDivisionError("secret inside"), 500, "bug"),
     ],
 )

@@ -6,6 +6,7 @@ A new engine is a module with a subclass of `Engine`, and a row of `ENGINES`.
 from __future__ import annotations
 
 import os
+import sys
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -146,6 +147,7 @@ class EngineRequest:
         model_options: Options of the model itself, such as `{"class": "upper"}`.
         threads: Of one inference on the processor.
         jobs: Inferences side by side.
+        memory: Bytes that pictures may take together.
 
     Raises:
         UsageError: Half precision beside reduced precision.
@@ -158,6 +160,7 @@ class EngineRequest:
     model_options: Mapping[str, Any] = field(default_factory=dict)
     threads: int = 1
     jobs: int = 1
+    memory: int = sys.maxsize
 
     def __post_init__(self) -> None:
         if self.options.half and self.precision is Precision.REDUCED:

@@ -59,6 +59,8 @@ _LEVEL = 1 / 512
 """Of the range of the output: half of one level of a mask, by which a picture in a batch may differ from one alone."""
 _HALF_SHARE = 16 / 255
 """Of the range of the output: how far half precision may move single values; real masks move by 0.02–0.4 on average."""
+_ACTIVATIONS = 4_300
+"""Bytes of activations for each pixel of the input, of the hungriest network measured (silueta; u2netp takes 1,400)."""
 _FEW = 8
 """So few pictures are done one by one before a measurement has paid."""
 _SIZES = (1, 2, 4, 8, 16, 32)
@@ -108,7 +110,7 @@ def open_batched(request: EngineRequest, warn: Warn) -> OnnxEngine | BatchedEngi
     if not queued:
         return first
     try:
-        return _Opening(path, first, asked, options, request.threads, warn).batched(device)
+        return _Opening(path, first, asked, request, warn).batched(device)
     except CutoutError:
         raise
     except Exception as error:  # a device may open a model and fail at its first run, such as for want of code for it
@@ -179,35 +181,43 @@ class _Opening:
     path: Path
     first: OnnxEngine
     asked: DeviceRequest
-    options: DeviceOptions
-    threads: int
+    request: EngineRequest
     warn: Warn
 
     def batched(self, device: Device) -> BatchedEngine:
         """The model on a device and on those beside it, fed by one queue."""
-        options, spec, provider, warn = self.options, self.first.spec, device.provider, self.warn
+        options, spec, provider, warn = self.request.options, self.first.spec, device.provider, self.warn
         numbers = self._numbers(device)
         run, free = self._run(self.first, device)
         size = 1
         if free:
             most = options.pictures // 2 if options.pictures else max(_SIZES)
             size = options.batch or fastest_size(run, self._probe()[:1], most)
+            size = size if provider != CPU else self._within_memory(size)
         elif (options.batch or 1) > 1:
             warn(f"{spec.name} cannot take several pictures at once: they run one by one")
         runs = [run]
         for number in numbers[1:]:
             other = replace(self.asked, devices=(Device(provider, number),), strict=True)
-            opened = open_file(self.path, spec, other, threads=self.threads, warn=warn)
+            opened = open_file(self.path, spec, other, threads=self.request.threads, warn=warn)
             runs.append(self._run(opened, other.devices[0])[0])
         queue = DeviceQueue(
             runs,
             size=size,
-            fallback=_on_the_processor(self.path, spec, self.threads) if options.cpu_fallback else None,
+            fallback=_on_the_processor(self.path, spec, self.request.threads) if options.cpu_fallback else None,
             filled=provider != CPU,  # there empty places cost as much as pictures
             tell=lambda text: warn(f"{provider.device}: {text}"),  # not `self`, which holds a copy of the weights
         )
         name = str(device) if len(numbers) == 1 else f"{provider.device}:{','.join(map(str, numbers))}"
         return BatchedEngine(self.first, queue, devices=len(runs), device=name)
+
+    def _within_memory(self, size: int) -> int:
+        """Pictures of a batch on the processor, whose memory is that of the pictures too: half of it at most."""
+        _, _, height, width = self._probe().shape
+        most = max(1, int(self.request.memory // 2 // (height * width * _ACTIVATIONS)))
+        if size > most:
+            self.warn(f"batches hold {most} pictures, not {size}: more would take over half of the memory limit")
+        return min(size, most)
 
     def _numbers(self, device: Device) -> list[int]:
         """The cards that work together."""
@@ -223,7 +233,7 @@ class _Opening:
 
     def _run(self, first: OnnxEngine, device: Device) -> tuple[Run, bool]:
         """The model on a device as a function of a batch, and whether it takes more than one picture."""
-        options, provider = self.options, device.provider
+        options, provider = self.request.options, device.provider
         here = prepare(replace(self.asked, devices=(device,), strict=True))
         half = options.half and provider.half_graph
         single = _bound(here, first.wiring[0], first, device)
@@ -259,7 +269,7 @@ class _Opening:
     def _opened(self, model: bytes, first: OnnxEngine, device: Device, here: Prepared) -> BoundRun:
         inner = here.runtime.InferenceSession(
             model,
-            sess_options=here.settings(self.threads),
+            sess_options=here.settings(self.request.threads),
             providers=[provider_entry(device, here.request)],
             enable_fallback=0,
         )

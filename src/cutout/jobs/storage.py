@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from cutout.jobs.plan import Job
 
-__all__ = ["activity", "emit", "read_input", "write_output"]
+__all__ = ["activity", "emit", "file_size", "read_input", "write_output"]
 
 _LEAST = 64 << 20
 """Bytes that are read of any input, whatever the memory."""
@@ -68,6 +68,14 @@ class Activity:
 
 
 activity = Activity()
+
+
+def file_size(job: Job) -> int:
+    """Bytes of a job's input; 0 where nobody knows before it is read."""
+    try:
+        return 0 if job.source is None else job.source.stat().st_size
+    except OSError:  # reading it tells why
+        return 0
 
 
 def read_input(job: Job, max_pixels: int, memory: int = sys.maxsize) -> bytes:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import traceback
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from cutout.atomic import check_writable, is_there
 from cutout.enums import Existing
 from cutout.errors import CutoutError, OutOfMemoryError, OutputError
 from cutout.jobs.report import BugError, Outcome, Status
-from cutout.jobs.storage import activity, read_input, write_output
+from cutout.jobs.storage import activity, file_size, read_input, write_output
 from cutout.pipeline.convert import convert
 from cutout.timing import StageTimes
 
@@ -69,10 +69,12 @@ def _process(
             if is_there(job.target) and job.existing is Existing.SKIP:
                 return Outcome(job=job, status=Status.SKIPPED)
             check_writable(job.target)
-        with stages.time("load"):
-            data = read_input(job, encoding.max_pixels, remover.budget.limit)
-        with slots:
-            result = convert(data, job.output_format, remover, options, encoding, stages)
+        with ExitStack() as reading:
+            reading.enter_context(remover.budget.reading(file_size(job)))
+            with stages.time("load"):
+                data = read_input(job, encoding.max_pixels, remover.budget.limit)
+            with slots:
+                result = convert(data, job.output_format, remover, options, encoding, stages, reading.close)
         del data
         with stages.time("write"):
             written = write_output(job, result.encoded)

@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections import deque
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,11 +18,14 @@ from cutout.system import cgroup_folders
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+    from contextlib import AbstractContextManager
 
 __all__ = ["Budget", "MemoryBusyError", "OverBudgetError", "budget_of", "parse_bytes", "said", "usable_memory"]
 
 SHARE = 0.6
 """Of the machine's memory: the rest is for the system, the model, and what the estimates miss."""
+_SMALL_FILE = 1 / 32
+"""Of the limit: files up to this size are read side by side before their pictures have memory."""
 VARIABLE = "CUTOUT_MEMORY_LIMIT"
 _UNITS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
 _SIZE = re.compile(r"(\d+(?:\.\d+)?|\.\d+)\s*([kmgt]?)(i?)b?", re.IGNORECASE)
@@ -81,6 +84,7 @@ class Budget:
         self._running = 0
         self._line: deque[object] = deque()
         self._change = threading.Condition()
+        self._reader = threading.Lock()
 
     @property
     def running(self) -> int:
@@ -111,6 +115,16 @@ class Budget:
                 hint=f"{ways}, or a higher memory_limit where there is more memory",
                 options=("max_size", "canvas", "memory_limit"),
             )
+
+    def reading(self, size: int) -> AbstractContextManager[object]:
+        """Around the reading of a file, until its picture holds memory: large files are read one at a time.
+
+        Those that hold memory never wait for this, so whoever reads gets its turn.
+
+        Args:
+            size: Bytes of the file.
+        """
+        return self._reader if size > self.limit * _SMALL_FILE else nullcontext()
 
     @contextmanager
     def hold(self, need: int, what: str = "the picture", ways: str = "max_size") -> Iterator[None]:

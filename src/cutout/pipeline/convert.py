@@ -12,6 +12,8 @@ from cutout.pipeline.estimate import need_of
 from cutout.timing import StageTimes
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from cutout.formats.decode import Prepared
     from cutout.options import Encoding, RemoveOptions
     from cutout.output_formats import OutputFormat
@@ -46,6 +48,7 @@ def convert(
     options: RemoveOptions,
     encoding: Encoding,
     stages: StageTimes | None = None,
+    admitted: Callable[[], None] = lambda: None,
 ) -> Converted:
     """Cut out the picture in a file, once there is memory for it.
 
@@ -56,6 +59,7 @@ def convert(
         options: What the cut-out looks like.
         encoding: How it is written.
         stages: Receives the time of each stage, and says between them whether to go on.
+        admitted: Called once the picture has its memory.
 
     Raises:
         CancelledError: The stages' check says that the picture is not wanted any more.
@@ -73,6 +77,7 @@ def convert(
         bit_depth=encoding.bit_depth,
     )
     with remover.budget.hold(need.memory, need.what, need.ways):
+        admitted()
         del data
         made = _converted(file, output_format, remover, options, encoding, stages or StageTimes())
     return replace(made, warnings=(*notes, *made.warnings))

@@ -148,6 +148,7 @@ class Remover:
             model_options=dict(model_options or {}),
             threads=threads_each(jobs),
             jobs=jobs,
+            memory=self.budget.limit,
         )
         self.session = open_engine(request, warn)
 

@@ -140,7 +140,8 @@ def _resolve(host: str, port: int) -> list[str]:
 
 async def _looked_up(resolve: Resolve, host: str, port: int) -> list[str]:
     busy = Problem(503, "overloaded", "too many names are being looked up", hint="try again later", retry_after=15)
-    if not _LOOKUPS.acquire(blocking=False):
+    lookups = _LOOKUPS
+    if not lookups.acquire(blocking=False):
         raise busy
     found: concurrent.futures.Future[list[str]] = concurrent.futures.Future()
     found.set_running_or_notify_cancel()
@@ -149,16 +150,16 @@ async def _looked_up(resolve: Resolve, host: str, port: int) -> list[str]:
         try:
             addresses = resolve(host, port)
         except Exception as error:  # noqa: BLE001 - raised where the result is awaited
-            _LOOKUPS.release()
+            lookups.release()
             found.set_exception(error)
         else:
-            _LOOKUPS.release()
+            lookups.release()
             found.set_result(addresses)
 
     try:
         threading.Thread(target=look, name="cutout-lookup", daemon=True).start()
     except RuntimeError:  # the system has no room for another thread
-        _LOOKUPS.release()
+        lookups.release()
         raise busy from None
     return await asyncio.wrap_future(found)
 
