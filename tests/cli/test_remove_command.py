@@ -769,7 +769,7 @@ class TestPermissions:
         Path("in/locked").chmod(0)
         try:
             run = cutout("remove", "in", "-o", "out", "--json")
-            dry = cutout("remove", "in", "-o", "out", "--dry-run")
+            dry = cutout("remove", "in", "-o", "other", "--dry-run", "--json")
         finally:
             Path("in/locked").chmod(0o755)
         assert run.code == 1
@@ -777,6 +777,13 @@ class TestPermissions:
         assert lines == {"in/locked": "failed", "in/a.png": "done"}
         assert (run.lines[-1]["total"], run.lines[-1]["failed"]) == (2, 1)
         assert "in/locked: the folder cannot be read" in run.err
+        assert dry.code == 1
+        assert {line["input"]: line["status"] for line in dry.lines[:-1]} == {
+            "in/locked": "failed",
+            "in/a.png": "planned",
+        }
+        assert dry.lines[0]["error"] == next(line["error"] for line in run.lines if line.get("input") == "in/locked")
+        assert dry.lines[-1]["total"] == 2
         assert "in/locked: the folder cannot be read" in dry.err
 
     def test_an_output_folder_that_may_not_be_written_to_is_told_before_the_work(self, cutout: Cutout) -> None:

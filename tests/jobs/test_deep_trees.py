@@ -82,7 +82,7 @@ def test_what_no_path_leads_to_is_named_and_the_rest_is_done(cutout: Cutout, her
     assert "the folder cannot be read, nor any picture in it: File name too long" in run.err
     assert "start from a folder further down" in run.err
     assert "Traceback" not in run.err
-    assert cutout("remove", "in", "-o", "out", "--dry-run").code == 0
+    assert cutout("remove", "in", "-o", "out", "--dry-run").code == 1
 
 
 def test_an_output_that_no_path_leads_to_fails_before_the_work_and_leaves_no_folders(

@@ -171,6 +171,8 @@ def remove(
     budget_of(memory_limit, os.environ)  # what is no size is told now
     if dry_run:
         print_plan(todo, console, as_json=as_json)
+        if todo.unreadable:  # as the run would end
+            raise typer.Exit(int(ExitCode.SOME_FAILED))
         return
     workers = _workers(jobs, todo)
     encoding = Encoding(**_of(Encoding, given), threads=threads_each(workers))

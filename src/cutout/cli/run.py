@@ -37,6 +37,8 @@ def print_plan(todo: Plan, console: Console, *, as_json: bool) -> None:
     terminal = is_terminal(sys.stdout)
     for outcome in _unreadable(todo):
         console.outcome(outcome)
+        if as_json:
+            _emit(_line(outcome))
     for job in todo.jobs:
         status = Status.SKIPPED if _is_there(job) else Status.PLANNED
         if as_json:
@@ -46,7 +48,7 @@ def print_plan(todo: Plan, console: Console, *, as_json: bool) -> None:
             line = f"{job.source_name} -> {job.target_name}{note}"
             emit(os.fsencode(printable(line) if terminal else line) + b"\n")
     if as_json:
-        _emit({"event": "plan", "total": len(todo.jobs), "ignored": len(todo.ignored)})
+        _emit({"event": "plan", "total": len(todo.jobs) + len(todo.unreadable), "ignored": len(todo.ignored)})
 
 
 def _is_there(job: Job) -> bool:
@@ -65,6 +67,10 @@ def _emit(line: dict[str, Any]) -> None:
 
     text = json.dumps(line, ensure_ascii=False).encode("utf-8", "surrogateescape").decode("utf-8", "replace")
     emit(text.encode() + b"\n")
+
+
+def _line(outcome: Outcome) -> dict[str, Any]:
+    return outcome.as_json() | ({} if outcome.error is None else {"error": error_json(outcome.error)})
 
 
 def _unreadable(todo: Plan) -> list[Outcome]:
@@ -110,8 +116,7 @@ def run_plan(
             report.add(outcome)
             console.outcome(outcome)
             if as_json:
-                told = {} if outcome.error is None else {"error": error_json(outcome.error)}
-                _emit(outcome.as_json() | told)
+                _emit(_line(outcome))
             progress.step(skipped=outcome.status is Status.SKIPPED)
 
         for outcome in _unreadable(todo):
