@@ -381,7 +381,7 @@ def test_a_card_that_opens_models_and_cannot_run_them_is_found_out(card: Callabl
     assert remover.cut(strips(1)[0], MASK).size == (40, 40)
     (line,) = said
     assert "onnxruntime-gpu 1.31.1 holds no code for this card" in line
-    with pytest.raises(DeviceError, match=r"--device cuda cannot be used: .*holds no code for this card") as caught:
+    with pytest.raises(DeviceError, match=r"^device cuda cannot be used: .*holds no code for this card") as caught:
         Remover(path, device="cuda")
     assert caught.value.exit_code == 4
 

@@ -48,22 +48,22 @@ WINDOWS = Machine(available=("DmlExecutionProvider", CPU.name), packages={"onnxr
 @pytest.mark.parametrize(
     ("asked", "environ", "devices", "strict", "origin"),
     [
-        (None, {}, [], False, "--device"),
-        ("", {}, [], False, "--device"),
-        ("auto", {}, [], False, "--device"),
-        (" AUTO ", {}, [], False, "--device"),
-        ("cpu", {}, ["cpu"], True, "--device"),
-        ("cuda", {}, ["cuda"], True, "--device"),
-        ("CUDA:1", {}, ["cuda:1"], True, "--device"),
-        ("cuda:", {}, ["cuda"], True, "--device"),
-        ("CUDAExecutionProvider", {}, ["cuda"], True, "--device"),
-        ("CUDAExecutionProvider:2", {}, ["cuda:2"], True, "--device"),
-        ("directml:0", {}, ["directml:0"], True, "--device"),
+        (None, {}, [], False, "device"),
+        ("", {}, [], False, "device"),
+        ("auto", {}, [], False, "device"),
+        (" AUTO ", {}, [], False, "device"),
+        ("cpu", {}, ["cpu"], True, "device"),
+        ("cuda", {}, ["cuda"], True, "device"),
+        ("CUDA:1", {}, ["cuda:1"], True, "device"),
+        ("cuda:", {}, ["cuda"], True, "device"),
+        ("CUDAExecutionProvider", {}, ["cuda"], True, "device"),
+        ("CUDAExecutionProvider:2", {}, ["cuda:2"], True, "device"),
+        ("directml:0", {}, ["directml:0"], True, "device"),
         (None, {"CUTOUT_DEVICE": "cuda:3"}, ["cuda:3"], True, "CUTOUT_DEVICE"),
-        (None, {"CUTOUT_DEVICE": "auto"}, [], False, "--device"),
-        (None, {"CUTOUT_DEVICE": ""}, [], False, "--device"),
-        ("cpu", {"CUTOUT_DEVICE": "cuda"}, ["cpu"], True, "--device"),
-        ("auto", {"CUTOUT_DEVICE": "cuda"}, [], False, "--device"),
+        (None, {"CUTOUT_DEVICE": "auto"}, [], False, "device"),
+        (None, {"CUTOUT_DEVICE": ""}, [], False, "device"),
+        ("cpu", {"CUTOUT_DEVICE": "cuda"}, ["cpu"], True, "device"),
+        ("auto", {"CUTOUT_DEVICE": "cuda"}, [], False, "device"),
     ],
 )
 def test_an_option_counts_before_the_environment(
@@ -212,7 +212,7 @@ def test_a_listed_order_is_kept_and_what_is_missing_left_out() -> None:
     ],
 )
 def test_a_device_that_was_asked_for_is_used_or_the_run_fails(asked: str, machine: Machine) -> None:
-    with pytest.raises(DeviceError, match=f"--device {asked} cannot be used") as caught:
+    with pytest.raises(DeviceError, match=rf"^device {asked} cannot be used") as caught:
         chosen(asked, machine)
     assert caught.value.exit_code is ExitCode.DEVICE
     assert int(ExitCode.DEVICE) == 4
@@ -324,7 +324,7 @@ def test_options_are_for_the_device_that_was_named() -> None:
     assert provider_entry(request.devices[0], request)[1]["device_type"] == "GPU"
     assert provider_entry(Device(CPU), request)[1] == {}
     for asked in (None, "auto", "cpu"):
-        with pytest.raises(UsageError, match="--provider-option belongs to a device"):
+        with pytest.raises(UsageError, match=r"^provider_option belongs to a device"):
             with_options(request_device(asked, {}), {"device_type": "GPU"})
         assert with_options(request_device(asked, {}), {}) == request_device(asked, {})
 

@@ -158,7 +158,7 @@ def test_a_device_that_was_asked_for_fails_with_the_sentence(
     with pytest.raises(DeviceError) as caught:
         Remover(small, device=failure.device)
     assert caught.value.exit_code == 4
-    assert caught.value.message.startswith(f"--device {failure.device} cannot be used: ")
+    assert caught.value.message.startswith(f"device {failure.device} cannot be used: ")
     assert failure.sentence in caught.value.message
     assert failure.hint in (caught.value.hint or "")
 

@@ -130,6 +130,11 @@ def parse_precision(value: str) -> Precision:
         ) from None
 
 
+def unknown_model_option(text: str, hint: str) -> UsageError:
+    """The error for an option, as `key=value`, that the model does not have."""
+    return UsageError(f"unknown model_option {text}", hint=hint, options=("model_option",))
+
+
 def closed(spec: ModelSpec) -> ClosedError:
     """The error of a model that is used after it was closed."""
     return ClosedError(f"the model {spec.name} was closed", hint="open it again")

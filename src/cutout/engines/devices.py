@@ -203,7 +203,7 @@ class DeviceRequest:
 
     devices: tuple[Device, ...] = ()
     strict: bool = False
-    origin: str = "--device"
+    origin: str = "device"
     further: tuple[int | str, ...] = ()
     options: tuple[tuple[str, str], ...] = ()
     half: bool = False
@@ -284,7 +284,7 @@ def request_device(asked: str | None, environ: Mapping[str, str]) -> DeviceReque
     Raises:
         UsageError: An unknown device.
     """
-    origin = "--device"
+    origin = "device"
     if not asked:
         asked, origin = environ.get("CUTOUT_DEVICE"), "CUTOUT_DEVICE"
     if asked and asked.strip().lower() != "auto":
@@ -315,8 +315,9 @@ def with_options(request: DeviceRequest, options: Mapping[str, Any]) -> DeviceRe
         return request
     if not request.devices or request.devices[0].provider == CPU:
         raise UsageError(
-            "--provider-option belongs to a device, and none is named",
-            hint="for example: --device cuda --provider-option cudnn_conv_algo_search=EXHAUSTIVE",
+            "provider_option belongs to a device, and none is named",
+            hint="for example: cuda, with provider_option cudnn_conv_algo_search=EXHAUSTIVE",
+            options=("provider_option",),
         )
     texts = {key: str(int(value)) if isinstance(value, bool) else str(value) for key, value in options.items()}
     return replace(request, options=tuple(texts.items()))
@@ -363,4 +364,5 @@ def unusable(device: Device, request: DeviceRequest, machine: Machine, said: str
     from cutout.engines.known_errors import why_not
 
     reason, hint = why_not(device.provider, machine, said)
-    return DeviceError(f"{request.origin} {device} cannot be used: {reason}", hint=hint)
+    options = ("device",) if request.origin == "device" else ()
+    return DeviceError(f"{request.origin} {device} cannot be used: {reason}", hint=hint, options=options)

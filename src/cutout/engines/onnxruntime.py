@@ -6,10 +6,10 @@ import contextlib
 from typing import TYPE_CHECKING, Any
 
 from cutout.engines import prepared
-from cutout.engines.base import TensorEngine, closed
+from cutout.engines.base import TensorEngine, closed, unknown_model_option
 from cutout.engines.devices import CPU, provider_entry, unusable
 from cutout.engines.runtime import prepare, sparing_runs
-from cutout.errors import CutoutError, ModelError, OutputError, UsageError
+from cutout.errors import CutoutError, ModelError, OutputError
 from cutout.models.files import require
 from cutout.models.registry import LARGEST_SIDE, Activation
 
@@ -208,7 +208,8 @@ def _check_signature(inner: Any, spec: ModelSpec, path: Path) -> ModelSpec:
     if wanted.type not in _MASKS or len(wanted.shape) not in {2, 3, 4}:
         raise ModelError(
             f"{what}: its output {wanted.name} is {wanted.type} of shape {wanted.shape}, which is no mask",
-            hint="output in --model-config chooses another one",
+            hint="output in model_config chooses another one",
+            options=("model_config",),
         )
     fixed = (height, width) if isinstance(height, int) and isinstance(width, int) else None
     if fixed is None or fixed == spec.size:
@@ -226,7 +227,7 @@ def _wanted_class(spec: ModelSpec, options: dict[str, Any]) -> str:
     if options or (wanted != "all" and wanted not in known):
         text = ", ".join(f"{key}={value}" for key, value in options.items()) or f"class={wanted}"
         hint = f"known: class={'|'.join(known)}" if known else f"{spec.name} has none"
-        raise UsageError(f"unknown --model-option {text}", hint=hint)
+        raise unknown_model_option(text, hint)
     return wanted
 
 

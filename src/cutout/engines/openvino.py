@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree as ET
 
 from cutout.engines import prepared
-from cutout.engines.base import TensorEngine, closed
+from cutout.engines.base import TensorEngine, closed, unknown_model_option
 from cutout.engines.devices import CPU
 from cutout.engines.known_errors import first_line
 from cutout.enums import Precision
@@ -37,7 +37,7 @@ __all__ = ["OpenVinoEngine", "no_reduced", "open_reduced"]
 _REVISION = 1
 """Counts changes of what `_mixed` makes; part of the key of cached files."""
 _INSTALL = 'pip install "cutout-cli[reduced]"'
-_LEAVE_OUT = "leave out --precision reduced"
+_LEAVE_OUT = "leave out precision reduced"
 _RESIZE_ATTRIBUTES = (
     "mode",
     "shape_calculation_mode",
@@ -89,8 +89,9 @@ def no_reduced(name: str) -> UsageError:
     """What to say where a model has no variant of reduced precision."""
     known = ", ".join(model for model, spec in MODELS.items() if spec.reduced)
     return UsageError(
-        f"--precision reduced is not there for {name}: only what was measured to be as good is offered",
+        f"precision reduced is not there for {name}: only what was measured to be as good is offered",
         hint=f"models that have it: {known}; for others {_LEAVE_OUT}",
+        options=("precision",),
     )
 
 
@@ -101,11 +102,12 @@ def _check(request: EngineRequest) -> None:
         raise no_reduced(str(spec.path or spec.name))
     if request.model_options:
         text = ", ".join(f"{key}={value}" for key, value in request.model_options.items())
-        raise UsageError(f"unknown --model-option {text}", hint=f"{spec.name} has none")
+        raise unknown_model_option(text, f"{spec.name} has none")
     if asked.devices and all(device.provider != CPU for device in asked.devices):
         raise UsageError(
-            f"--precision reduced runs on the CPU, but {asked.origin} says {asked.devices[0]}",
-            hint=f"--device cpu, or {_LEAVE_OUT}",
+            f"precision reduced runs on the CPU, but {asked.origin} says {asked.devices[0]}",
+            hint=f"device cpu, or {_LEAVE_OUT}",
+            options=("precision", "device"),
         )
 
 
@@ -154,7 +156,9 @@ def _runtime() -> Any:
             import openvino.utils.node_factory
         except ImportError as error:
             if isinstance(error, ModuleNotFoundError) and (error.name or "").partition(".")[0] == "openvino":
-                raise DeviceError("--precision reduced needs OpenVINO, which is not installed", hint=_INSTALL) from None
+                raise DeviceError(
+                    "precision reduced needs OpenVINO, which is not installed", hint=_INSTALL, options=("precision",)
+                ) from None
             raise DeviceError(f"OpenVINO is installed but cannot be loaded: {error}", hint=_INSTALL) from error
     return openvino
 
@@ -242,6 +246,7 @@ def _check_precisions(compiled: Any, spec: ModelSpec, version: str) -> None:
             f"OpenVINO {version} does not mix float32 and bfloat16 as told ({', '.join(wrong) or 'no bfloat16'}): "
             "masks would be worse, or no faster",
             hint=f"{_INSTALL} --upgrade, or {_LEAVE_OUT}",
+            options=("precision",),
         )
 
 

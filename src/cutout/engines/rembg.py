@@ -57,7 +57,11 @@ class RembgEngine(Engine):
             except Exception as error:  # rembg and what it calls raise anything
                 raise CutoutError(f"{self.spec.name} failed: {error}") from error
         if not masks:
-            raise CutoutError(f"{self.spec.name} gave no mask", hint="does the model need a prompt? see --model-option")
+            raise CutoutError(
+                f"{self.spec.name} gave no mask",
+                hint="does the model need a prompt? see model_option",
+                options=("model_option",),
+            )
         union: Image.Image = masks[0].convert("L")
         for mask in masks[1:]:
             union = ImageChops.lighter(union, mask.convert("L"))
@@ -86,7 +90,9 @@ def open_rembg(request: EngineRequest, warn: Callable[[str], None]) -> RembgEngi
         from rembg.sessions import sessions
     except (ImportError, SystemExit) as error:  # rembg exits where it finds no runtime
         raise UsageError(
-            f"--model {model} needs rembg, which is not installed", hint='pip install "cutout-cli[rembg]"'
+            f"model {model} needs rembg, which is not installed",
+            hint='pip install "cutout-cli[rembg]"',
+            options=("model",),
         ) from error
     if name not in sessions:
         raise UsageError(f"rembg has no session {name!r}", hint=f"known: {', '.join(sorted(sessions))}")
@@ -107,7 +113,9 @@ def open_rembg(request: EngineRequest, warn: Callable[[str], None]) -> RembgEngi
     opened = getattr(inner, "inner_session", None)
     if opened is None:  # several sessions, or a service: it chooses its device itself and does not tell
         if here.request.strict and here.devices[0].provider != CPU:
-            raise DeviceError(f"{model} cannot be told to run on {here.devices[0]}", hint="leave out --device")
+            raise DeviceError(
+                f"{model} cannot be told to run on {here.devices[0]}", hint="leave out device", options=("device",)
+            )
         return RembgEngine(inner, request.spec, CPU.device, options)
     return RembgEngine(inner, request.spec, str(here.settle(opened.get_providers(), "", warn)), options)
 

@@ -61,7 +61,7 @@ def prove(device: Device) -> Proof:
     Raises:
         DeviceError: There is no runtime, or it does not have this device.
     """
-    request = DeviceRequest(devices=(device,), strict=True, origin="device")
+    request = DeviceRequest(devices=(device,), strict=True)
     here = prepare(request)
     start = time.perf_counter()
     try:

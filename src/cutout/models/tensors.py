@@ -111,7 +111,8 @@ def to_mask(
     if planes.dtype.kind not in "fiub" or not _is_picture(planes.shape, place.size):
         raise ModelError(
             f"the model {spec.name} gave an output of shape {planes.shape} and type {planes.dtype}, which is no mask",
-            hint="output in --model-config chooses another one",
+            hint="output in model_config chooses another one",
+            options=("model_config",),
         )
     planes = planes.astype(np.float32, copy=False).reshape((-1, *planes.shape[-2:])[-3:])
     planes = place.crop(planes)
