@@ -126,3 +126,20 @@ def test_what_cannot_work_is_refused(cutout: Cutout, args: list[str], message: s
     assert run.code == 2, run.err
     assert message in run.err
     assert tree() == ["in/a.png"]
+
+
+@pytest.mark.parametrize("side", [(), ("--results", "cut")])
+def test_a_picture_beyond_the_memory_limit_is_named_and_the_others_are_shown(
+    cutout: Cutout, monkeypatch: pytest.MonkeyPatch, side: tuple[str, ...]
+) -> None:
+    half(Path("in/a.png"))
+    half(Path("cut/a.png"))
+    half(Path("in/large.png"), (3000, 2000))
+    half(Path("cut/large.png"))
+    monkeypatch.setenv("CUTOUT_MEMORY_LIMIT", "40MB")
+    run = cutout("compare", "in", *side, "-o", "sheet.png")
+    assert run.code == 1
+    assert "large.png" in run.err
+    assert "a picture of 6 megapixels as PNG would take about" in run.err
+    assert "more than the limit of 40 MB" in run.err.replace("\n", " ")
+    assert Path("sheet.png").is_file()

@@ -230,3 +230,19 @@ class TestSides:
         assert run.code == code, run.err
         assert message in run.err
         assert run.out == b""
+
+
+class TestMemory:
+    @pytest.mark.parametrize("large", ["in/b.png", "masks/b.png"])
+    def test_a_picture_or_mask_beyond_the_limit_is_named_and_the_others_are_scored(
+        self, cutout: Cutout, monkeypatch: pytest.MonkeyPatch, large: str
+    ) -> None:
+        for name in ("a", "b"):
+            half(Path(f"in/{name}.png"))
+            truth(f"masks/{name}.png")
+        half(Path(large), (3000, 2000))
+        monkeypatch.setenv("CUTOUT_MEMORY_LIMIT", "40MB")
+        run = cutout("eval", "in", "masks", "--json")
+        assert run.code == 1
+        assert [line["pictures"] for line in scores(run).values()] == [1]
+        assert "more than the limit of 40 MB" in run.err.replace("\n", " ") + run.out.decode()

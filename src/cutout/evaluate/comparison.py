@@ -10,8 +10,7 @@ from cutout.atomic import is_there
 from cutout.errors import CutoutError, UsageError
 from cutout.evaluate.contact_sheet import Result, SheetRow, edge_window, enlarged, fitted
 from cutout.evaluate.html import MARK
-from cutout.evaluate.predictors import read
-from cutout.formats import decode
+from cutout.evaluate.predictors import decoded
 from cutout.imaging import composite
 from cutout.jobs.plan import plan
 from cutout.jobs.report import BugError
@@ -63,7 +62,7 @@ class Gathered:
             self._sides.append(Result(by=by, cut=None, note=error.message))
 
     def _add(self, by: str, cut: Callable[[Prediction], Cutout]) -> None:
-        rgb = decode.decode(read(self.found.path)).rgb
+        rgb = decoded(self.found.path)[0].rgb
         made = cut(self.found)
         whole = _rgba(made, rgb)
         if self._picture is None:

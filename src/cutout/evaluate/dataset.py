@@ -10,8 +10,7 @@ from PIL import Image
 
 from cutout.errors import CutoutError, PictureError, UsageError
 from cutout.evaluate.metrics import Scores, score
-from cutout.evaluate.predictors import Prediction, by_key, mask_of, pictures, read
-from cutout.formats import decode
+from cutout.evaluate.predictors import Prediction, by_key, decoded, mask_of, pictures
 from cutout.jobs.report import BugError
 
 if TYPE_CHECKING:
@@ -87,7 +86,7 @@ def judge(pair: Pair, cut: Callable[[Prediction], Cutout], *, side: int | None =
         side: Longest side at which masks are compared; None takes them as they are.
     """
     try:
-        truth = mask_of(decode.decode(data := read(pair.mask)), data, str(pair.mask))
+        truth = mask_of(*decoded(pair.mask), str(pair.mask))
         made = cut(pair.found)
         if made.alpha is None:
             raise PictureError("there is no alpha to score: the result is opaque")

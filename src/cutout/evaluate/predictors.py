@@ -6,6 +6,7 @@ import os
 from collections import defaultdict
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,10 @@ from cutout.formats import decode
 from cutout.formats.reading import most_bytes, read_file
 from cutout.jobs.plan import STDIO, plan
 from cutout.models.files import require
+from cutout.options import RemoveOptions
+from cutout.output_formats import OutputFormat
+from cutout.pipeline.budget import budget_of
+from cutout.pipeline.estimate import need_of
 from cutout.pipeline.remover import Cutout, Remover
 
 if TYPE_CHECKING:
@@ -26,9 +31,7 @@ if TYPE_CHECKING:
 
     from PIL import Image
 
-    from cutout.options import RemoveOptions
-
-__all__ = ["Prediction", "Predictor", "by_key", "mask_of", "open_predictors", "pictures", "read"]
+__all__ = ["Prediction", "Predictor", "by_key", "decoded", "mask_of", "open_predictors", "pictures"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -135,9 +138,16 @@ def _model(model: str, options: RemoveOptions, config: Path | None, settings: di
     @contextmanager
     def opened() -> Iterator[Callable[[Prediction], Cutout]]:
         with Remover(model, options=options, **settings) as remover:
-            yield lambda found: remover.cut(decode.decode(read(found.path), max_size=options.max_size), quiet=True)
+            yield partial(_cut, remover, options)
 
     return Predictor(name=spec.name, open=opened)
+
+
+def _cut(remover: Remover, options: RemoveOptions, found: Prediction) -> Cutout:
+    file = decode.check(data := _read(found.path))
+    need = need_of(decode.header(file), options, OutputFormat.PNG, data=len(data))
+    with remover.budget.hold(need.memory, need.what, need.ways):
+        return remover.cut(decode.decode(file, max_size=options.max_size), quiet=True)
 
 
 def _folder(folder: str) -> Predictor:
@@ -149,14 +159,14 @@ def _folder(folder: str) -> Predictor:
         path = ready.get(found.key) or ready.get(f"{found.key}-cutout")
         if path is None:
             raise PictureError(f"{folder} holds no result of that name", hint="results are named as their pictures are")
-        picture = decode.decode(data := read(path))
+        picture, data = decoded(path)
         alpha = mask_of(picture, data, str(path))
         return Cutout(rgb=None if picture.alpha is None else picture.rgb, alpha=alpha, metadata=picture.metadata)
 
     return Predictor(name=Path(os.path.normpath(folder)).name, open=lambda: nullcontext(find))
 
 
-def read(path: Path) -> bytes:
+def _read(path: Path) -> bytes:
     """A file's content.
 
     Raises:
@@ -166,6 +176,18 @@ def read(path: Path) -> bytes:
         return read_file(path, most_bytes(decode.DEFAULT_MAX_PIXELS))
     except OSError as error:
         raise PictureError(f"{path} cannot be read: {error.strerror or error}") from error
+
+
+def decoded(path: Path) -> tuple[decode.Picture, bytes]:
+    """A file's picture, decoded once there is memory for it, and the file's content.
+
+    Raises:
+        PictureError: It cannot be read, is no picture, or takes more memory than there is.
+    """
+    file = decode.check(data := _read(path))
+    need = need_of(decode.header(file), RemoveOptions(), OutputFormat.PNG, data=len(data))
+    with budget_of(None, os.environ).hold(need.memory, need.what, need.ways):
+        return decode.decode(file), data
 
 
 def mask_of(picture: decode.Picture, data: bytes, name: str) -> Image.Image:
