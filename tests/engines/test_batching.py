@@ -16,8 +16,8 @@ from small import brightness_model, half
 
 from cutout.engines.batching import BatchedEngine, BoundRun
 from cutout.engines.gpu import Card
-from cutout.engines.graphs.cpu import UnknownGraphError
 from cutout.engines.graphs.device import free_batch, to_half
+from cutout.engines.graphs.onnx_bytes import UnknownGraphError
 from cutout.enums import Fit
 from cutout.errors import CutoutError, DeviceError, UsageError
 from cutout.formats.decode import Picture, decode

@@ -10,7 +10,8 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from cutout.engines.graphs.cpu import UnknownGraphError, rewrite
+from cutout.engines.graphs.cpu import rewrite
+from cutout.engines.graphs.onnx_bytes import UnknownGraphError
 
 MODEL = Path(__file__).parents[2] / "src" / "cutout" / "models" / "weights" / "u2netp.onnx"
 

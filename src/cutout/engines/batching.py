@@ -27,8 +27,8 @@ from cutout.engines.devices import (
     with_options,
 )
 from cutout.engines.gpu import cards
-from cutout.engines.graphs.cpu import UnknownGraphError
 from cutout.engines.graphs.device import free_batch, to_half
+from cutout.engines.graphs.onnx_bytes import UnknownGraphError
 from cutout.engines.known_errors import explained, first_line, is_out_of_memory, why_not
 from cutout.engines.onnxruntime import OnnxEngine, open_file
 from cutout.engines.runtime import has_accelerator, machine, prepare

@@ -152,7 +152,8 @@ def _prepared(path: Path, spec: ModelSpec, here: Prepared) -> Path | None:
         return None
     stem = f"{spec.sha256[:16]}-{here.runtime.__version__}-{_REVISION}"
     if (found := prepared.kept(stem, ".onnx")) is None:
-        from cutout.engines.graphs.cpu import UnknownGraphError, rewrite
+        from cutout.engines.graphs.cpu import rewrite
+        from cutout.engines.graphs.onnx_bytes import UnknownGraphError
 
         try:
             edited, counts = rewrite(_folded(path, here))
@@ -171,7 +172,7 @@ def _folded(path: Path, here: Prepared) -> bytes:
     import tempfile
     from pathlib import Path
 
-    from cutout.engines.graphs.cpu import UnknownGraphError
+    from cutout.engines.graphs.onnx_bytes import UnknownGraphError
 
     settings = here.settings(1)
     settings.graph_optimization_level = here.runtime.GraphOptimizationLevel.ORT_ENABLE_BASIC

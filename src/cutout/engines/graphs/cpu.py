@@ -13,7 +13,6 @@ mended here is what U²-Net and its kin do against it:
 
 from __future__ import annotations
 
-import struct
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -25,7 +24,7 @@ from cutout.engines.graphs import onnx_bytes as ob
 if TYPE_CHECKING:
     from cutout.engines.graphs.onnx_bytes import Node, Tensor
 
-__all__ = ["UnknownGraphError", "rewrite"]
+__all__ = ["rewrite"]
 
 _BLOCK = 16
 _WIDE = 128
@@ -35,10 +34,6 @@ _DEEP = 32
 
 Shape = tuple[int, int, int]
 """Channels (0: not known), height, width."""
-
-
-class UnknownGraphError(Exception):
-    """The file has something this module does not understand; it is then used as it is."""
 
 
 def rewrite(model: bytes) -> tuple[bytes, Counter[str]]:
@@ -54,14 +49,8 @@ def rewrite(model: bytes) -> tuple[bytes, Counter[str]]:
     Raises:
         UnknownGraphError: The file is no ONNX model, or has something this module does not understand.
     """
-    try:
-        parts = list(ob.fields(model))
-        graph = next(bytes(value) for number, value in parts if number == ob.GRAPH and isinstance(value, bytes))
-        edited, counts = _edit(graph)
-    except (IndexError, KeyError, StopIteration, TypeError, ValueError, struct.error) as error:
-        raise UnknownGraphError(f"not understood: {error}") from error
-    out = [ob.field(number, edited if number == ob.GRAPH else value) for number, value in parts]
-    return b"".join(out), counts
+    counts: Counter[str] = Counter()
+    return ob.edited(model, lambda graph: _edit(graph, counts)), counts
 
 
 @dataclass(slots=True)
@@ -72,19 +61,19 @@ class _Graph:
         constants: Initializers by name.
         readers: How many nodes (and the graph's outputs) read a value.
         shapes: Of the values that are known so far.
+        counts: Rewrites made, by kind.
         joined: The inputs of every `Concat` of channels, by its output.
         dropped: What nobody reads any more: joined values, and weights that were taken apart.
         added: New initializers and nodes.
-        counts: Rewrites made, by kind.
     """
 
     constants: dict[str, Tensor]
     readers: Counter[str]
     shapes: dict[str, Shape]
+    counts: Counter[str]
     joined: dict[str, list[str]] = field(default_factory=dict)
     dropped: set[str] = field(default_factory=set)
     added: list[bytes] = field(default_factory=list)
-    counts: Counter[str] = field(default_factory=Counter)
 
     def add(self, name: str, values: np.ndarray) -> str:
         self.added.append(ob.field(ob.INITIALIZER, ob.float_tensor(name, values)))
@@ -95,14 +84,16 @@ class _Graph:
             self.dropped.add(node.inputs[1])
 
 
-def _edit(data: bytes) -> tuple[bytes, Counter[str]]:
+def _edit(data: bytes, counts: Counter[str]) -> bytes:
     parts = list(ob.fields(data))
     tensors = [ob.read_tensor(ob.raw(value)) for number, value in parts if number == ob.INITIALIZER]
     nodes = [ob.read_node(ob.raw(value)) for number, value in parts if number == ob.NODE]
     readers = Counter(name for node in nodes for name in node.inputs)
     readers.update(ob.value_name(ob.raw(value)) for number, value in parts if number == ob.OUTPUT)
-    shapes = {name: shape for number, value in parts if number == ob.INPUT for name, shape in _input(ob.raw(value))}
-    graph = _Graph({tensor.name: tensor for tensor in tensors}, readers, shapes)
+    shapes = {
+        name: shape for number, value in parts if number == ob.INPUT for name, shape in ob.input_shape(ob.raw(value))
+    }
+    graph = _Graph({tensor.name: tensor for tensor in tensors}, readers, shapes, counts)
     out: list[tuple[str, bytes]] = []  # each with the value that it makes, where it may still be dropped
     names = iter(tensors)
     upcoming = iter(nodes)
@@ -116,11 +107,7 @@ def _edit(data: bytes) -> tuple[bytes, Counter[str]]:
         graph.added.clear()
         made = node.outputs[0] if node.kind == "Concat" else ""
         out += [(made, ob.field(ob.NODE, piece)) for piece in pieces or [ob.raw(value)]]
-    return b"".join(piece for made, piece in out if not made or made not in graph.dropped), graph.counts
-
-
-def _input(data: bytes) -> list[tuple[str, Shape]]:
-    return list(ob.input_shape(data))
+    return b"".join(piece for made, piece in out if not made or made not in graph.dropped)
 
 
 def _rewritten(node: Node, data: bytes, graph: _Graph) -> list[bytes]:

@@ -11,17 +11,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cutout.engines.graphs import onnx_bytes as ob
-from cutout.engines.graphs.cpu import UnknownGraphError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
 
 __all__ = ["free_batch", "to_half"]
 
 _AXIS = "cutout_batch"
 """The name that the free axis gets."""
 
-_GRAPH, _NODE, _INITIALIZER, _INPUT, _OUTPUT, _VALUE_INFO = 7, 1, 5, 11, 12, 13
+_VALUE_INFO = 13
 _FLOAT, _HALF = 1, 10
 _LARGEST = 65504.0
 _SUFFIX = ":half"
@@ -34,26 +33,18 @@ def free_batch(model: bytes) -> bytes:
     Raises:
         UnknownGraphError: The file is no ONNX model.
     """
-    try:
-        parts = list(ob.fields(model))
-        if not any(number == _GRAPH for number, _ in parts):
-            raise ValueError("no graph")
-        return b"".join(
-            ob.field(number, _free_graph(ob.raw(value)) if number == _GRAPH else value) for number, value in parts
-        )
-    except (IndexError, TypeError, ValueError) as error:
-        raise UnknownGraphError(f"not understood: {error}") from error
+    return ob.edited(model, _free_graph)
 
 
 def _free_graph(data: bytes) -> bytes:
     parts = list(ob.fields(data))
-    constants = {_text(ob.raw(value), 8) for number, value in parts if number == _INITIALIZER}
+    constants = {_text(ob.raw(value), 8) for number, value in parts if number == ob.INITIALIZER}
     out = []
     for number, value in parts:
         if number == _VALUE_INFO:
             continue
         piece = value
-        if number == _OUTPUT or (number == _INPUT and _text(ob.raw(value), 1) not in constants):
+        if number == ob.OUTPUT or (number == ob.INPUT and _text(ob.raw(value), 1) not in constants):
             piece = _inside(ob.raw(value), (2, 1, 2), _free_first)
         out.append(ob.field(number, piece))
     return b"".join(out)
@@ -87,44 +78,35 @@ def to_half(model: bytes, precise: frozenset[str] = frozenset()) -> bytes:
     Raises:
         UnknownGraphError: The file is no ONNX model, or holds something this module does not understand.
     """
-    try:
-        parts = list(ob.fields(model))
-        if not any(number == _GRAPH for number, _ in parts):
-            raise ValueError("no graph")
-        named = frozenset(name.encode() for name in precise)
-        return b"".join(
-            ob.field(number, _half_graph(ob.raw(value), named) if number == _GRAPH else value)
-            for number, value in parts
-        )
-    except (IndexError, TypeError, UnicodeDecodeError, ValueError) as error:
-        raise UnknownGraphError(f"not understood: {error}") from error
+    named = frozenset(name.encode() for name in precise)
+    return ob.edited(model, lambda graph: _half_graph(graph, named))
 
 
 def _half_graph(data: bytes, precise: frozenset[bytes]) -> bytes:
     parts = [(number, value) for number, value in ob.fields(data) if number != _VALUE_INFO]
-    nodes = [ob.raw(value) for number, value in parts if number == _NODE]
+    nodes = [ob.raw(value) for number, value in parts if number == ob.NODE]
     exact = {name for node in nodes if _text(node, 4) == b"Resize" for name in _names(node, 1)[1:3]}
     exact |= {name for node in nodes if _text(node, 3) in precise for name in _names(node, 1)[1:]}
-    constants = {_text(ob.raw(value), 8) for number, value in parts if number == _INITIALIZER}
+    constants = {_text(ob.raw(value), 8) for number, value in parts if number == ob.INITIALIZER}
     sources = [
         _text(ob.raw(value), 1)
         for number, value in parts
-        if number == _INPUT and _text(ob.raw(value), 1) not in constants
+        if number == ob.INPUT and _text(ob.raw(value), 1) not in constants
     ]
-    targets = [_text(ob.raw(value), 1) for number, value in parts if number == _OUTPUT]
+    targets = [_text(ob.raw(value), 1) for number, value in parts if number == ob.OUTPUT]
     renamed = {name: name + _SUFFIX.encode() for name in (*sources, *targets)}
-    out = [ob.field(_NODE, _cast(name, renamed[name], _HALF)) for name in sources]
+    out = [ob.field(ob.NODE, _cast(name, renamed[name], _HALF)) for name in sources]
     for number, value in parts:
         piece = value
-        if number == _NODE:
+        if number == ob.NODE:
             if _text(ob.raw(value), 3) in precise:
                 out += _around(ob.raw(value), renamed, constants)
                 continue
             piece = _node(ob.raw(value), renamed, exact)
-        elif number == _INITIALIZER and _text(ob.raw(value), 8) not in exact:
+        elif number == ob.INITIALIZER and _text(ob.raw(value), 8) not in exact:
             piece = _tensor(ob.raw(value))
         out.append(ob.field(number, piece))
-    out += [ob.field(_NODE, _cast(renamed[name], name, _FLOAT)) for name in targets]
+    out += [ob.field(ob.NODE, _cast(renamed[name], name, _FLOAT)) for name in targets]
     return b"".join(out)
 
 
@@ -157,11 +139,15 @@ def _around(data: bytes, renamed: dict[bytes, bytes], constants: set[bytes]) -> 
         elif number == 2:
             piece = output + exact
         pieces.append(ob.field(number, piece))
-    casts = [ob.field(_NODE, _cast(name, output + name + exact, _FLOAT)) for name in moving]
+    casts = [ob.field(ob.NODE, _cast(name, output + name + exact, _FLOAT)) for name in moving]
     body = b"".join(pieces)
     for name in moving:  # a tensor may go to several precise nodes: each has its own cast
         body = body.replace(ob.field(1, name + exact), ob.field(1, output + name + exact))
-    return [*casts, ob.field(_NODE, body), ob.field(_NODE, _cast(output + exact, renamed.get(output, output), _HALF))]
+    return [
+        *casts,
+        ob.field(ob.NODE, body),
+        ob.field(ob.NODE, _cast(output + exact, renamed.get(output, output), _HALF)),
+    ]
 
 
 def _moves(node: bytes, place: int) -> bool:
@@ -207,8 +193,4 @@ def _text(data: bytes, field: int) -> bytes:
 
 
 def _names(data: bytes, field: int) -> list[bytes]:
-    return list(_strings(ob.fields(data), field))
-
-
-def _strings(parts: Iterable[tuple[int, int | bytes]], field: int) -> Iterable[bytes]:
-    return (ob.raw(value) for number, value in parts if number == field)
+    return [ob.raw(value) for number, value in ob.fields(data) if number == field]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     import numpy.typing as npt
 
@@ -26,7 +26,9 @@ __all__ = [
     "OUTPUT",
     "Node",
     "Tensor",
+    "UnknownGraphError",
     "attribute",
+    "edited",
     "field",
     "fields",
     "float_tensor",
@@ -47,6 +49,25 @@ ATTRIBUTE = 5
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _FLOAT, _INT64 = 1, 7
+
+
+class UnknownGraphError(Exception):
+    """The file has something that is not understood here; it is then used as it is."""
+
+
+def edited(model: bytes, edit: Callable[[bytes], bytes]) -> bytes:
+    """The model with its graph edited.
+
+    Raises:
+        UnknownGraphError: The file is no ONNX model, or has something that is not understood.
+    """
+    try:
+        parts = list(fields(model))
+        if not any(number == GRAPH for number, _ in parts):
+            raise ValueError("no graph")
+        return b"".join(field(number, edit(raw(value)) if number == GRAPH else value) for number, value in parts)
+    except (IndexError, KeyError, TypeError, ValueError, struct.error) as error:
+        raise UnknownGraphError(f"not understood: {error}") from error
 
 
 @dataclass(slots=True)
