@@ -17,6 +17,7 @@ from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 from PIL import Image
 from served import quick, served, until
@@ -34,6 +35,7 @@ from cutout.jobs.storage import read_input
 from cutout.jobs.worker import process
 from cutout.options import Encoding, RemoveOptions
 from cutout.output_formats import OutputFormat, check_side
+from cutout.pipeline.behind import behind
 from cutout.pipeline.budget import Budget, MemoryBusyError, OverBudgetError, budget_of, parse_bytes, usable_memory
 from cutout.pipeline.estimate import need_of
 from cutout.pipeline.remover import Remover
@@ -335,6 +337,36 @@ def test_the_frames_of_an_animation_count(tmp_path: Path) -> None:
     lie = b"acTL" + struct.pack(">II", 2**31 - 1, 0)
     lying = data[:place] + lie + struct.pack(">I", zlib.crc32(lie)) + data[place + 16 :]
     assert decode.header(lying, max_frames=10**9).frames < len(lying)
+
+
+@pytest.mark.parametrize("form", ["file", "bytes", "image", "array"])
+def test_a_background_picture_counts_by_its_header(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str) -> None:
+    path = tmp_path / "sea.png"
+    image = Image.new("RGB", (3000, 2000))
+    image.save(path)
+    given: Any = {"file": path, "bytes": path.read_bytes(), "image": image, "array": np.asarray(image)}[form]
+    options, small = RemoveOptions(background=given), Image.new("RGB", (1, 1))
+
+    def need(options: RemoveOptions) -> int:
+        return need_of(Header(size=(64, 64)), options, OutputFormat.PNG).memory
+
+    with monkeypatch.context() as patched:
+        patched.setattr(decode, "decode", pytest.fail)
+        assert need(options) == need(RemoveOptions(background=small)) + 4 * (3000 * 2000 - 1)
+    assert options.background_picture is not None
+    behind(options.background_picture)
+    path.unlink()
+    assert need(options) == need(RemoveOptions(background=small)) + 4 * (3000 * 2000 - 1), "what is decoded tells"
+
+
+def test_a_cut_out_over_a_background_beyond_the_limit_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "sea.png"
+    Image.new("RGB", (3000, 2000)).save(path)
+    remover = Remover(brightness_model(tmp_path), device="cpu", memory_limit="40MB")
+    picture = half(tmp_path / "a.png").read_bytes()
+    assert package.remove(picture, session=remover)
+    with pytest.raises(OverBudgetError, match="more than the limit of 40 MB"):
+        package.remove(picture, session=remover, background=path)
 
 
 def test_a_header_is_read_without_decoding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

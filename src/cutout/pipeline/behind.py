@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
@@ -16,12 +17,25 @@ from cutout.imaging import composite
 from cutout.imaging.background import fitted
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from cutout.formats.picture import Picture
     from cutout.options.backgrounds import BackgroundPicture
 
-__all__ = ["behind"]
+__all__ = ["behind", "memory_of"]
 
 _WHITE = (255, 255, 255, 255)
+
+
+def memory_of(picture: BackgroundPicture) -> int:
+    """Bytes that the picture takes in its own size; of one that is not decoded yet the header alone is read.
+
+    Raises:
+        UsageError: It cannot be read.
+    """
+    with _told(picture), picture.lock:
+        width, height = picture.kept["rgb"].size if "rgb" in picture.kept else _size(picture)
+    return 4 * width * height
 
 
 def behind(
@@ -35,29 +49,47 @@ def behind(
         UsageError: It cannot be read.
     """
     kept = picture.kept
+    with _told(picture), picture.lock:
+        changed = 0 if picture.path is None else picture.path.stat().st_mtime_ns
+        if kept.get("changed") != changed:
+            kept.clear()
+            kept.update(rgb=_opaque(_decoded(picture)), changed=changed)
+        rgb: Image.Image = kept["rgb"]
+        if size is None:
+            return rgb
+        if kept.get("brought to") != (fit, size):
+            kept.update({"fitted": fitted(rgb, size, fit), "brought to": (fit, size)})
+        result: Image.Image = kept["fitted"]
+        return result
+
+
+@contextmanager
+def _told(picture: BackgroundPicture) -> Iterator[None]:
     try:
-        with picture.lock:
-            changed = 0 if picture.path is None else picture.path.stat().st_mtime_ns
-            if kept.get("changed") != changed:
-                kept.clear()
-                kept.update(rgb=_opaque(_decoded(picture)), changed=changed)
-            rgb: Image.Image = kept["rgb"]
-            if size is None:
-                return rgb
-            if kept.get("brought to") != (fit, size):
-                kept.update({"fitted": fitted(rgb, size, fit), "brought to": (fit, size)})
-            result: Image.Image = kept["fitted"]
-            return result
+        yield
     except (OSError, PictureError) as error:
         raise UsageError(
             f"the background picture {picture} cannot be used: {error}", options=("background",)
         ) from error
 
 
+def _size(picture: BackgroundPicture) -> tuple[int, int]:
+    source = _source(picture)
+    if isinstance(source, bytes | bytearray | memoryview):
+        return decode.header(bytes(source)).size
+    if isinstance(source, Image.Image):
+        return source.size
+    height, width = (*source.__array_interface__["shape"], 1, 1)[:2]
+    return width, height
+
+
+def _source(picture: BackgroundPicture) -> Any:
+    """What was given, or the content of the file that was."""
+    return picture.source if picture.path is None else read_file(picture.path, most_bytes(decode.DEFAULT_MAX_PIXELS))
+
+
 def _decoded(picture: BackgroundPicture) -> Picture:
-    source = picture.source
-    if picture.path is not None:
-        source = read_file(picture.path, most_bytes(decode.DEFAULT_MAX_PIXELS))
+    source = _source(picture)
     if isinstance(source, bytes | bytearray | memoryview):
         return decode.decode(bytes(source))
     return from_image(source) if isinstance(source, Image.Image) else from_array(source)

@@ -107,6 +107,7 @@ def need_of(
 
     Raises:
         OutputError: The result will be too long for the format.
+        UsageError: The background picture cannot be read.
     """
     size = _worked_size(header, options)
     if options.canvas is not None:
@@ -127,11 +128,20 @@ def need_of(
         pixels * (kept - _KEPT) + result * (_KEPT + writing),
     )
     written = result * count * output_format.row.memory.frame if count > 1 else 0.0
-    memory = int(_BASE + data + max(stages) + written)
+    memory = int(_BASE + data + max(stages) + written) + _behind(options)
     what = f"a picture of {header.size[0] * header.size[1] / 1e6:.0f} megapixels as {output_format.row.title}"
     smaller = "a smaller max_size" if options.canvas is None else "a smaller canvas"
     lean = output_format.row.memory.cutout <= _LEAN
     return Need(memory, what, smaller if lean else f"write PNG or TIFF instead, {smaller}")
+
+
+def _behind(options: RemoveOptions) -> int:
+    """The background picture in its own size: it is decoded with the first picture, and stays."""
+    if options.mask or options.background_picture is None:
+        return 0
+    from cutout.pipeline.behind import memory_of
+
+    return memory_of(options.background_picture)
 
 
 def _worked_size(header: Header, options: RemoveOptions) -> tuple[int, int]:
