@@ -30,7 +30,7 @@ from PIL import Image
 from cutout.engines.devices import Device, DeviceRequest, parse_device, provider_entry
 from cutout.engines.gpu import cards
 from cutout.engines.graphs.device import free_batch, to_half
-from cutout.engines.runtime import prepare
+from cutout.engines.runtime import load_runtime
 from cutout.enums import Fit
 from cutout.evaluate.benchmark import synthetic_picture
 from cutout.models.files import require
@@ -49,7 +49,7 @@ class Bench:
         self.weights = weights
         self.seconds = seconds
         self.request = DeviceRequest(devices=(device,), strict=True)
-        self.here = prepare(self.request)
+        self.here = load_runtime(self.request)
         self.lines: list[str] = []
 
     def say(self, line: str = "") -> None:

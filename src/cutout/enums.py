@@ -36,7 +36,7 @@ class EdgeColors(StrEnum):
 
 
 class Strip(StrEnum):
-    """Which of what travels beside the pixels is left out."""
+    """Which metadata is left out."""
 
     NONE = "none"
     GPS = "gps"

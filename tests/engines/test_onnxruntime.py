@@ -21,7 +21,7 @@ from PIL import Image
 from cutout.engines.devices import DeviceRequest, parse_device, request_device
 from cutout.engines.environment import Place
 from cutout.engines.onnxruntime import open_file
-from cutout.engines.runtime import machine, prepare, quiet
+from cutout.engines.runtime import load_runtime, machine, quiet
 from cutout.engines.selftest import prove
 from cutout.enums import Fit
 from cutout.errors import CutoutError, DeviceError, ExitCode, ModelError, UsageError
@@ -656,7 +656,7 @@ def test_what_is_free_on_a_card_is_no_reason_to_ask_again(
     install(CUDA).ignores = {CUDA}
     asked = questions()
     for memory in (1_000_000, 2_000_000):
-        prepare(DeviceRequest(devices=(parse_device("cuda"),), memory=memory)).reason(parse_device("cuda"))
+        load_runtime(DeviceRequest(devices=(parse_device("cuda"),), memory=memory)).reason(parse_device("cuda"))
         next_start(monkeypatch)
     assert asked == [CUDA]
 

@@ -534,7 +534,7 @@ def test_thousands_of_exif_segments_are_left_out_and_said_so(tmp_path: Path) -> 
     """Pillow joins them one to the other: 130 MB of them took more than a minute."""
     data = jpeg()
     block = segment(0xE1, b"Exif\0\0II*\0\x08\0\0\0".ljust(65533, b"\0"))
-    file = preflight.prepare(data[:2] + block * 2000 + data[2:], "JPEG", 10_000)
+    file = preflight.check_format(data[:2] + block * 2000 + data[2:], "JPEG", 10_000)
     assert file.data == data
     assert file.notes[0].startswith("the EXIF block of 131.1 MB in 2000 pieces was left out")
     small = segment(0xE1, b"Exif\0\0II*\0\x08\0\0\0")
@@ -547,7 +547,7 @@ def test_an_exif_block_of_usual_size_is_not_touched() -> None:
     block = Image.Exif()
     block[0x010E] = "a" * 60_000
     data = jpeg(exif=block)
-    assert preflight.prepare(data, "JPEG", 10_000).data is data
+    assert preflight.check_format(data, "JPEG", 10_000).data is data
     assert b"a" * 60_000 in (decode(data).metadata.exif or b"")
 
 
@@ -614,7 +614,7 @@ def test_jpegs_of_the_usual_kinds_are_passed_as_they_are(kind: str, examples: Pa
         image = Image.open(io.BytesIO(data))
         image.save(buffer, "MPO", save_all=True, append_images=[image.rotate(180)], progressive=True)
         data = buffer.getvalue()
-    assert preflight.prepare(data, "JPEG", 10**9) == preflight.Prepared(data=data)
+    assert preflight.check_format(data, "JPEG", 10**9) == preflight.CheckedFile(data=data)
 
 
 # --- PNG ---
@@ -649,7 +649,7 @@ def test_a_png_with_large_texts_is_a_picture_and_nothing_is_lost(large: bytes, w
     data = png(large) if where == "before" else png(behind=large)
     picture = decode(data)
     assert (picture.rgb.getpixel((3, 3)), picture.notes) == ((200, 90, 10), ())
-    assert preflight.prepare(data, "PNG", 1000).data == png()
+    assert preflight.check_format(data, "PNG", 1000).data == png()
 
 
 def test_a_profile_and_a_packet_of_more_than_a_megabyte_are_kept() -> None:
@@ -678,14 +678,14 @@ def test_metadata_beyond_all_measure_is_left_out_and_said_so(large: bytes, text:
 
 def test_a_png_of_usual_texts_is_passed_as_it_is() -> None:
     data = png(packed(b"iCCP", b"p", SRGB), chunk(b"tEXt", b"Software\0x"), packed(b"zTXt", b"Comment", b"a" * 300_000))
-    assert preflight.prepare(data, "PNG", 1000).data is data
+    assert preflight.check_format(data, "PNG", 1000).data is data
     data = png(packed(b"iCCP", b"p", np.random.default_rng(1).bytes(5000)))
-    assert preflight.prepare(data, "PNG", 1000).data is data, "a profile of more than a kilobyte"
+    assert preflight.check_format(data, "PNG", 1000).data is data, "a profile of more than a kilobyte"
 
 
 def test_a_png_of_a_million_chunks_is_refused() -> None:
     with pytest.raises(PictureError, match="more than 1000000 chunks"):
-        preflight.prepare(png(chunk(b"IDAT", b"") * 1_000_000), "PNG", 1000)
+        preflight.check_format(png(chunk(b"IDAT", b"") * 1_000_000), "PNG", 1000)
 
 
 # --- XMP ---
@@ -775,7 +775,7 @@ def test_a_ppm_with_comments_is_a_picture(data: bytes) -> None:
 def test_a_ppm_of_an_unusual_depth_becomes_what_pillow_makes_of_it(kind: bytes, most: int) -> None:
     values = np.random.default_rng(1).integers(0, min(65535, most + 5), (5, 7, 3 if kind == b"P6" else 1))
     data = kind + b"\n# a comment\n7 5 %d\n" % most + values.astype(">u2" if most > 255 else "u1").tobytes()
-    file = preflight.prepare(data, "PPM", 1000)
+    file = preflight.check_format(data, "PPM", 1000)
     assert file.data != data
     with Image.open(io.BytesIO(data)) as theirs, Image.open(io.BytesIO(file.data)) as ours:
         assert (theirs.mode, theirs.size) == (ours.mode, ours.size)

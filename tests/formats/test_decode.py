@@ -1,4 +1,4 @@
-"""Reading pictures: upright, in RGB, with what travels beside the pixels, and with one kind of error."""
+"""Reading pictures: upright, in RGB, with their metadata, and with one kind of error."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ from cutout.engines.graphs.device import free_batch, to_half
 from cutout.engines.graphs.onnx_bytes import UnknownGraphError
 from cutout.engines.known_errors import explained, first_line, is_out_of_memory, why_not
 from cutout.engines.onnxruntime import OnnxEngine, open_file
-from cutout.engines.runtime import has_accelerator, machine, prepare
+from cutout.engines.runtime import has_accelerator, load_runtime, machine
 from cutout.errors import CutoutError
 from cutout.models.files import prepared_home, require
 from cutout.models.tensors import input_size
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from cutout.engines.base import EngineRequest
-    from cutout.engines.runtime import Prepared
+    from cutout.engines.runtime import LoadedRuntime
     from cutout.models.registry import ModelSpec
     from cutout.options import DeviceOptions
 
@@ -114,7 +114,7 @@ def open_batched(request: EngineRequest, warn: Warn) -> OnnxEngine | BatchedEngi
     except CutoutError:
         raise
     except Exception as error:  # a device may open a model and fail at its first run, such as for want of code for it
-        here = prepare(replace(asked, devices=(device,)))
+        here = load_runtime(replace(asked, devices=(device,)))
         if asked.strict:
             raise unusable(device, asked, here.machine, str(error)) from error
         reason, hint = why_not(device.provider, here.machine, str(error))
@@ -234,7 +234,7 @@ class _Opening:
     def _run(self, first: OnnxEngine, device: Device) -> tuple[Run, bool]:
         """The model on a device as a function of a batch, and whether it takes more than one picture."""
         options, provider = self.request.options, device.provider
-        here = prepare(replace(self.asked, devices=(device,), strict=True))
+        here = load_runtime(replace(self.asked, devices=(device,), strict=True))
         half = options.half and provider.half_graph
         single = _bound(here, first.wiring[0], first, device)
         pictures = self._probe()
@@ -266,7 +266,7 @@ class _Opening:
                 return run, True
         return single, False
 
-    def _opened(self, model: bytes, first: OnnxEngine, device: Device, here: Prepared) -> BoundRun:
+    def _opened(self, model: bytes, first: OnnxEngine, device: Device, here: LoadedRuntime) -> BoundRun:
         inner = here.runtime.InferenceSession(
             model,
             sess_options=here.settings(self.request.threads),
@@ -276,7 +276,7 @@ class _Opening:
         return _bound(here, inner, first, device)
 
 
-def _bound(here: Prepared, inner: Any, first: OnnxEngine, device: Device) -> BoundRun:
+def _bound(here: LoadedRuntime, inner: Any, first: OnnxEngine, device: Device) -> BoundRun:
     _, source, output, _ = first.wiring
     return BoundRun(here.runtime, inner, source, output, memory=device.provider.memory, index=device.index or 0)
 

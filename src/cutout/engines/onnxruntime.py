@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from cutout.engines import prepared
 from cutout.engines.base import TensorEngine, closed, unknown_model_option
 from cutout.engines.devices import CPU, provider_entry, unusable
-from cutout.engines.runtime import prepare, sparing_runs
+from cutout.engines.runtime import load_runtime, sparing_runs
 from cutout.errors import CutoutError, ModelError, OutputError
 from cutout.models.files import require
 from cutout.models.registry import LARGEST_SIDE, Activation
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from cutout.engines.base import EngineRequest
     from cutout.engines.devices import DeviceRequest
-    from cutout.engines.runtime import Prepared
+    from cutout.engines.runtime import LoadedRuntime
     from cutout.models.registry import ModelSpec
 
 __all__ = ["OnnxEngine", "open_file", "open_onnx"]
@@ -104,7 +104,7 @@ def open_file(
         UsageError: An unknown model option.
     """
     wanted_class = _wanted_class(spec, dict(model_options or {}))
-    here = prepare(request)
+    here = load_runtime(request)
     faster = _prepared(path, spec, here)
     try:
         inner, said = _open(faster or path, here, here.settings(threads))
@@ -119,7 +119,7 @@ def open_file(
     return OnnxEngine(inner, spec, str(used), wanted_class, sparing_runs(here) if used.provider == CPU else None)
 
 
-def _open(path: Path, here: Prepared, settings: Any) -> tuple[Any, str]:
+def _open(path: Path, here: LoadedRuntime, settings: Any) -> tuple[Any, str]:
     """The runtime's session on the first device that takes it, and what the runtime said of those that did not."""
     said = ""
     left = here.devices
@@ -143,7 +143,7 @@ def _open(path: Path, here: Prepared, settings: Any) -> tuple[Any, str]:
                 raise unusable(here.devices[0], here.request, here.machine, said) from error
 
 
-def _prepared(path: Path, spec: ModelSpec, here: Prepared) -> Path | None:
+def _prepared(path: Path, spec: ModelSpec, here: LoadedRuntime) -> Path | None:
     """A copy of the graph that is faster on a CPU, made once per model and runtime and kept; None where there is none.
 
     An empty file says that there is nothing to gain. Two runs that make it at once each move a whole file into place.
@@ -167,7 +167,7 @@ def _prepared(path: Path, spec: ModelSpec, here: Prepared) -> Path | None:
         return None
 
 
-def _folded(path: Path, here: Prepared) -> bytes:
+def _folded(path: Path, here: LoadedRuntime) -> bytes:
     """The graph with its constants folded by the runtime."""
     import tempfile
     from pathlib import Path

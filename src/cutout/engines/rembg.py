@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from cutout.engines.base import Engine, closed
 from cutout.engines.devices import CPU
-from cutout.engines.runtime import prepare, quiet
+from cutout.engines.runtime import load_runtime, quiet
 from cutout.enums import Precision
 from cutout.errors import CutoutError, DeviceError, ModelError, UsageError
 from cutout.models.files import offline
@@ -84,7 +84,7 @@ def open_rembg(request: EngineRequest, warn: Callable[[str], None]) -> RembgEngi
 
         raise no_reduced(model)
     name = model.partition(":")[2]
-    here = prepare(request.asked)
+    here = load_runtime(request.asked)
     try:
         import rembg
         from rembg.sessions import sessions

@@ -28,7 +28,7 @@ from cutout.errors import DeviceError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-__all__ = ["Prepared", "has_accelerator", "machine", "prepare", "quiet", "sparing_runs"]
+__all__ = ["LoadedRuntime", "has_accelerator", "load_runtime", "machine", "quiet", "sparing_runs"]
 
 _PACKAGES = (
     "onnxruntime",
@@ -72,7 +72,7 @@ def machine() -> Machine:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Prepared:
+class LoadedRuntime:
     """A runtime that is ready to open models.
 
     Attributes:
@@ -139,7 +139,7 @@ class Prepared:
         return why_passed_over((name, options), (self.machine.packages,), fresh=fresh)
 
 
-def prepare(request: DeviceRequest) -> Prepared:
+def load_runtime(request: DeviceRequest) -> LoadedRuntime:
     """Load the runtime, and what the chosen devices need beside it.
 
     Raises:
@@ -155,7 +155,7 @@ def prepare(request: DeviceRequest) -> Prepared:
 
             load_tensorrt()
         here = machine()
-    return Prepared(runtime=runtime, machine=here, request=request, devices=devices)
+    return LoadedRuntime(runtime=runtime, machine=here, request=request, devices=devices)
 
 
 def _runtime() -> Any:
@@ -197,7 +197,7 @@ def _sparing_arena(runtime: Any) -> bool:
     return False
 
 
-def sparing_runs(here: Prepared) -> Any:
+def sparing_runs(here: LoadedRuntime) -> Any:
     """Options of runs after which the pool of memory gives back what it does not use."""
     if not _sparing_arena(here.runtime):
         return None

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from cutout.engines.devices import DeviceRequest, provider_entry
 from cutout.engines.known_errors import why_not
-from cutout.engines.runtime import prepare
+from cutout.engines.runtime import load_runtime
 
 if TYPE_CHECKING:
     from cutout.engines.devices import Device
-    from cutout.engines.runtime import Prepared
+    from cutout.engines.runtime import LoadedRuntime
 
 __all__ = ["SHAPE", "TINY_MODEL", "Proof", "expected", "prove"]
 
@@ -62,7 +62,7 @@ def prove(device: Device) -> Proof:
         DeviceError: There is no runtime, or it does not have this device.
     """
     request = DeviceRequest(devices=(device,), strict=True)
-    here = prepare(request)
+    here = load_runtime(request)
     start = time.perf_counter()
     try:
         session = here.runtime.InferenceSession(
@@ -106,6 +106,6 @@ def _runs(session: Any) -> tuple[float, list[float], bool]:
     return first, times, bool(np.allclose(mask, expected(_CHANNELS), atol=1e-2))
 
 
-def _failed(device: Device, here: Prepared, said: str) -> Proof:
+def _failed(device: Device, here: LoadedRuntime, said: str) -> Proof:
     reason, hint = why_not(device.provider, here.machine, said)
     return Proof(device=device.provider.device, works=False, reason=reason, hint=hint)

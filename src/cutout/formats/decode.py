@@ -1,4 +1,4 @@
-"""Bytes to pixels and what travels with them: the only `Image.open`."""
+"""Bytes to pixels and their metadata: the only `Image.open`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from PIL import Image, UnidentifiedImageError
 
 from cutout.errors import CutoutError, OutOfMemoryError, PictureError
-from cutout.formats.checks.preflight import Prepared, TooLargeError, allowing, check_size, prepare, too_large
+from cutout.formats.checks.preflight import CheckedFile, TooLargeError, allowing, check_format, check_size, too_large
 from cutout.formats.input_formats import HEAD, INPUT_FORMATS, is_camera_raw, sniff
 from cutout.formats.metadata import Metadata
 from cutout.formats.picture import ONLY_FIRST, Header, Picture, orientation_of, read
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 __all__ = [
     "DEFAULT_MAX_FRAMES",
     "DEFAULT_MAX_PIXELS",
+    "CheckedFile",
     "Metadata",
     "Picture",
-    "Prepared",
     "TooLargeError",
     "check",
     "decode",
@@ -42,7 +42,7 @@ _PILLOW = [name for row in INPUT_FORMATS for name in row.pillow if row.name != "
 
 
 def decode(
-    data: bytes | Prepared,
+    data: bytes | CheckedFile,
     *,
     max_size: int | None = None,
     max_pixels: int = DEFAULT_MAX_PIXELS,
@@ -64,8 +64,8 @@ def decode(
         PictureError: Empty, of no known format, truncated, broken, or too large. Foreign exceptions are translated
             here, and only here.
     """
-    with _opened(data, max_pixels) as (image, prepared):
-        file = _File(image, prepared, 1 if alone else max_frames + 1, max_size, max_pixels, deep=deep)
+    with _opened(data, max_pixels) as (image, checked):
+        file = _File(image, checked, 1 if alone else max_frames + 1, max_size, max_pixels, deep=deep)
         picture, count = file.frame(file.frames.numbers[0]), len(file.frames.numbers)
         rgb = _detached(image) if picture.rgb is image else picture.rgb
         rgb.info = {}  # what still holds is in the metadata; encoders would take the rest from here
@@ -77,7 +77,7 @@ def decode(
 
 
 def film(
-    data: bytes | Prepared,
+    data: bytes | CheckedFile,
     *,
     max_size: int | None = None,
     max_pixels: int = DEFAULT_MAX_PIXELS,
@@ -89,8 +89,8 @@ def film(
     Raises:
         PictureError: As in `decode`; also when frames are missing or broken, too many, or of different sizes.
     """
-    with _opened(data, max_pixels) as (image, prepared):
-        file = _File(image, prepared, max_frames + 1, max_size, max_pixels, deep=deep)
+    with _opened(data, max_pixels) as (image, checked):
+        file = _File(image, checked, max_frames + 1, max_size, max_pixels, deep=deep)
         count = len(file.frames.numbers)
         if count > max_frames:
             raise PictureError(
@@ -101,7 +101,7 @@ def film(
         if image.format == "GIF":  # Pillow allocates a frame's place while it seeks
             from cutout.formats.checks.others import check_gif
 
-            check_gif(prepared.data, count + 1, max_pixels)
+            check_gif(checked.data, count + 1, max_pixels)
         size: tuple[int, int] | None = None
         first: Picture | None = None
         for place, number in enumerate(file.frames.numbers, 1):
@@ -122,7 +122,7 @@ def film(
                 first = picture._replace(rgb=_NO_PIXELS, alpha=None, deep=None)
 
 
-def header(data: bytes | Prepared, *, max_pixels: int = DEFAULT_MAX_PIXELS, max_frames: int = 1) -> Header:
+def header(data: bytes | CheckedFile, *, max_pixels: int = DEFAULT_MAX_PIXELS, max_frames: int = 1) -> Header:
     """What a file says of its picture; nothing is decoded.
 
     Args:
@@ -133,7 +133,7 @@ def header(data: bytes | Prepared, *, max_pixels: int = DEFAULT_MAX_PIXELS, max_
     Raises:
         PictureError: As in `decode`, as far as the header shows it.
     """
-    file = data if isinstance(data, Prepared) else check(data, max_pixels=max_pixels)
+    file = data if isinstance(data, CheckedFile) else check(data, max_pixels=max_pixels)
     with _opened(file, max_pixels) as (image, _):
         frames = _frames(image, file.data, max(1, max_frames))
         found = [page.size for page in frames.pages.values()] if max_frames > 1 else []
@@ -152,7 +152,7 @@ _SMALLEST_FRAME = 20
 """Bytes that no frame of any format goes below."""
 
 
-def check(data: bytes, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Prepared:
+def check(data: bytes, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> CheckedFile:
     """Examine a file before any decoder opens it; what it gives may be decoded as often as is asked for.
 
     Raises:
@@ -170,13 +170,13 @@ def check(data: bytes, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Prepared:
         from cutout.formats.pillow import register_heif
 
         register_heif("this is a HEIC picture, which", PictureError)
-    return prepare(data, kind, max_pixels)
+    return check_format(data, kind, max_pixels)
 
 
 @contextlib.contextmanager
-def _opened(data: bytes | Prepared, max_pixels: int) -> Iterator[tuple[Image.Image, Prepared]]:
+def _opened(data: bytes | CheckedFile, max_pixels: int) -> Iterator[tuple[Image.Image, CheckedFile]]:
     """Pillow's image of a file, every exception about it translated."""
-    file = data if isinstance(data, Prepared) else check(data, max_pixels=max_pixels)
+    file = data if isinstance(data, CheckedFile) else check(data, max_pixels=max_pixels)
     kind = sniff(file.data[:HEAD])
     try:
         with allowing(max_pixels), _open(file.data, kind) as image:
@@ -269,13 +269,13 @@ class _File:
     """An opened file, whose frames are read one by one, in their order."""
 
     def __init__(
-        self, image: Image.Image, prepared: Prepared, most: int, max_size: int | None, max_pixels: int, *, deep: bool
+        self, image: Image.Image, checked: CheckedFile, most: int, max_size: int | None, max_pixels: int, *, deep: bool
     ) -> None:
-        self._image, self._prepared = image, prepared
+        self._image, self._checked = image, checked
         self._max_size, self._max_pixels, self._deep = max_size, max_pixels, deep
         self._twin: Image.Image | None = None
         """The same file opened once more, whose frames are read beside these."""
-        self.frames = _frames(image, prepared.data, most)
+        self.frames = _frames(image, checked.data, most)
 
     def frame(self, number: int, screen: tuple[int, int] | None = None, before: Picture | None = None) -> Picture:
         """One of them; its `rgb` may be the opened image itself."""
@@ -292,16 +292,16 @@ class _File:
 
             deep = partial(read_deep, again=partial(self._again, number))
         page = self.frames.pages.get(number)
-        tiff = None if page is None else (self._prepared.data, page.at)
+        tiff = None if page is None else (self._checked.data, page.at)
         picture = read(image, self._max_size, tiff=tiff, deep=deep, screen=screen, before=before)
         return picture._replace(
             paged=image.format == "TIFF",
             deep=picture.deep if self._deep else None,
-            notes=(*self._prepared.notes, *self.frames.notes, *picture.notes),
+            notes=(*self._checked.notes, *self.frames.notes, *picture.notes),
         )
 
     def _again(self, number: int) -> Image.Image:
-        self._twin = self._twin or _open(self._prepared.data, None)
+        self._twin = self._twin or _open(self._checked.data, None)
         self._twin.seek(number)
         return self._twin
 

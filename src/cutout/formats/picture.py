@@ -86,7 +86,7 @@ def read(
         tiff: For a page of a TIFF file, the file's bytes and where the page's directory starts.
         deep: Gives colours of 16 bits for the loaded image, or None.
         screen: For a further frame, the size of the first.
-        before: For a further frame of an animation, the first: what travels beside it is not read for each anew.
+        before: For a further frame of an animation, the first: its metadata is not read for each anew.
 
     Raises:
         PictureError: It has no pixels.

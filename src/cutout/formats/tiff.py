@@ -97,7 +97,7 @@ class Tiff:
             shape: (height, width, samples): grey, RGB or RGBA with straight alpha.
             kind: uint8 or uint16.
             rows: Gives rows top..bottom of the picture, of that kind.
-            metadata: What travels beside it.
+            metadata: The profile, EXIF, XMP and resolution to write with it.
             colors: The samples are colours that the profile describes.
 
         Raises:

@@ -14,7 +14,7 @@ from cutout.timing import StageTimes
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from cutout.formats.decode import Prepared
+    from cutout.formats.decode import CheckedFile
     from cutout.options import Encoding, RemoveOptions
     from cutout.output_formats import OutputFormat
     from cutout.pipeline.remover import Remover
@@ -84,7 +84,7 @@ def convert(
 
 
 def _converted(
-    file: Prepared,
+    file: CheckedFile,
     output_format: OutputFormat,
     remover: Remover,
     options: RemoveOptions,

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from cutout.service.models import CutRequest, Done
     from cutout.service.state import Service
 
-__all__ = ["aside", "background", "check_size", "checked", "cut", "file", "form", "texts", "waited"]
+__all__ = ["aside", "background", "check_bytes", "checked", "cut", "file", "form", "texts", "waited"]
 
 _FIELDS = 100
 _LONGEST_TEXT = 64 * 1024
@@ -166,12 +166,12 @@ async def file(service: Service, upload: object) -> bytes:
 
 
 def checked(service: Service, data: bytes) -> bytes:
-    """The same bytes; raises as `check_size` does."""
-    check_size(service, len(data))
+    """The same bytes; raises as `check_bytes` does."""
+    check_bytes(service, len(data))
     return data
 
 
-def check_size(service: Service, size: int) -> None:
+def check_bytes(service: Service, size: int) -> None:
     """Look at the bytes of a picture.
 
     Raises:

@@ -6,9 +6,9 @@ import re
 from typing import NamedTuple
 
 from cutout.errors import PictureError
-from cutout.formats.checks.preflight import SAVE_ANEW, Prepared, check_size, without
+from cutout.formats.checks.preflight import SAVE_ANEW, CheckedFile, check_size, without
 
-__all__ = ["Jpeg", "prepared", "walk"]
+__all__ = ["Jpeg", "check", "walk"]
 
 _SCANS = 200
 """Programs write about ten; each goes through all of the picture, however little it says."""
@@ -68,7 +68,7 @@ def _holds_all(data: bytes, found: list[tuple[int, int, int]], scan: int) -> boo
     return len(headers) == 1 and data[scan + 2 : scan + 3] >= data[headers[0] + 9 : headers[0] + 10] != b""
 
 
-def prepared(data: bytes, max_pixels: int) -> Prepared:
+def check(data: bytes, max_pixels: int) -> CheckedFile:
     """A JPEG as its decoder gets it: without an EXIF block that is larger than any other.
 
     Raises:
@@ -95,12 +95,12 @@ def prepared(data: bytes, max_pixels: int) -> Prepared:
         if marker == _APP1 and data.startswith(b"Exif\0\0", start + 4)
     ]
     if not exif:
-        return Prepared(data)
+        return CheckedFile(data)
     from cutout.formats.metadata.exif import is_crowded
 
     size = sum(end - start for start, end in exif)
     crowded = is_crowded(data[exif[0][0] + 4 : exif[0][1]])
     if len(exif) <= _EXIF_SEGMENTS and size <= _EXIF_BYTES and not crowded:
-        return Prepared(data)
+        return CheckedFile(data)
     note = f"the EXIF block of {size / 1e6:.1f} MB in {len(exif)} pieces was left out: it is larger than any other"
-    return Prepared(without(data, exif), notes=(note,))
+    return CheckedFile(without(data, exif), notes=(note,))

@@ -7,9 +7,9 @@ import struct
 from typing import NamedTuple
 
 from cutout.errors import PictureError
-from cutout.formats.checks.preflight import COPY, SAVE_ANEW, Prepared, check_size, implausible
+from cutout.formats.checks.preflight import COPY, SAVE_ANEW, CheckedFile, check_size, implausible
 
-__all__ = ["Gif", "check_gif", "gif", "jpeg_2000_tiles", "prepared"]
+__all__ = ["Gif", "check", "check_gif", "gif", "jpeg_2000_tiles"]
 
 _LARGEST_SCREEN, _LOST = 4096 * 4096, 16
 """Pixels of an animation that may hold a small first frame, and how much larger than that one it may be else."""
@@ -23,7 +23,7 @@ _LARGEST_QOI = 32_000_000
 """Pixels: Pillow decodes QOI in Python, a megapixel in about a second."""
 
 
-def prepared(data: bytes, kind: str | None, max_pixels: int) -> Prepared:
+def check(data: bytes, kind: str | None, max_pixels: int) -> CheckedFile:
     """Check a file as far as its first frame.
 
     Raises:
@@ -43,7 +43,7 @@ def prepared(data: bytes, kind: str | None, max_pixels: int) -> Prepared:
             raise PictureError("the JPEG 2000 file is cut short: most of its tiles are missing", hint=COPY)
         case "PPM" | None if data[:1] == b"P":  # what stands in the header may be beyond what `sniff` looks at
             return _ppm(data, max_pixels)
-    return Prepared(data)
+    return CheckedFile(data)
 
 
 def _announced_size(data: bytes, kind: str | None) -> tuple[int, int] | None:
@@ -193,7 +193,7 @@ _TEXT = 64 << 20
 """Bytes of a PPM that is text: Pillow reads 5 MB in a second."""
 
 
-def _ppm(data: bytes, max_pixels: int) -> Prepared:
+def _ppm(data: bytes, max_pixels: int) -> CheckedFile:
     """Pillow reads a header byte by byte, and in Python all pixels that are text, or of an unusual depth."""
     end, words = 0, []
     for _ in range(3 if data[1:2] in b"14" else 4):  # name, width, height, largest value
@@ -210,10 +210,10 @@ def _ppm(data: bytes, max_pixels: int) -> Prepared:
             raise PictureError(text, hint="save it as PNG, or as a binary PPM")
     usual = {b"P5": {b"255", b"65535"}, b"P6": {b"255"}}.get(words[0])
     if usual is None or words[3] in usual or not all(len(word) < 11 and word.isdigit() for word in words[1:]):
-        return Prepared(data)
+        return CheckedFile(data)
     width, height, most = map(int, words[1:])
     check_size((width, height), max_pixels)
-    return Prepared(_of_usual_depth(data, end + 1, words[0], (width, height), most) if 0 < most < 65536 else data)
+    return CheckedFile(_of_usual_depth(data, end + 1, words[0], (width, height), most) if 0 < most < 65536 else data)
 
 
 def _of_usual_depth(data: bytes, start: int, kind: bytes, size: tuple[int, int], most: int) -> bytes:

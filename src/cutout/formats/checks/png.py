@@ -7,12 +7,12 @@ import zlib
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cutout.errors import PictureError
-from cutout.formats.checks.preflight import COPY, Prepared, check_size, implausible, without
+from cutout.formats.checks.preflight import COPY, CheckedFile, check_size, implausible, without
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["Chunk", "png_chunks", "png_frames", "prepared"]
+__all__ = ["Chunk", "check", "png_chunks", "png_frames"]
 
 _MOST_INFLATED = 1032
 """Bytes that one packed byte can become at most, by how deflate is built."""
@@ -79,7 +79,7 @@ def png_frames(data: bytes, most: int) -> tuple[int, bool]:
     return count, False
 
 
-def prepared(data: bytes, max_pixels: int) -> Prepared:
+def check(data: bytes, max_pixels: int) -> CheckedFile:
     """A PNG as its decoder gets it: Pillow takes one for broken when a text or a profile has more than a megabyte.
 
     Of the texts, only those that hold metadata are of use here: where there are many or large ones, the others go.
@@ -104,7 +104,7 @@ def prepared(data: bytes, max_pixels: int) -> Prepared:
             length = chunk.end - chunk.start - 12
             texts += length
             heavy |= length > _PACKED and (chunk.name in {b"iCCP", b"zTXt"} or _is_packed_text(data, chunk))
-    return _lightened(data) if heavy or loose > _LOOSE or texts > _LOOSE_BYTES else Prepared(data)
+    return _lightened(data) if heavy or loose > _LOOSE or texts > _LOOSE_BYTES else CheckedFile(data)
 
 
 def _is_packed_text(data: bytes, chunk: Chunk) -> bool:
@@ -115,7 +115,7 @@ def _is_packed_text(data: bytes, chunk: Chunk) -> bool:
     return key_end >= 0 and data[key_end + 1 : key_end + 2] != b"\0"
 
 
-def _lightened(data: bytes) -> Prepared:
+def _lightened(data: bytes) -> CheckedFile:
     """Without the texts that nobody asks for, and with what does not fit Pillow's limit beside it."""
     cuts: list[tuple[int, int]] = []
     last: dict[bytes, Chunk] = {}
@@ -141,7 +141,7 @@ def _lightened(data: bytes) -> Prepared:
             notes.append(f"the {ours} of more than {most >> 20} MB was left out")
         else:
             info[name] = value
-    return Prepared(without(data, sorted(cuts)) if cuts else data, info=info, notes=tuple(notes))
+    return CheckedFile(without(data, sorted(cuts)) if cuts else data, info=info, notes=tuple(notes))
 
 
 def _key(data: bytes, chunk: Chunk) -> bytes:

@@ -18,7 +18,16 @@ from cutout.errors import PictureError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-__all__ = ["Prepared", "TooLargeError", "allowing", "check_size", "implausible", "prepare", "too_large", "without"]
+__all__ = [
+    "CheckedFile",
+    "TooLargeError",
+    "allowing",
+    "check_format",
+    "check_size",
+    "implausible",
+    "too_large",
+    "without",
+]
 
 COPY = "copy it again from where it came from"
 SAVE_ANEW = "open it in another program and save it anew"
@@ -28,7 +37,7 @@ class TooLargeError(PictureError):
     """The picture has more pixels than are allowed."""
 
 
-class Prepared(NamedTuple):
+class CheckedFile(NamedTuple):
     """A file as a decoder gets it."""
 
     data: bytes
@@ -39,7 +48,7 @@ class Prepared(NamedTuple):
     """What was left out."""
 
 
-def prepare(data: bytes, kind: str | None, max_pixels: int) -> Prepared:
+def check_format(data: bytes, kind: str | None, max_pixels: int) -> CheckedFile:
     """Check a file as far as its first frame, of the format that `sniff` found.
 
     Raises:
@@ -50,20 +59,20 @@ def prepare(data: bytes, kind: str | None, max_pixels: int) -> Prepared:
         case "JPEG":
             from cutout.formats.checks import jpeg
 
-            return jpeg.prepared(data, max_pixels)
+            return jpeg.check(data, max_pixels)
         case "PNG":
             from cutout.formats.checks import png
 
-            return png.prepared(data, max_pixels)
+            return png.check(data, max_pixels)
         case "TIFF":
             from cutout.formats.checks import tiff
 
             tiff.find_pages(data, 1)
-            return Prepared(data)
+            return CheckedFile(data)
         case _:
             from cutout.formats.checks import others
 
-            return others.prepared(data, kind, max_pixels)
+            return others.check(data, kind, max_pixels)
 
 
 def check_size(size: tuple[int, int], max_pixels: int) -> None:

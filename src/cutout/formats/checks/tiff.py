@@ -3,7 +3,7 @@
 libtiff's handler of errors is one for the whole process, and writes to standard error without the name of a file. Ours
 stands in for it only while a picture of ours is decoded, keeps what is said on the threads that listen, and hands
 everything else on to the handler that was there. Where libtiff is out of reach (on Windows it is a part of Pillow's own
-library) nothing is heard and nothing is changed.
+library) no message is caught and nothing is changed.
 """
 
 from __future__ import annotations
@@ -186,7 +186,7 @@ def _heard(module: bytes | None, pattern: bytes, arguments: int | None) -> None:
 
 def _line(module: bytes | None, pattern: bytes, arguments: int | None) -> str:
     library = _library()
-    assert library is not None  # noqa: S101 - or nothing would be heard
+    assert library is not None  # noqa: S101 - or no message would come
     buffer = ctypes.create_string_buffer(_LONGEST)
     library[1](buffer, _LONGEST, pattern, arguments)
     # the name that Pillow gives every file says nothing

@@ -98,7 +98,7 @@ async def _start(service: Service, request: Request) -> dict[str, Any]:
     async with requests.form(service, request, files=settings.max_files, several={"files", "file"}) as fields:
         uploads = _uploads(fields.getlist("files") + fields.getlist("file"), settings.max_files)
         for upload in uploads:
-            requests.check_size(service, upload.size or 0)
+            requests.check_bytes(service, upload.size or 0)
         values = requests.texts(fields, without={"files", "file"})
         form.cut_request(values, service.models, max_pixels=settings.max_pixels)  # refuses a wrong field
         names = [label(upload.filename, f"picture-{number}") for number, upload in enumerate(uploads)]
