@@ -37,7 +37,7 @@ ONE, BATCH, BG = "/remove-background", "/batch-remove-background", "/v1.0/remove
 @pytest.fixture(scope="module")
 def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
     """The service with a model that takes no time."""
-    with served(*quick(tmp_path_factory.mktemp("manners"), max_body=200_000, max_tasks=1000)) as found:
+    with served(*quick(tmp_path_factory.mktemp("contract"), max_body=200_000, max_tasks=1000)) as found:
         yield found
 
 
