@@ -213,7 +213,7 @@ class TestSides:
         ("options", "code", "message"),
         [
             (["--model", "u2nett"], 2, "did you mean"),
-            (["--results", "nowhere"], 2, "is no folder"),
+            (["--results", "nowhere"], 2, "--results nowhere is no folder"),
             (["--model", "u2netp", "--model", "u2netp"], 2, "two of those to compare are called u2netp"),
             (["--set", "colour=red"], 2, "unknown option colour"),
             (["--fit", "pad", "--set", "fit=pad"], 2, "said twice"),

@@ -553,7 +553,7 @@ class TestExitCodes:
             (("nowhere.png",), "the input nowhere.png does not exist"),
             (("a.png", "-o", "a.png"), "the output a.png of a.png is the input a.png"),
             (("a.png", "a.jpg", "-o", "out"), "would both become out/a.png"),
-            (("a.png", "-o", "out.gif"), "no format that can be written"),
+            (("a.png", "-o", "out.gif"), "none that can be written"),
             (("a.png", "-o", "old.png", "--existing", "fail"), "the output old.png exists already"),
             (("a.png", "--mask", "--background", "red"), "--background has nothing to fill"),
             (("a.png", "--background", "nosuchcolour"), "neither a colour nor a picture file"),

@@ -412,9 +412,7 @@ class TestCollisions:
 
     def test_an_extension_that_contradicts_the_format_is_refused(self) -> None:
         put("a.jpg")
-        assert "ends in .png, but --format says jpg" in refused(
-            "a.jpg", output="b.png", output_format=OutputFormat.JPEG
-        )
+        assert "ends in .png, but format says jpg" in refused("a.jpg", output="b.png", output_format=OutputFormat.JPEG)
         assert planned("a.jpg", output="b.jpeg", output_format=OutputFormat.JPEG) == {"a.jpg": "b.jpeg"}
 
     def test_hidden_folders_are_not_walked_unless_named(self) -> None:

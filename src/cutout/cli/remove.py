@@ -264,7 +264,7 @@ def _check_formats(todo: Plan, bit_depth: BitDepth) -> None:
     if extra := [each.value for each in formats if each.row.extra]:
         from cutout.formats.pillow import register_heif
 
-        register_heif(f"--format {extra[0]}")
+        register_heif(f"format {extra[0]}", options=("format",))
 
 
 def _pull(model: str, console: Console) -> None:

@@ -12,7 +12,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
-from cutout.cli.console import Console, Progress, error_json
+from cutout.cli.console import Console, Progress, dashed, error_json
 from cutout.enums import Existing, Precision
 from cutout.errors import ExitCode, OutputError, PictureError, printable
 
@@ -165,7 +165,7 @@ def _close(report: Report, todo: Plan, console: Console, seconds: float, used: s
     if not report.total:
         console.warn("there is no picture among the inputs")
     elif todo.batch or report.interrupted or report.stopped:
-        console.say(report.summary(seconds=seconds) + used)
+        console.say(dashed(report.summary(seconds=seconds), ["existing"]) + used)
         if len(report.failures) > 1:
             console.say(
                 "failed: "

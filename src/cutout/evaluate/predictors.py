@@ -152,7 +152,11 @@ def _cut(remover: Remover, options: RemoveOptions, found: Prediction) -> Cutout:
 
 def _folder(folder: str) -> Predictor:
     if not Path(folder).is_dir():
-        raise UsageError(f"--results {folder} is no folder", hint="give the folder that a tool wrote its results to")
+        raise UsageError(
+            f"results {folder} is no folder",
+            hint="give the folder that a tool wrote its results to",
+            options=("results",),
+        )
     ready = by_key(pictures([folder]))
 
     def find(found: Prediction) -> Cutout:

@@ -65,7 +65,7 @@ def _settings(finished: Finished, output_format: OutputFormat, encoding: Encodin
     """What Pillow's encoder is told."""
     row, quality, metadata = output_format.row, encoding.quality, finished.metadata
     if row.extra:
-        register_heif(f"--format {output_format.value}")
+        register_heif(f"format {output_format.value}", options=("format",))
     told: dict[str, Any] = {"format": row.encoder, **row.always}
     if row.quality is not None:
         told["quality"] = row.quality if quality is None else quality
@@ -82,7 +82,7 @@ def _settings(finished: Finished, output_format: OutputFormat, encoding: Encodin
     return told
 
 
-def register_heif(what: str, error: type[CutoutError] = OutputError) -> None:
+def register_heif(what: str, error: type[CutoutError] = OutputError, *, options: tuple[str, ...] = ()) -> None:
     """Make Pillow know HEIF.
 
     Raises:
@@ -92,7 +92,7 @@ def register_heif(what: str, error: type[CutoutError] = OutputError) -> None:
         import pillow_heif
     except ImportError:
         text = f"{what} needs a codec that is not installed"
-        raise error(text, hint='pip install "cutout-cli[heif]" brings it') from None
+        raise error(text, hint='pip install "cutout-cli[heif]" brings it', options=options) from None
     pillow_heif.register_heif_opener()
 
 

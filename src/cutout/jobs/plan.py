@@ -211,12 +211,14 @@ def _format_of(output: str, asked: OutputFormat | None) -> OutputFormat:
     suffix = Path(output).suffix.lower()
     if asked is not None:
         if SUFFIXES.get(suffix, asked) is not asked:
-            raise UsageError(f"the output {output} ends in {suffix}, but --format says {asked.value}")
+            text = f"the output {output} ends in {suffix}, but format says {asked.value}"
+            raise UsageError(text, options=("format",))
         return asked
     if suffix not in SUFFIXES:
         raise UsageError(
-            f"the output {output} has the extension {suffix or '(none)'}, which is no format that can be written",
-            hint=f"use one of {' '.join(SUFFIXES)}, or say --format",
+            f"the output {output} has the extension {suffix or '(none)'}, which is none that can be written",
+            hint=f"use one of {' '.join(SUFFIXES)}, or say format",
+            options=("format",),
         )
     return SUFFIXES[suffix]
 

@@ -164,12 +164,12 @@ class Report:
         }
 
     def summary(self, *, seconds: float) -> str:
-        """One line for people."""
+        """One line for people, which may name the option existing."""
         parts = [f"{self.counts[Status.DONE]} done"]
         parts += [
             f"{self.counts[status]} {word}"
             for status, word in (
-                (Status.SKIPPED, "skipped (output exists; --existing overwrite does them again)"),
+                (Status.SKIPPED, "skipped (output exists; existing overwrite does them again)"),
                 (Status.FAILED, "failed"),
             )
             if self.counts[status]
