@@ -13,7 +13,7 @@ import onnxruntime
 import pytest
 
 from cutout.engines.devices import CPU, PROVIDERS
-from cutout.engines.environment import what_it_says
+from cutout.engines.environment import runtime_log_of
 from cutout.engines.examine import examine
 from cutout.engines.selftest import SHAPE, TINY_MODEL, expected
 from cutout.formats.png import deflater
@@ -190,8 +190,8 @@ def test_missing_fast_deflate_libraries_are_told(monkeypatch: pytest.MonkeyPatch
 
 def test_a_provider_that_is_passed_over_in_silence_is_asked_for_its_reason() -> None:
     """The real runtime, in a process of its own: here it has no such provider, and says nothing of the matter."""
-    assert what_it_says(("CPUExecutionProvider", {})) == ""
-    assert "NoSuchProvider" in what_it_says(("NoSuchProvider", {}))
+    assert runtime_log_of(("CPUExecutionProvider", {})) == ""
+    assert "NoSuchProvider" in runtime_log_of(("NoSuchProvider", {}))
 
 
 def test_the_lines_for_programs_are_json_whatever_is_found() -> None:

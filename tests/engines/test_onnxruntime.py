@@ -517,7 +517,7 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
 
         monkeypatch.setitem(sys.modules, "onnxruntime", runtime)
         monkeypatch.setattr(metadata, "version", version)
-        monkeypatch.setattr("cutout.engines.environment.what_it_says", lambda _entry: "")
+        monkeypatch.setattr("cutout.engines.environment.runtime_log_of", lambda _entry: "")
         return runtime
 
     return make
@@ -596,7 +596,7 @@ def questions(monkeypatch: pytest.MonkeyPatch) -> Questions:
             asked.append(entry[0])
             return "CUDA failure 12345: something new"
 
-        monkeypatch.setattr("cutout.engines.environment.what_it_says", answer)
+        monkeypatch.setattr("cutout.engines.environment.runtime_log_of", answer)
         monkeypatch.setattr("cutout.engines.environment._memory", {})
         return asked
 

@@ -227,7 +227,7 @@ def _wants_more_than_the_processor(request: EngineRequest) -> bool:
     from cutout.engines.runtime import has_accelerator
 
     devices = request.asked.devices
-    if request.options.said or any(device.provider != CPU for device in devices):
+    if request.options.given or any(device.provider != CPU for device in devices):
         return True
     return not devices and has_accelerator()
 
@@ -276,6 +276,6 @@ def open_engine(request: EngineRequest, warn: Warn = lambda _text: None) -> Engi
         DeviceError: The asked-for device cannot be used.
     """
     row = next(row for row in ENGINES if row.accepts(request))
-    if row.ignores and (given := request.options.said):
+    if row.ignores and (given := request.options.given):
         warn(f"nothing comes of {', '.join(given)} with {row.ignores.format(model=request.spec.name)}")
     return row.open(request, warn)

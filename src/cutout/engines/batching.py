@@ -130,7 +130,7 @@ def _idle(device: Device, asked: DeviceRequest, options: DeviceOptions, *, queue
         yield f"--half does nothing on {device}, which has no half precision: it computes in full precision"
     if options.cpu_fallback and not queued and (provider != CPU or asked.strict):
         yield f"--cpu-fallback does nothing on {device}, which has the machine's own memory"
-    if asked.strict and provider.device not in NVIDIA and "--gpu-memory-limit" in options.said:
+    if asked.strict and provider.device not in NVIDIA and "--gpu-memory-limit" in options.given:
         yield f"--gpu-memory-limit does nothing on {device}: it is about NVIDIA's cards"
 
 

@@ -27,7 +27,7 @@ from cutout.models.files import prepared_home
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-__all__ = ["Place", "library_error", "load_tensorrt", "look", "remembered", "what_it_says", "why_passed_over"]
+__all__ = ["Place", "library_error", "load_tensorrt", "look", "remembered", "runtime_log_of", "why_passed_over"]
 
 _TELLING = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "LD_LIBRARY_PATH", "ROCR_VISIBLE_DEVICES")
 """Variables that decide which devices and libraries are seen."""
@@ -151,7 +151,7 @@ except Exception as error:
 """
 
 
-def what_it_says(entry: tuple[str, Mapping[str, Any]]) -> str:
+def runtime_log_of(entry: tuple[str, Mapping[str, Any]]) -> str:
     """The runtime's own reason why it does not use a provider; empty where it gives none.
 
     Args:
@@ -177,7 +177,7 @@ def what_it_says(entry: tuple[str, Mapping[str, Any]]) -> str:
 
 
 def why_passed_over(entry: tuple[str, Mapping[str, Any]], machine: tuple[Any, ...], *, fresh: bool = False) -> str:
-    """What `what_it_says`, kept for a day, as long as runtime, driver and libraries are the same.
+    """What `runtime_log_of`, kept for a day, as long as runtime, driver and libraries are the same.
 
     Args:
         entry: The provider and its options; those that change from run to run are left out of the key by the caller.
@@ -191,7 +191,7 @@ def why_passed_over(entry: tuple[str, Mapping[str, Any]], machine: tuple[Any, ..
     with contextlib.suppress(Exception):  # a user without a home
         notes = prepared_home() / "passed-over.json"
     key = hashlib.sha256(repr(facts).encode()).hexdigest()
-    return remembered(notes, key, lambda: what_it_says(entry), fresh=fresh)
+    return remembered(notes, key, lambda: runtime_log_of(entry), fresh=fresh)
 
 
 def _boot() -> str:

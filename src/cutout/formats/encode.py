@@ -1,4 +1,7 @@
-"""Finished pictures as the bytes of files: what a format holds is checked here, and its encoder called."""
+"""Finished pictures as the bytes of files: what a format holds is checked here, and its encoder called.
+
+What a format takes where nothing is asked for, such as the quality of a JPEG, stands in its row of `output_formats`.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One job: a file is read, cut out and written, and what became of it is told."""
+"""One job: a file is read, cut out and written, and its outcome is reported."""
 
 from __future__ import annotations
 

@@ -301,7 +301,7 @@ class DeviceOptions:
     pictures: int = 0
 
     @property
-    def said(self) -> tuple[str, ...]:
+    def given(self) -> tuple[str, ...]:
         """Those of the options that were given a value other than their own, as the command line calls them."""
         given = {
             "--batch": self.batch is not None,

@@ -133,11 +133,11 @@ def idle(run: Asked, given: Container[str], write: Callable[[str], str] = str) -
 
     Args:
         run: What is asked for.
-        given: Names of the options that were said in this very call, not in the environment for all commands.
+        given: Names of the options that were given in this very call, not in the environment for all commands.
         write: How an option is written.
 
     Raises:
-        UsageError: A transparent background was said, and the format has none.
+        UsageError: A transparent background was asked for, and the format has none.
     """
     # the options themselves have no word for it, as it is what they are without any
     opaque = [each for each in run.formats if not each.has_alpha]

@@ -1,4 +1,4 @@
-"""What is known of an option, told once: its type, default and bounds, its help, and how what is given becomes a value.
+"""An option, described once: its type, default and bounds, its help, and how what is given becomes a value.
 
 Options are fields of classes with frozen values (`options.RemoveOptions`, `options.Encoding`), made by the functions
 here. The command line, the service's form and its description and the README's table follow from them.
@@ -33,7 +33,7 @@ class Option(NamedTuple):
         panel: The group that it is shown in.
         names: Names on the command line beside its own: a short one, or how it is turned off.
         kind: What the command line passes: bool, int, str or an enumeration.
-        default: As it is said.
+        default: As a user would write it.
         read: What was given as a value: its name and the value in, the value out, or a `UsageError`.
         takes: Kinds that a text of a request may be read as, the first that fits.
         metavar: What the help calls its value.

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from contextlib import AbstractContextManager
 
-__all__ = ["Budget", "MemoryBusyError", "OverBudgetError", "budget_of", "parse_bytes", "said", "usable_memory"]
+__all__ = ["Budget", "MemoryBusyError", "OverBudgetError", "budget_of", "parse_bytes", "size_text", "usable_memory"]
 
 SHARE = 0.6
 """Of the machine's memory: the rest is for the system, the model, and what the estimates miss."""
@@ -43,7 +43,7 @@ class MemoryBusyError(CutoutError):
     kind = "memory"
 
 
-def said(size: float) -> str:
+def size_text(size: float) -> str:
     """A number of bytes for people: `8.3 GB`, `120 MB`."""
     return f"{size / 1e9:.1f} GB" if size >= 0.95e9 else f"{max(1, math.ceil(size / 1e6))} MB"
 
@@ -111,7 +111,7 @@ class Budget:
         """
         if need > self.limit:
             raise OverBudgetError(
-                f"{what} would take about {said(need)} of memory, more than the limit of {said(self.limit)}",
+                f"{what} would take about {size_text(need)} of memory, more than the limit of {size_text(self.limit)}",
                 hint=f"{ways}, or a higher memory_limit where there is more memory",
                 options=("max_size", "canvas", "memory_limit"),
             )

@@ -1,4 +1,4 @@
-"""What runs many jobs: the interface, the table of those there are, and what their workers are told."""
+"""What runs many jobs: the interface, the table of those there are, and what their workers need to know."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _HEARTBEAT = 0.5  # seconds
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunRequest:
-    """A run as its workers are told of it: picklable, and enough for each to open its model itself.
+    """A run as its workers get it: picklable, and enough for each to open its model itself.
 
     Attributes:
         options: What the cut-outs look like.
