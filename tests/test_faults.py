@@ -39,7 +39,6 @@ from cutout.jobs.executors.base import Running
 from cutout.jobs.executors.threads import in_threads
 from cutout.jobs.plan import Job, plan
 from cutout.jobs.report import BugError, Outcome, Report, Status
-from cutout.jobs.storage import Activity
 from cutout.jobs.worker import process
 from cutout.options import Encoding, RemoveOptions
 from cutout.output_formats import OutputFormat
@@ -477,18 +476,20 @@ class TestSignals:
             assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] != before
         assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
 
-    def test_one_in_the_middle_of_a_message_is_no_bug(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_one_in_the_middle_of_a_message_is_no_bug(self) -> None:
         """Python refuses to write to a stream from a handler that interrupts a write to it."""
-
-        def say(_: str) -> None:
-            raise RuntimeError("reentrant call inside <_io.BufferedWriter name='<stderr>'>")
-
-        console = Console()
-        monkeypatch.setattr(console, "say", say)
-        monkeypatch.setattr("cutout.jobs.storage.activity", Activity())  # whatever other tests left waiting
-        with Interrupt(console) as stop:
-            os.kill(os.getpid(), signal.SIGINT)
-            assert stop.wait(10)
+        code = (
+            "import os, signal\n"
+            "from cutout.cli.console import Console\n"
+            "from cutout.cli.run import Interrupt\n"
+            "class Busy(Console):\n"
+            "    def say(self, text):\n"
+            "        raise RuntimeError('reentrant call inside <_io.BufferedWriter>')\n"
+            "with Interrupt(Busy()) as stop:\n"
+            "    os.kill(os.getpid(), signal.SIGINT)\n"
+            "    assert stop.wait(10)\n"
+        )
+        subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 
 class TestSideBySide:
@@ -779,15 +780,16 @@ class TestTheFirstMoments:
     """A signal may arrive before anything is loaded: it ends the run quietly, whenever it comes."""
 
     WAIT_FOR_A_MODULE = """
-import builtins, os, sys, time
-real = builtins.__import__
-def slowly(name, *args, **settings):
-    if name == {module!r} and not os.path.exists('told'):
-        open('told', 'w').close()
-        print('loading', flush=True)
-        time.sleep(5)
-    return real(name, *args, **settings)
-builtins.__import__ = slowly
+import builtins, importlib, os, sys, time
+def slow(real):
+    def slowly(name, *args, **settings):
+        if name == {module!r} and not os.path.exists('told'):
+            open('told', 'w').close()
+            print('loading', flush=True)
+            time.sleep(5)
+        return real(name, *args, **settings)
+    return slowly
+builtins.__import__, importlib.import_module = slow(builtins.__import__), slow(importlib.import_module)
 sys.argv = ['cutout', *sys.argv[1:]]
 import runpy
 runpy.run_module('cutout', run_name='__main__')

@@ -34,7 +34,9 @@ def memory_of(picture: BackgroundPicture) -> int:
         UsageError: It cannot be read.
     """
     with _told(picture), picture.lock:
-        width, height = picture.kept["rgb"].size if "rgb" in picture.kept else _size(picture)
+        if "rgb" not in picture.kept:  # so that the file is read once
+            picture.kept["source"] = _changed(picture), _source(picture)
+        width, height = picture.kept["rgb"].size if "rgb" in picture.kept else _size(picture.kept["source"][1])
     return 4 * width * height
 
 
@@ -50,10 +52,11 @@ def behind(
     """
     kept = picture.kept
     with _told(picture), picture.lock:
-        changed = 0 if picture.path is None else picture.path.stat().st_mtime_ns
+        changed = _changed(picture)
         if kept.get("changed") != changed:
+            when, source = kept.pop("source", (None, None))
             kept.clear()
-            kept.update(rgb=_opaque(_decoded(picture)), changed=changed)
+            kept.update(rgb=_opaque(_decoded(source if when == changed else _source(picture))), changed=changed)
         rgb: Image.Image = kept["rgb"]
         if size is None:
             return rgb
@@ -73,8 +76,11 @@ def _told(picture: BackgroundPicture) -> Iterator[None]:
         ) from error
 
 
-def _size(picture: BackgroundPicture) -> tuple[int, int]:
-    source = _source(picture)
+def _changed(picture: BackgroundPicture) -> int:
+    return 0 if picture.path is None else picture.path.stat().st_mtime_ns
+
+
+def _size(source: Any) -> tuple[int, int]:
     if isinstance(source, bytes | bytearray | memoryview):
         return decode.header(bytes(source)).size
     if isinstance(source, Image.Image):
@@ -88,8 +94,7 @@ def _source(picture: BackgroundPicture) -> Any:
     return picture.source if picture.path is None else read_file(picture.path, most_bytes(decode.DEFAULT_MAX_PIXELS))
 
 
-def _decoded(picture: BackgroundPicture) -> Picture:
-    source = _source(picture)
+def _decoded(source: Any) -> Picture:
     if isinstance(source, bytes | bytearray | memoryview):
         return decode.decode(bytes(source))
     return from_image(source) if isinstance(source, Image.Image) else from_array(source)
