@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 
 from cutout.errors import PictureError, UsageError, remark
 from cutout.formats import decode
+from cutout.formats.checks.preflight import CheckedFile
 from cutout.formats.encode import encode
 from cutout.formats.picture import Header, from_array, from_image
 from cutout.formats.reading import most_bytes, read_file
@@ -131,10 +132,12 @@ def remove(
         return _file(job, remover, wanted, transparent=_is_transparent(changes))
     if path is not None:
         data = _read(path)
-    as_bytes = force_return_bytes or isinstance(data, bytes | bytearray | memoryview)
-    with remover.budget.hold(_need(data, wanted)):
-        if isinstance(data, bytes | bytearray | memoryview):
-            picture = decode.decode(bytes(data), max_size=wanted.max_size, deep=True)
+    as_bytes, length = force_return_bytes, 0
+    if isinstance(data, bytes | bytearray | memoryview):
+        as_bytes, length, data = True, len(data), decode.check(bytes(data))
+    with remover.budget.hold(_need(data, length, wanted)):
+        if isinstance(data, CheckedFile):
+            picture = decode.decode(data, max_size=wanted.max_size, deep=True)
         elif isinstance(data, Image.Image):
             picture = from_image(data, max_size=wanted.max_size)
         else:
@@ -155,8 +158,8 @@ def remove(
     return np.array(image)
 
 
-def _need(data: Any, options: RemoveOptions) -> int:
-    """Bytes that a picture will take.
+def _need(data: Any, length: int, options: RemoveOptions) -> int:
+    """Bytes that a picture will take: a file that was so long, an image or an array.
 
     Raises:
         UsageError: The data is no picture's.
@@ -165,13 +168,13 @@ def _need(data: Any, options: RemoveOptions) -> int:
     import numpy as np
     from PIL import Image
 
-    if isinstance(data, bytes | bytearray | memoryview):
-        found, length = decode.header(bytes(data)), len(data)
+    if isinstance(data, CheckedFile):
+        found = decode.header(data)
     elif isinstance(data, Image.Image):
-        found, length = Header(size=data.size, mode="RGBA"), 0
+        found = Header(size=data.size, mode="RGBA")
     elif isinstance(data, np.ndarray):
         sides = (*data.shape, 1, 1)
-        found, length = Header(size=(sides[1], sides[0]), mode="RGBA"), 0
+        found = Header(size=(sides[1], sides[0]), mode="RGBA")
     else:
         raise UsageError(
             f"a {type(data).__name__} is no picture", hint="a path, bytes, a Pillow image and an array are"

@@ -19,10 +19,8 @@ from cutout.formats import decode
 from cutout.formats.reading import most_bytes, read_file
 from cutout.jobs.plan import STDIO, plan
 from cutout.models.files import require
-from cutout.options import RemoveOptions
-from cutout.output_formats import OutputFormat
 from cutout.pipeline.budget import budget_of
-from cutout.pipeline.estimate import need_of
+from cutout.pipeline.convert import within_memory
 from cutout.pipeline.remover import Cutout, Remover
 
 if TYPE_CHECKING:
@@ -30,6 +28,8 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from PIL import Image
+
+    from cutout.options import RemoveOptions
 
 __all__ = ["Prediction", "Predictor", "by_key", "decoded", "mask_of", "open_predictors", "pictures"]
 
@@ -144,9 +144,7 @@ def _model(model: str, options: RemoveOptions, config: Path | None, settings: di
 
 
 def _cut(remover: Remover, options: RemoveOptions, found: Prediction) -> Cutout:
-    file = decode.check(data := _read(found.path))
-    need = need_of(decode.header(file), options, OutputFormat.PNG, data=len(data))
-    with remover.budget.hold(need.memory, need.what, need.ways):
+    with within_memory(_read(found.path), remover.budget, options) as file:
         return remover.cut(decode.decode(file, max_size=options.max_size), quiet=True)
 
 
@@ -188,9 +186,8 @@ def decoded(path: Path) -> tuple[decode.Picture, bytes]:
     Raises:
         PictureError: It cannot be read, is no picture, or takes more memory than there is.
     """
-    file = decode.check(data := _read(path))
-    need = need_of(decode.header(file), RemoveOptions(), OutputFormat.PNG, data=len(data))
-    with budget_of(None, os.environ).hold(need.memory, need.what, need.ways):
+    data = _read(path)
+    with within_memory(data, budget_of(None, os.environ)) as file:
         return decode.decode(file), data
 
 

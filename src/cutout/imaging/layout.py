@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     """Left, top, right, bottom."""
     Box = tuple[int, int, int, int]
 
-__all__ = ["Layout", "finish", "frame_of", "is_framed", "layout", "place", "subject_box"]
+__all__ = ["Layout", "finish", "frame_of", "layout", "place", "subject_box"]
 
 _THERE = 13
 """Alpha (a twentieth) from which on the subject counts as there."""
@@ -117,13 +117,8 @@ def frame_of(alpha: Image.Image, options: RemoveOptions, subject: Box | None = N
     """
     shadow = options.shadow
     if subject is None:
-        subject = (subject_box(alpha) if is_framed(options) or shadow else None) or (0, 0, *alpha.size)
-    return layout(subject, options, shadow) if is_framed(options) else Layout(alpha.size), subject
-
-
-def is_framed(options: RemoveOptions) -> bool:
-    """Whether the result is laid out around the subject."""
-    return options.framed
+        subject = (subject_box(alpha) if options.framed or shadow else None) or (0, 0, *alpha.size)
+    return layout(subject, options, shadow) if options.framed else Layout(alpha.size), subject
 
 
 def subject_box(alpha: Image.Image) -> Box | None:

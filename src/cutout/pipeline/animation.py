@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from PIL import Image
 
 from cutout.formats.encode import Finished, encode_frames
-from cutout.imaging.layout import is_framed, subject_box
+from cutout.imaging.layout import subject_box
 from cutout.pipeline.remover import MaskResult
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def convert_frames(
     runs twice then, and the model sees each frame in the first run alone.
     """
     masks: Iterable[MaskResult | None] = repeat(None)
-    if is_framed(options) and not first.paged:
+    if options.framed and not first.paged:
         masks = _masks(film(), remover, options, stages)
     warnings: Counter[str] = Counter()
     sizes: list[tuple[int, int]] = []

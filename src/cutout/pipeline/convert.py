@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from cutout.enums import BitDepth
 from cutout.formats import decode
 from cutout.formats.encode import encode
+from cutout.options import Encoding, RemoveOptions
+from cutout.output_formats import OutputFormat
 from cutout.pipeline.estimate import need_of
 from cutout.timing import StageTimes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from cutout.formats.decode import CheckedFile
-    from cutout.options import Encoding, RemoveOptions
-    from cutout.output_formats import OutputFormat
+    from cutout.pipeline.budget import Budget
     from cutout.pipeline.remover import Remover
 
-__all__ = ["Converted", "convert"]
+__all__ = ["Converted", "convert", "within_memory"]
 
 _WHITE = (255, 255, 255, 255)
+_NO_OPTIONS, _PLAIN = RemoveOptions(), Encoding()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -67,20 +70,43 @@ def convert(
     """
     options, notes = _for_format(options, output_format)
     several = (output_format.has_pages or output_format.has_frames) and not encoding.first_frame
+    most = encoding.max_frames if several else 1
+    with within_memory(data, remover.budget, options, output_format, encoding, max_frames=most) as file:
+        admitted()
+        del data
+        made = _converted(file, output_format, remover, options, encoding, stages or StageTimes())
+    return replace(made, warnings=(*notes, *made.warnings))
+
+
+@contextmanager
+def within_memory(
+    data: bytes,
+    budget: Budget,
+    options: RemoveOptions = _NO_OPTIONS,
+    output_format: OutputFormat = OutputFormat.PNG,
+    encoding: Encoding = _PLAIN,
+    *,
+    max_frames: int = 1,
+) -> Iterator[CheckedFile]:
+    """A file that was examined, while there is memory for its picture and for what is made of that.
+
+    Raises:
+        OverBudgetError: There never is enough for this picture.
+        MemoryBusyError: Others have held it for too long.
+        CutoutError: It is no picture, too large, or too long for the format.
+    """
     file = decode.check(data, max_pixels=encoding.max_pixels)
     need = need_of(
-        decode.header(file, max_pixels=encoding.max_pixels, max_frames=encoding.max_frames if several else 1),
+        decode.header(file, max_pixels=encoding.max_pixels, max_frames=max_frames),
         options,
         output_format,
         data=len(data),
         lossless=encoding.lossless,
         bit_depth=encoding.bit_depth,
     )
-    with remover.budget.hold(need.memory, need.what, need.ways):
-        admitted()
-        del data
-        made = _converted(file, output_format, remover, options, encoding, stages or StageTimes())
-    return replace(made, warnings=(*notes, *made.warnings))
+    del data
+    with budget.hold(need.memory, need.what, need.ways):
+        yield file
 
 
 def _converted(

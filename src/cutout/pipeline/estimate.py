@@ -112,7 +112,7 @@ def need_of(
     size = _worked_size(header, options)
     if options.canvas is not None:
         check_side(output_format, options.canvas, way="canvas")
-    elif not layout.is_framed(options):  # what a crop leaves is seen when it is done
+    elif not options.framed:  # what a crop leaves is seen when it is done
         check_side(output_format, size)
     deep = header.deep and output_format.has_16_bits and bit_depth is not BitDepth.EIGHT
     whole, pixels = _area(header.size), _area(size)
@@ -161,7 +161,7 @@ def _area(size: tuple[int, int]) -> int:
 
 def _result_pixels(size: tuple[int, int], options: RemoveOptions) -> int:
     """Of the finished picture, at most: a subject that fills the picture is the largest."""
-    if not layout.is_framed(options):
+    if not options.framed:
         return _area(size)
     try:
         frame = layout.layout((0, 0, *size), options, options.shadow)
@@ -188,7 +188,7 @@ def _composing(options: RemoveOptions) -> float:
         taken = _TRANSLUCENT
     else:
         taken = (_BACKGROUND if color is None else _GROUND) + _SHADE * bool(options.shadow)
-    return taken + _KEPT * layout.is_framed(options)
+    return taken + _KEPT * options.framed
 
 
 def _writing(

@@ -13,10 +13,8 @@ from cutout.errors import CutoutError, OutOfMemoryError, PictureError, UsageErro
 from cutout.formats.decode import decode, header
 from cutout.formats.input_formats import HEAD, sniff
 from cutout.options import Encoding, RemoveOptions
-from cutout.output_formats import OutputFormat
 from cutout.pipeline.budget import Budget, budget_of
-from cutout.pipeline.convert import convert
-from cutout.pipeline.estimate import need_of
+from cutout.pipeline.convert import convert, within_memory
 from cutout.pipeline.remover import Remover
 from cutout.timing import StageTimes
 
@@ -25,6 +23,7 @@ if TYPE_CHECKING:
 
     from cutout.formats.decode import Picture
     from cutout.models.registry import ModelSpec
+    from cutout.output_formats import OutputFormat
     from cutout.service.settings import Settings
 
 __all__ = ["CutRequest", "Done", "Models", "NotAPictureError", "ScarceError", "further_frames"]
@@ -151,11 +150,8 @@ class Models:
             MemoryBusyError: Other pictures have held it for too long.
             CutoutError: It is no picture, or too large.
         """
-        head = header(data, max_pixels=max_pixels)
-        need = need_of(head, RemoveOptions(), OutputFormat.PNG, data=len(data))
-        self.budget.check(need.memory, need.what, need.ways)
-        with self.budget.hold(need.memory):
-            yield decode(data, max_size=max_size, max_pixels=max_pixels)
+        with within_memory(data, self.budget, encoding=Encoding(max_pixels=max_pixels)) as file:
+            yield decode(file, max_size=max_size, max_pixels=max_pixels)
 
     def cut(
         self, data: bytes, cut_request: CutRequest, *, alone: bool = False, check: Callable[[], None] = lambda: None
