@@ -6,7 +6,7 @@ import gc
 import threading
 import time
 import weakref
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -101,16 +101,22 @@ def until_waiting(queue: DeviceQueue, count: int) -> None:
         time.sleep(0.001)
 
 
+def gathered(pool: ThreadPoolExecutor, queue: DeviceQueue, device: Device, count: int) -> list[Future[Any]]:
+    """Results of pictures of 20, 21, …, all but the first of which wait until that is on the device."""
+    futures = [pool.submit(queue.run, picture(20))]
+    assert device.entered.wait(60)
+    futures += [pool.submit(queue.run, picture(value)) for value in range(21, 20 + count)]
+    until_waiting(queue, count - 1)
+    return futures
+
+
 @pytest.mark.parametrize("room", [0, 1, 2, 3])
 def test_a_full_batch_without_memory_loses_nothing(room: int) -> None:
     device = Device(room)
     device.gate.clear()
     queue = DeviceQueue([device], size=8, fallback=lambda single: 2 * single[:, :1])
     with ThreadPoolExecutor(17) as pool:
-        futures = [pool.submit(queue.run, picture(20))]
-        assert device.entered.wait(60)
-        futures += [pool.submit(queue.run, picture(value)) for value in range(21, 37)]
-        until_waiting(queue, 16)
+        futures = gathered(pool, queue, device, 17)
         device.gate.set()
         assert [float(future.result(20)[0, 0, 0, 0]) for future in futures] == [2.0 * v for v in range(20, 37)]
     queue.close()
@@ -121,10 +127,7 @@ def test_what_waits_goes_together() -> None:
     device.gate.clear()
     queue = DeviceQueue([device], size=4)
     with ThreadPoolExecutor(9) as pool:
-        futures = [pool.submit(queue.run, picture(20))]
-        assert device.entered.wait(60)
-        futures += [pool.submit(queue.run, picture(value)) for value in range(21, 29)]
-        until_waiting(queue, 8)
+        futures = gathered(pool, queue, device, 9)
         device.gate.set()
         assert [float(future.result()[0, 0, 0, 0]) for future in futures] == [2.0 * value for value in range(20, 29)]
     queue.close()
@@ -220,10 +223,7 @@ def test_closing_finishes_what_was_begun_and_fails_what_waits() -> None:
     device.gate.clear()
     queue = DeviceQueue([device], size=1)
     with ThreadPoolExecutor(6) as pool:
-        begun = pool.submit(queue.run, picture(20))
-        assert device.entered.wait(60)
-        waiting = [pool.submit(queue.run, picture(value)) for value in range(21, 25)]
-        until_waiting(queue, 4)
+        begun, *waiting = gathered(pool, queue, device, 5)
         closing = pool.submit(queue.close)
         for future in waiting:
             with pytest.raises(ClosedError, match="the model was closed"):

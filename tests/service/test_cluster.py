@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 import zipfile
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -66,11 +66,11 @@ class OwnRedis:
 
 
 @contextmanager
-def own_redis(tmp_path: Path, *options: str) -> Iterator[str]:
+def own_redis(tmp_path: Path, *options: str) -> Iterator[OwnRedis]:
     """A Redis of our own."""
     server = OwnRedis(tmp_path, *options)
     try:
-        yield server.url
+        yield server
     finally:
         server.stop()
 
@@ -78,15 +78,15 @@ def own_redis(tmp_path: Path, *options: str) -> Iterator[str]:
 @pytest.fixture
 def broker(tmp_path: Path) -> Iterator[str]:
     """With as much memory as it likes."""
-    with own_redis(tmp_path) as url:
-        yield url
+    with own_redis(tmp_path) as server:
+        yield server.url
 
 
 @pytest.fixture
 def small_broker(tmp_path: Path) -> Iterator[str]:
     """With room for a few pictures only."""
-    with own_redis(tmp_path, "--maxmemory", "40mb", "--maxmemory-policy", "noeviction") as url:
-        yield url
+    with own_redis(tmp_path, "--maxmemory", "40mb", "--maxmemory-policy", "noeviction") as server:
+        yield server.url
 
 
 def _working(log: Path) -> bool:
@@ -225,59 +225,51 @@ def test_broken_connections_take_no_picture_from_a_living_worker(broker: str, tm
     jobs.close()
 
 
+@contextmanager
+def own_broker(folder: Path, *options: str) -> Iterator[tuple[OwnRedis, RedisJobs]]:
+    """A broker that may be stopped and started, and the batches in it."""
+    with own_redis(folder, *options) as server, closing(RedisJobs(server.url, expiry=60, redelivery=2)) as jobs:
+        yield server, jobs
+
+
 @pytest.mark.parametrize("away", [0, 3], ids=["at once", "after longer than the lease"])
 def test_a_batch_goes_on_when_the_broker_was_started_again(tmp_path: Path, away: float) -> None:
     """The picture that was worked on meanwhile is kept when the broker is back, and the rest is done."""
-    server = OwnRedis(tmp_path, "--appendonly", "yes", "--appendfsync", "always")
-    jobs = RedisJobs(server.url, expiry=60, redelivery=2)
-    try:
-        with faulty(server.url, tmp_path, redelivery=2, count=2) as (one, other):
-            task = jobs.add("someone", {}, pictures(*["sleep 1"] * 12), most=9)
-            for found in (2, 6):
-                until(partial(lambda least: len(one.begun()) >= least, found))
-                server.stop()
-                time.sleep(away)
-                server.start()
-            assert ended(jobs, task) == ["done"] * 12
-            assert [one.stop(), other.stop()] == [0, 0]
-            assert set(one.begun()) == set(range(12))
-            assert away or len(one.begun()) == 12, "what is in living hands is not begun again"
-            assert not list(one.dumps.iterdir()), "Celery writes no messages into files"
-    finally:
-        jobs.close()
-        server.stop()
+    with (
+        own_broker(tmp_path, "--appendonly", "yes", "--appendfsync", "always") as (server, jobs),
+        faulty(server.url, tmp_path, redelivery=2, count=2) as (one, other),
+    ):
+        task = jobs.add("someone", {}, pictures(*["sleep 1"] * 12), most=9)
+        for found in (2, 6):
+            until(partial(lambda least: len(one.begun()) >= least, found))
+            server.stop()
+            time.sleep(away)
+            server.start()
+        assert ended(jobs, task) == ["done"] * 12
+        assert [one.stop(), other.stop()] == [0, 0]
+        assert set(one.begun()) == set(range(12))
+        assert away or len(one.begun()) == 12, "what is in living hands is not begun again"
+        assert not list(one.dumps.iterdir()), "Celery writes no messages into files"
 
 
 def test_workers_go_on_when_the_broker_has_forgotten_everything(tmp_path: Path) -> None:
-    server = OwnRedis(tmp_path)
-    jobs = RedisJobs(server.url, expiry=60, redelivery=2)
-    try:
-        with faulty(server.url, tmp_path, redelivery=2) as (one,):
-            jobs.add("someone", {}, pictures(*["sleep 1"] * 12), most=9)
-            until(one.begun)
-            server.stop()
-            server.start()
-            task = jobs.add("someone", {}, pictures(*["sleep 0"] * 3), most=9)
-            assert ended(jobs, task) == ["done"] * 3
-            assert one.stop() == 0
-    finally:
-        jobs.close()
+    with own_broker(tmp_path) as (server, jobs), faulty(server.url, tmp_path, redelivery=2) as (one,):
+        jobs.add("someone", {}, pictures(*["sleep 1"] * 12), most=9)
+        until(one.begun)
         server.stop()
+        server.start()
+        task = jobs.add("someone", {}, pictures(*["sleep 0"] * 3), most=9)
+        assert ended(jobs, task) == ["done"] * 3
+        assert one.stop() == 0
 
 
 def test_a_worker_can_be_stopped_while_the_broker_is_away(tmp_path: Path) -> None:
-    server = OwnRedis(tmp_path)
-    jobs = RedisJobs(server.url, expiry=60, redelivery=2)
-    try:
-        with faulty(server.url, tmp_path, redelivery=2) as (one,):
-            jobs.add("someone", {}, pictures("sleep 1"), most=9)
-            until(one.begun)
-            server.stop()
-            time.sleep(2)
-            one.stop()
-    finally:
-        jobs.close()
+    with own_broker(tmp_path) as (server, jobs), faulty(server.url, tmp_path, redelivery=2) as (one,):
+        jobs.add("someone", {}, pictures("sleep 1"), most=9)
+        until(one.begun)
         server.stop()
+        time.sleep(2)
+        one.stop()
 
 
 def test_a_worker_killed_in_the_middle_of_a_batch_of_fifty_loses_none(broker: str, tmp_path: Path) -> None:

@@ -130,6 +130,13 @@ def _busy(tmp_path: Path, picture: bytes, **changes: Any) -> Iterator[tuple[http
             engine.go.set()
 
 
+def _watch(browser: Any, client: httpx.Client, picture: bytes, *, hold_timers: bool = False) -> None:
+    """Drop a picture on the page, which counts what it sends."""
+    browser.get(str(client.base_url))
+    browser.execute_script(_WATCHED % str(hold_timers).lower())
+    browser.execute_script(_DROP, "half.png", base64.b64encode(picture).decode())
+
+
 def _holds(client: httpx.Client, number: int) -> bool:
     return f"cutout_queue_depth {number}.0" in client.get("/metrics").text
 
@@ -137,9 +144,7 @@ def _holds(client: httpx.Client, number: int) -> bool:
 def test_a_busy_service_is_asked_a_few_times_and_then_no_more(browser: Any, tmp_path: Path) -> None:
     picture = half(tmp_path / "half.png").read_bytes()
     with _busy(tmp_path, picture) as (client, engine):
-        browser.get(str(client.base_url))
-        browser.execute_script(_WATCHED % "false")
-        browser.execute_script(_DROP, "half.png", base64.b64encode(picture).decode())
+        _watch(browser, client, picture)
         until(lambda: "busy" in _text(browser, ".card .error"))
         assert browser.execute_script("return window.sent") == 6
         engine.go.set()
@@ -153,9 +158,7 @@ def test_what_has_run_out_of_time_is_not_sent_again_by_itself(browser: Any, tmp_
     settings, _ = quick(tmp_path, workers=1, timeout=0.3)
     engine = Held(settings)
     with served(settings, engine) as client:
-        browser.get(str(client.base_url))
-        browser.execute_script(_WATCHED % "false")
-        browser.execute_script(_DROP, "half.png", base64.b64encode(half(tmp_path / "half.png").read_bytes()).decode())
+        _watch(browser, client, half(tmp_path / "half.png").read_bytes())
         until(lambda: "time limit" in _text(browser, ".card .error"))
         assert browser.execute_script("return window.sent") == 1
         engine.go.set()
@@ -164,9 +167,7 @@ def test_what_has_run_out_of_time_is_not_sent_again_by_itself(browser: Any, tmp_
 def test_pictures_that_were_cleared_are_not_sent_again(browser: Any, tmp_path: Path) -> None:
     picture = half(tmp_path / "half.png").read_bytes()
     with _busy(tmp_path, picture) as (client, _engine):
-        browser.get(str(client.base_url))
-        browser.execute_script(_WATCHED % "true")
-        browser.execute_script(_DROP, "half.png", base64.b64encode(picture).decode())
+        _watch(browser, client, picture, hold_timers=True)
         until(lambda: "trying again" in _text(browser, ".card"))
         browser.find_element("id", "clear").click()
         browser.execute_script("for (const work of window.timers.splice(0)) work();")
