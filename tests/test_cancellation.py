@@ -67,16 +67,13 @@ class Gate:
 # --- the core ---
 
 
-def test_a_cancellation_ends_by_a_word_or_by_the_clock() -> None:
+def test_a_cancellation_holds() -> None:
     wanted = Cancellation()
     wanted.check()
     for _ in range(2):
         wanted.cancel()
         with pytest.raises(CancelledError, match="nobody waits"):
             wanted.check()
-    with pytest.raises(CancelledError, match="time limit"):
-        Cancellation(0).check()
-    Cancellation(60).check()
 
 
 @pytest.mark.parametrize("after", [1, 2, 5])
@@ -179,7 +176,7 @@ def test_what_is_wanted_is_as_it_was(model: Path) -> None:
     remover, options = Remover(model, device="cpu"), RemoveOptions(tiles=8)
     made = [
         convert(stripes(), OutputFormat.PNG, remover, options, Encoding(), stages).encoded
-        for stages in (StageTimes(), StageTimes(Cancellation(600).check))
+        for stages in (StageTimes(), StageTimes(Cancellation().check))
     ]
     assert made[0] == made[1]
     assert decode.decode(made[0]).rgb.size == (512, 512)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
 import threading
-import time
 
 from cutout.errors import CancelledError
 
@@ -12,14 +10,9 @@ __all__ = ["Cancellation"]
 
 
 class Cancellation:
-    """Whether the work on one picture should go on; may be shared between threads.
+    """Whether the work on one picture should go on; may be shared between threads."""
 
-    Args:
-        seconds: How long it may take from now on.
-    """
-
-    def __init__(self, seconds: float = math.inf) -> None:
-        self._deadline = time.monotonic() + seconds
+    def __init__(self) -> None:
         self._over = threading.Event()
 
     def cancel(self) -> None:
@@ -34,5 +27,3 @@ class Cancellation:
         """
         if self._over.is_set():
             raise CancelledError("nobody waits for this picture any more")
-        if time.monotonic() >= self._deadline:
-            raise CancelledError("the time limit of this picture has passed")

@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from cutout.engines.base import describe
-from cutout.errors import CutoutError, OutOfMemoryError, PictureError, UsageError
+from cutout.errors import CutoutError, OutOfMemoryError, UsageError
 from cutout.formats.decode import decode, header
 from cutout.formats.input_formats import HEAD, sniff
 from cutout.options import Encoding, RemoveOptions
 from cutout.pipeline.budget import Budget, budget_of
 from cutout.pipeline.convert import convert, within_memory
 from cutout.pipeline.remover import Remover
+from cutout.service.http.problems import Problem
 from cutout.timing import StageTimes
 
 if TYPE_CHECKING:
@@ -26,19 +27,9 @@ if TYPE_CHECKING:
     from cutout.output_formats import OutputFormat
     from cutout.service.settings import Settings
 
-__all__ = ["CutRequest", "Done", "Models", "NotAPictureError", "ScarceError", "further_frames"]
+__all__ = ["CutRequest", "Done", "Models", "further_frames"]
 
 _SMALL_MODEL = 200_000_000
-
-
-class NotAPictureError(PictureError):
-    """The content is of no picture format."""
-
-
-class ScarceError(CutoutError):
-    """There was not enough memory, on the device or in the machine, at this moment."""
-
-    kind = "memory"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -166,16 +157,14 @@ class Models:
 
         Raises:
             CancelledError: The check says that the picture is no longer wanted.
-            NotAPictureError: The content is no picture's.
-            ScarceError: There was not enough memory.
+            Problem: The content is no picture's, or there was not enough memory at this moment.
             OverBudgetError: There never is enough for this picture.
             MemoryBusyError: Other pictures have held it for too long.
             CutoutError: Something else is wrong with the picture or the options.
         """
         if data and sniff(data[:HEAD]) is None:
-            raise NotAPictureError(
-                "this is not a picture of a known format", hint="PNG, JPEG, WebP, AVIF, HEIC, TIFF, BMP, GIF are known"
-            )
+            hint = "PNG, JPEG, WebP, AVIF, HEIC, TIFF, BMP, GIF are known"
+            raise Problem(415, "not-a-picture", "this is not a picture of a known format", hint=hint)
         opened = self._models[cut_request.model]
         stages = StageTimes(check)
         try:
@@ -186,10 +175,11 @@ class Models:
         except (CutoutError, MemoryError) as error:
             if isinstance(error, MemoryError) or _is_scarce(error):
                 gc.collect()
-                raise ScarceError(
+                text, hint = (
                     "there is not enough memory for this picture right now",
-                    hint="try again later, or a smaller picture",
-                ) from error
+                    "try again later, or a smaller picture",
+                )
+                raise Problem(503, "memory", text, hint=hint, retry_after=5) from error
             raise
         return Done(
             data=result.encoded,

@@ -14,10 +14,8 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from cutout.cancellation import Cancellation
-from cutout.errors import CancelledError
 from cutout.service import logs
 from cutout.service.http.problems import Problem
-from cutout.service.queue import ExpiredError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
@@ -55,9 +53,8 @@ async def form(
         any_kind: Whether it may be a URL-encoded form or a JSON object as well, and a picture in it a text.
 
     Raises:
-        OverloadedError: The queue is full; nothing of the body was read.
-        Problem: The models are not open; the body is no form, too large, has too many parts, or came too slowly; its
-            client has gone.
+        Problem: The models are not open; the queue is full, and nothing of the body was read; the body is no form, too
+            large, has too many parts, or came too slowly; its client has gone.
     """
     service.ready()
     with service.queue.admitted(request.state.client):
@@ -211,13 +208,12 @@ async def cut(service: Service, request: Request, data: bytes, cut_request: CutR
             next step.
         CutoutError: The picture cannot be done.
     """
-    cancellation = Cancellation(service.settings.timeout)
+    cancellation, models = Cancellation(), service.models
+    ticket = service.queue.submit(
+        request.state.client, lambda alone: models.cut(data, cut_request, alone=alone, check=cancellation.check)
+    )
     try:
-        done = await _through(
-            service,
-            request,
-            lambda alone: service.models.cut(data, cut_request, alone=alone, check=cancellation.check),
-        )
+        done = await waited(service, request, asyncio.wrap_future(ticket))
     finally:
         cancellation.cancel()
     service.metrics.done(done, "request")
@@ -226,19 +222,15 @@ async def cut(service: Service, request: Request, data: bytes, cut_request: CutR
 
 async def aside(service: Service, request: Request, work: Callable[[], _Read]) -> _Read:
     """Anything else that takes a processor's time; raises as `cut` does."""
-    return await _through(service, request, lambda _alone: work())
-
-
-async def _through(service: Service, request: Request, work: Callable[[bool], _Read]) -> _Read:
-    ticket = service.queue.submit(request.state.client, work, seconds=service.settings.timeout)
+    ticket = service.queue.submit(request.state.client, lambda _alone: work())
     return await waited(service, request, asyncio.wrap_future(ticket))
 
 
 async def waited(service: Service, request: Request, work: Coroutine[Any, Any, _Read] | asyncio.Future[_Read]) -> _Read:
     """Anything that waits for others on the event loop, such as the network; raises as `cut` does.
 
-    It is cancelled when the client closes the connection or the time limit passes. There may be as many at once as
-    there are admitted requests: no request waits for another one's network.
+    It is cancelled when the client closes the connection or the time limit passes: that is the one clock of a request.
+    There may be as many at once as there are admitted requests: no request waits for another one's network.
     """
     result = asyncio.ensure_future(work)
     watch = asyncio.ensure_future(_disconnected(request))
@@ -251,9 +243,6 @@ async def waited(service: Service, request: Request, work: Coroutine[Any, Any, _
             raise _disconnection()
         seconds = service.queue.retry_after()
         raise Problem(503, "timeout", "the time limit of this request has passed", retry_after=seconds)
-    except (CancelledError, ExpiredError) as error:
-        seconds = service.queue.retry_after()
-        raise Problem(503, "timeout", error.message, hint=f"try again in {seconds} s", retry_after=seconds) from None
     finally:
         result.cancel()  # and with it the ticket, if no worker has taken it
         watch.cancel()

@@ -5,11 +5,9 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from cutout.errors import CancelledError, CutoutError, PictureError, UsageError
+from cutout.errors import CutoutError, PictureError, UsageError
 from cutout.formats.decode import TooLargeError
 from cutout.pipeline.budget import MemoryBusyError, OverBudgetError
-from cutout.service.models import NotAPictureError, ScarceError
-from cutout.service.queue import ExpiredError, OverloadedError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -107,13 +105,9 @@ class _Row(NamedTuple):
 
 # The first row that fits is taken.
 _ROWS = (
-    _Row(ExpiredError, 503, "timeout", 1),
-    _Row(CancelledError, 503, "timeout", 1),
-    _Row(ScarceError, 503, "memory", 5),
     _Row(MemoryBusyError, 503, "memory", 5),
     _Row(OverBudgetError, 413, "too-large", hint="send a smaller picture, or ask for PNG"),
     _Row(TooLargeError, 413, "too-large", hint="send a smaller picture"),
-    _Row(NotAPictureError, 415, "not-a-picture"),
     _Row(PictureError, 422, "picture"),
     _Row(UsageError, 422, "usage"),
     _Row(CutoutError, 422, "failed"),
@@ -122,14 +116,9 @@ _ROWS = (
 
 def problem_of(error: BaseException) -> Problem:
     """Any error as an answer; an unexpected one is a 500 without any detail."""
-    match error:
-        case Problem():
-            return error
-        case OverloadedError():
-            return Problem(503, "overloaded", error.message, hint=error.hint, retry_after=error.retry_after)
-        case CutoutError():
-            row = next(row for row in _ROWS if isinstance(error, row.error))
-            hint = row.hint or error.hint
-            return Problem(row.status, row.kind, error.message, hint=hint, retry_after=row.retry_after)
-        case _:
-            return Problem(500, "bug", "this is a bug of the service", hint="its log tells more under the request id")
+    if isinstance(error, Problem):
+        return error
+    if not isinstance(error, CutoutError):
+        return Problem(500, "bug", "this is a bug of the service", hint="its log tells more under the request id")
+    row = next(row for row in _ROWS if isinstance(error, row.error))
+    return Problem(row.status, row.kind, error.message, hint=row.hint or error.hint, retry_after=row.retry_after)
