@@ -49,6 +49,10 @@ def serve(
         str | None,
         option("--trust-proxy", text="Addresses of proxies whose X-Forwarded-For is believed.", panel=_NET),
     ] = None,
+    root_path: Annotated[
+        str,
+        option("--root-path", text="Path below which a proxy shows the service, such as /cutout.", panel=_NET),
+    ] = "",
     image_url: Annotated[
         bool, option("--image-url", text="Let requests name pictures on the internet by image_url.", panel=_NET)
     ] = False,
@@ -122,6 +126,7 @@ def serve(
         api_keys=keys,
         origins=tuple(origin or ()),
         allowed_hosts=_names(allowed_host or []),
+        root_path=root_path.rstrip("/"),
         image_url=image_url,
         broker=broker,
         redelivery=redelivery,

@@ -50,6 +50,7 @@ def create_app(settings: Settings, models: Models | None = None) -> FastAPI:
         summary="Removes the background of pictures.",
         docs_url=None,
         redoc_url=None,
+        servers=[{"url": settings.root_path}] if settings.root_path else None,
         lifespan=lifespan,
     )
     app.state.service = service

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -33,6 +34,7 @@ class Settings:
         api_keys: Who may use the service; empty lets everybody.
         origins: Web origins whose pages may call the service.
         allowed_hosts: Names by which requests may call it, beside `localhost` and addresses; see `origins`.
+        root_path: Path below which a proxy shows the service, such as `/cutout`; empty where it shows it at the top.
         image_url: Whether the service may fetch pictures from the network.
         fetch_private: Whether it may fetch them from private addresses too.
         folder: Where batches are kept.
@@ -57,6 +59,7 @@ class Settings:
     api_keys: tuple[str, ...] = ()
     origins: tuple[str, ...] = ()
     allowed_hosts: tuple[str, ...] = ()
+    root_path: str = ""
     image_url: bool = False
     fetch_private: bool = False
     folder: Path = field(default_factory=lambda: data_home() / "service")
@@ -72,12 +75,19 @@ class Settings:
                 raise UsageError(
                     f"{name} is {getattr(self, name)}, but it must be a positive number of seconds", options=(name,)
                 )
+        if self.root_path and not _PREFIX.fullmatch(self.root_path):
+            raise UsageError(
+                f"root_path is {self.root_path!r}, but it must be a path such as /cutout", options=("root_path",)
+            )
         if self.memory_limit is not None:
             parse_bytes(self.memory_limit)
         if not self.models:
             raise UsageError("a service needs at least one --model")
         if self.broker is not None and not self.broker.startswith(("redis://", "rediss://", "redis+socket://")):
             raise UsageError(f"--broker {self.broker!r} is not of the form redis://host:port/number")
+        self._check_keys()
+
+    def _check_keys(self) -> None:
         if any(len(key) < _SHORTEST_KEY for key in self.api_keys):
             raise UsageError(f"an API key has fewer than {_SHORTEST_KEY} characters", hint="openssl rand -hex 20")
         if not all(key.isprintable() and key == key.strip() for key in self.api_keys):
@@ -92,6 +102,7 @@ class Settings:
 
 
 _SHORTEST_KEY = 8
+_PREFIX = re.compile(r"(/[\w.~-]+)+", re.ASCII)
 
 
 def read_keys(path: Path) -> tuple[str, ...]:

@@ -60,6 +60,7 @@ class Guard:
             await self._app(scope, receive, send)
             return
         started = time.perf_counter()
+        scope = self._below(scope)
         headers = dict(scope["headers"])
         key = self._known(_key(headers))
         origin = headers.get(b"origin", b"").decode("latin-1")
@@ -77,6 +78,9 @@ class Guard:
 
         try:
             self._check_origin(scope, headers)
+            if not scope["path"]:  # the addresses in the page are relative
+                await _send(answered, 307, {"location": f"{self._settings.root_path}/"}, b"")
+                return
             if scope["method"] == "OPTIONS" and origin in self._settings.origins:
                 await _send(answered, 204, {}, b"")
                 return
@@ -94,6 +98,11 @@ class Guard:
                 await _send(answered, *answer(problem, state["request_id"], scope["path"]))
         finally:
             self._count(inner, scope["method"], status, time.perf_counter() - started)
+
+    def _below(self, scope: Scope) -> Scope:
+        """The path without that of the service, which a proxy may have taken off already."""
+        root, path = self._settings.root_path, scope["path"]
+        return {**scope, "path": path.removeprefix(root)} if f"{path}/".startswith(f"{root}/") else scope
 
     def _check_origin(self, scope: Scope, headers: dict[bytes, bytes]) -> None:
         """Refuse what a page of another origin makes a browser send; see `origins`."""
