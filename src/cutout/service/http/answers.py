@@ -7,17 +7,20 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from cutout.service.http.middleware import header_text
-
 if TYPE_CHECKING:
     from cutout.service.models import Done
 
-__all__ = ["disposition", "label", "picture_headers"]
+__all__ = ["disposition", "header_text", "label", "picture_headers"]
 
 _LONGEST = 120
 _NOT_IN_NAMES = re.compile(r'[<>:"|?*]')
 _NOT_PLAIN = re.compile(r"[^A-Za-z0-9 ._()+-]")
 _DEVICES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\.|$)", re.IGNORECASE)  # on Windows, with any ending
+
+
+def header_text(text: str) -> str:
+    """A text as it may stand in a header: printable ASCII."""
+    return "".join(sign if " " <= sign <= "~" else "?" for sign in text)
 
 
 def picture_headers(done: Done, seconds: float) -> dict[str, str]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from starlette.responses import Response
+
 from cutout.errors import CutoutError, PictureError, UsageError
 from cutout.formats.decode import TooLargeError
 from cutout.pipeline.budget import MemoryBusyError, OverBudgetError
@@ -48,12 +50,6 @@ class Problem(CutoutError):  # noqa: N818 - what RFC 9457 calls it
         """Kind, message and hint, as the outcome of a batch's picture."""
         return {"kind": self.word, "message": self.message} | ({"hint": self.hint} if self.hint else {})
 
-    def body(self, request_id: str) -> dict[str, Any]:
-        """The one shape of all errors."""
-        return {
-            "error": {"kind": self.word, "message": self.message, "hint": self.hint, "request_id": request_id},
-        }
-
 
 SHAPE: dict[str, Any] = {
     "type": "object",
@@ -71,24 +67,24 @@ SHAPE: dict[str, Any] = {
         }
     },
 }
-"""The JSON schema of `Problem.body`."""
+"""The JSON schema of all errors but those under remove.bg's addresses."""
 
 
-def answer(problem: Problem, request_id: str, path: str) -> tuple[int, dict[str, str], bytes]:
-    """Status, headers and body of an error; under remove.bg's addresses as its clients know them."""
-    headers = {"content-type": "application/json", **problem.headers}
+def answer(problem: Problem, request_id: str, path: str = "") -> Response:
+    """An error as JSON; under remove.bg's addresses as its clients know them."""
+    headers = dict(problem.headers)
     if problem.retry_after is not None:
         headers["retry-after"] = str(problem.retry_after)
     if problem.status == 401:
         headers["www-authenticate"] = "Bearer"
-    body: Any = problem.body(request_id)
-    status = problem.status
+    status, word, hint = problem.status, problem.word, problem.hint
+    body: Any = {"error": {"kind": word, "message": problem.message, "hint": hint, "request_id": request_id}}
     if path.startswith("/v1.0/"):
-        word = "auth_failed" if status == 401 else problem.word.replace("-", "_")
-        error: dict[str, str] = {"title": problem.message, "code": word}
-        body = {"errors": [error | ({"detail": problem.hint} if problem.hint else {})]}
+        code = "auth_failed" if status == 401 else word.replace("-", "_")
+        body = {"errors": [{"title": problem.message, "code": code} | ({"detail": hint} if hint else {})]}
         status = _AS_REMOVE_BG.get(status, status)
-    return status, headers, json.dumps(body, ensure_ascii=False).encode("utf-8", "backslashreplace")
+    data = json.dumps(body, ensure_ascii=False).encode("utf-8", "backslashreplace")
+    return Response(data, status, headers, media_type="application/json")
 
 
 _AS_REMOVE_BG = {401: 403, 415: 400, 422: 400}

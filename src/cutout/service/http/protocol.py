@@ -6,12 +6,14 @@ and closes connections of which the client has closed its half only.
 
 from __future__ import annotations
 
-import json
 import secrets
 import socket
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from cutout.service.http.problems import Problem, answer
 
 if TYPE_CHECKING:
     import asyncio
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["HEAD_BYTES", "HEAD_SECONDS", "Protocol"]
 
 HEAD_BYTES = 64 * 1024
-"""Of the address and all headers of a request."""
+"""Of the address and all headers of a request, or of what follows its last chunk."""
 
 HEAD_SECONDS = 30.0
 """From the first byte of a request, or the start of the connection, until the last header is there."""
@@ -30,30 +32,12 @@ LOOK_SECONDS = 0.25
 _CLOSED = 7  # TCP_CLOSE: the other side has reset the connection
 
 
-def _refusal(status: str, kind: str, message: str) -> bytes:
-    """An answer in the shape of all errors, for what never becomes a request."""
-    request_id = secrets.token_hex(8)
-    error = {"kind": kind, "message": message, "hint": None, "request_id": request_id}
-    body = json.dumps({"error": error}).encode()
-    head = (
-        f"HTTP/1.1 {status}\r\ncontent-type: application/json\r\nx-content-type-options: nosniff\r\n"
-        f"x-request-id: {request_id}\r\ncontent-length: {len(body)}\r\nconnection: close\r\n\r\n"
-    )
-    return head.encode() + body
-
-
-class _TooLongError(Exception):
-    """Raised inside the parser, which reports it as a broken request."""
-
-
 class Protocol(HttpToolsProtocol):
     """A connection whose requests have headers of a bounded size that arrive in a bounded time."""
 
     def __init__(self, *args: Any, **keywords: Any) -> None:
         super().__init__(*args, **keywords)
-        self._silent = 0  # bytes since the parser last reported a whole part
-        self._head = 0  # bytes of this request's address and headers
-        self._too_long = False
+        self._silent = 0  # bytes since the last whole head, piece of a body, or end of a request
         self._in_body = False
         self._alarm: asyncio.TimerHandle | None = None
         self._look: asyncio.TimerHandle | None = None
@@ -69,24 +53,32 @@ class Protocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        if self._too_long:
-            return
         if not self._in_body or self.cycle.response_complete:  # the rest of the body is read only to be dropped
             self._arm()
-        self._silent += len(data)
-        super().data_received(data)
-        # a header, or what follows the last chunk, is kept by the parser until it is whole
-        if self._silent > HEAD_BYTES and not self.transport.is_closing():
-            self._too_long = True
-            self.send_400_response("")
+        while data and not self.transport.is_closing():
+            room = HEAD_BYTES - self._silent
+            self._silent += min(room, len(data))
+            super().data_received(data[:room])
+            data = data[room:]
+            # headers, and what follows the last chunk, are kept until they are whole
+            if self._silent >= HEAD_BYTES and not self.transport.is_closing():
+                text = f"the headers of the request are longer than {HEAD_BYTES // 1024} KB"
+                self._refuse(Problem(431, "too-long", text))
 
     def send_400_response(self, msg: str) -> None:
-        """Refuse what is no request, or one that is too long."""
-        if self._too_long:
-            text = f"the headers of the request are longer than {HEAD_BYTES // 1024} KB"
-            self.transport.write(_refusal("431 Request Header Fields Too Large", "too-long", text))
-        else:
-            self.transport.write(_refusal("400 Bad Request", "request", msg or "this is not an HTTP request"))
+        """Refuse what is no request."""
+        self._refuse(Problem(400, "request", msg))
+
+    def _refuse(self, problem: Problem) -> None:
+        """An answer in the shape of all errors, for what never becomes a request."""
+        request_id = secrets.token_hex(8)
+        response = answer(problem, request_id)
+        response.headers.update(
+            {"x-content-type-options": "nosniff", "x-request-id": request_id, "connection": "close"}
+        )
+        head = [f"HTTP/1.1 {problem.status} {HTTPStatus(problem.status).phrase}".encode()]
+        head += [b"%s: %s" % header for header in response.raw_headers]
+        self.transport.write(b"\r\n".join([*head, b"", bytes(response.body)]))
         self.transport.close()
 
     def eof_received(self) -> bool | None:  # type: ignore[override]
@@ -113,18 +105,8 @@ class Protocol(HttpToolsProtocol):
             self._look = self.loop.call_later(LOOK_SECONDS, self._watch)
 
     def on_message_begin(self) -> None:
-        self._head = 0
         self._arm()
         super().on_message_begin()
-
-    def on_url(self, url: bytes) -> None:
-        self._count(len(url))
-        super().on_url(url)
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """A header, before the body or after it."""
-        self._count(len(name) + len(value) + 4)
-        super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         self._silent = 0
@@ -141,12 +123,6 @@ class Protocol(HttpToolsProtocol):
         self._in_body = False
         self._disarm()
         super().on_message_complete()
-
-    def _count(self, size: int) -> None:
-        self._head += size
-        if self._head > HEAD_BYTES:
-            self._too_long = True
-            raise _TooLongError
 
     def _arm(self) -> None:
         if self._alarm is None:
