@@ -17,7 +17,7 @@ from cutout.engines.batching import BatchedEngine
 from cutout.engines.onnxruntime import OnnxEngine
 from cutout.enums import Precision
 from cutout.errors import ClosedError, UsageError
-from cutout.evaluate.predictors import Prediction, open_predictors
+from cutout.evaluate.predictors import Sample, open_predictors
 from cutout.formats.decode import Picture
 from cutout.models.registry import MODELS
 from cutout.options import DeviceOptions, RemoveOptions
@@ -90,7 +90,7 @@ def test_scores_and_comparisons_know_it_too(toy: EngineRow, tmp_path: Path) -> N
     (predictor,) = open_predictors(["toy:threshold"], [], RemoveOptions())
     assert predictor.name == "toy:threshold"
     with predictor.open() as cut:
-        assert cut(Prediction(path=tmp_path / "a.png", key="a")).size == (64, 32)
+        assert cut(Sample(tmp_path / "a.png", "a")).size == (64, 32)
         assert Threshold.open_ones == 1
     assert Threshold.open_ones == 0
 

@@ -34,7 +34,7 @@ def cut(size: tuple[int, int] = (40, 30)) -> Image.Image:
 
 
 def entry(*sides: Result, name: str = "a.jpg", link: str = "") -> SheetRow:
-    return SheetRow(name=name, picture=Image.new("RGB", (40, 30), (1, 2, 3)), sides=sides, link=link)
+    return SheetRow(name=name, picture=Image.new("RGB", (40, 30), (1, 2, 3)), results=sides, link=link)
 
 
 @pytest.mark.parametrize(

@@ -4,26 +4,21 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cutout.cli.console import Console, Progress
-from cutout.cli.options import option
-from cutout.cli.predictors import emit_json, open_sides, options_of, workers_for
-from cutout.cli.run import Interrupt
-from cutout.enums import Fit  # noqa: TC001 - Typer reads the annotations
-from cutout.errors import ExitCode, UsageError
+from cutout.cli.console import Console, emit_json
+from cutout.cli.options import option, with_rows
+from cutout.cli.predictors import open_sides, predictor_rows, raise_for, run_sides
+from cutout.errors import UsageError
 from cutout.options.values import parse_color
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
-    from cutout.evaluate.comparison import Gathered
     from cutout.evaluate.contact_sheet import Color, SheetRow
-    from cutout.evaluate.predictors import Prediction, Predictor
     from cutout.output_formats import OutputFormat
-    from cutout.pipeline.remover import Cutout
 
 __all__ = ["compare"]
 
@@ -31,6 +26,7 @@ _ONE, _MANY = 480, 240  # longest side of a view: of one picture, of several
 _MOST_PIXELS = 200_000_000  # of a sheet, and of all that a page holds
 
 
+@with_rows(color=predictor_rows("fit", "matting"))
 def compare(
     inputs: Annotated[list[str], typer.Argument(help="Pictures, folders or glob patterns.", metavar="INPUT...")],
     output: Annotated[
@@ -40,23 +36,6 @@ def compare(
             "-o",
             text="A picture (sheet.png) or a page (gallery.html). Without it: NAME-compare.png, FOLDER-compare.html.",
         ),
-    ] = None,
-    model: Annotated[
-        list[str] | None, option("--model", "-m", text="A model to show. Can be repeated. (default: u2netp)")
-    ] = None,
-    results: Annotated[
-        list[str] | None,
-        option(
-            "--results", text="A folder of ready cut-outs or masks, of any tool. Can be repeated.", metavar="FOLDER"
-        ),
-    ] = None,
-    fit: Annotated[
-        Fit | None, option("--fit", text="How pictures are brought to the model's input. (default: the model's own)")
-    ] = None,
-    matting: Annotated[bool, option("--matting", "-a", text="Refine the edge by alpha matting.")] = False,
-    more: Annotated[
-        list[str] | None,
-        option("--set", text="Any other option of `cutout remove`. Can be repeated.", metavar="NAME=VALUE"),
     ] = None,
     color: Annotated[str, option("--color", text="The coloured background.")] = "#1e9646",
     size: Annotated[
@@ -74,27 +53,17 @@ def compare(
     limit: Annotated[
         int | None, option("--limit", text="At most N pictures, evenly from all.", min=1, metavar="N")
     ] = None,
-    model_config: Annotated[
-        Path | None, option("--model-config", text="JSON file that describes the .onnx files among the models.")
-    ] = None,
-    model_option: Annotated[
-        list[str] | None, option("--model-option", text="KEY=VALUE for the models themselves. Can be repeated.")
-    ] = None,
-    device: Annotated[str | None, option("--device", "-d", text="auto, cpu, cuda, ... (default: auto)")] = None,
-    jobs: Annotated[
-        int, option("--jobs", "-j", text="Pictures side by side; 0: as many as processors.", min=0, metavar="N")
-    ] = 0,
     as_json: Annotated[bool, option("--json", text="One JSON line that says what was written.")] = False,
     quiet: Annotated[bool, option("--quiet", "-q", text="Print errors only.")] = False,
     verbose: Annotated[bool, option("--verbose", "-v", text="Print tracebacks.")] = False,
+    **given: Any,
 ) -> None:
     """Show cut-outs on checkerboard, black, white and a colour, as one picture or one HTML page.
 
     Several models, or folders of results, stand below each other.
     """
     from cutout.atomic import check_writable, write_atomic
-    from cutout.evaluate.comparison import check_output, spread
-    from cutout.evaluate.contact_sheet import VIEWS
+    from cutout.evaluate.comparison import Comparison, check_output, spread
     from cutout.evaluate.predictors import pictures
 
     console = Console(quiet=quiet, verbose=verbose)
@@ -102,35 +71,31 @@ def compare(
     if not found:
         raise UsageError("there is no picture among the inputs")
     target = output or _beside(inputs, several=len(found) > 1)
-    output_format = check_output(target, [one.path for one in found])
+    output_format = check_output(target, [sample.path for sample in found])
     check_writable(target)
-    found, all_of_them = spread(found, limit), len(found)
-    workers = workers_for(jobs, len(found))
-    sides = open_sides(
-        model,
-        results,
-        options_of(more or [], fit=fit, matting=matting),
-        console,
-        device=device,
-        config=model_config,
-        model_option=model_option,
-        workers=workers,
-    )
+    found, total = spread(found, limit), len(found)
+    sides, workers = open_sides(given, len(found), console)
     paint = _color(color)
     side_length = size or (_ONE if len(found) == 1 else _MANY)
-    shown = len(found) * len(sides) * (2 if detail else 1)
-    _check_paper(shown * (2 if output_format is None else len(VIEWS)) * side_length**2, page=output_format is None)
-    gathered = _gather(found, sides, console, size=side_length, detail=detail, workers=workers)
-    entries = [entry for one in gathered for entry in one.entries(target.parent)]
+    _check_size(len(found) * len(sides) * (2 if detail else 1) * side_length**2, page=output_format is None)
+    comparisons = [Comparison(sample, size=side_length, detail=detail) for sample in found]
+    done = run_sides(
+        sides,
+        comparisons,
+        Comparison.add,
+        console,
+        path=lambda one: one.sample.path,
+        workers=workers,
+        without="no sheet was written",
+    )
+    entries = [row for one in comparisons for row in one.rows(target.parent)]
     write_atomic(target, _drawn(entries, output_format, paint))
-    failed = [error for one in gathered for _, error in one.errors]
     if as_json:
-        counts = {"pictures": len(found), "of": all_of_them, "failed": len(failed)}
+        counts = {"pictures": len(found), "of": total, "failed": sum(one.error is not None for one in done)}
         emit_json({"event": "sheet", "output": str(target), "by": [side.name for side in sides], **counts})
-    of_all = "" if len(found) == all_of_them else f" of {all_of_them}"
-    console.say(f"{target}  ({len(found)}{of_all} picture{'s' if all_of_them > 1 else ''})")
-    if failed:
-        raise typer.Exit(int(max((error.exit_code for error in failed), key=lambda code: code is ExitCode.BUG)))
+    of_all = "" if len(found) == total else f" of {total}"
+    console.say(f"{target}  ({len(found)}{of_all} picture{'s' if total > 1 else ''})")
+    raise_for(done)
 
 
 def _beside(inputs: Sequence[str], *, several: bool) -> Path:
@@ -148,34 +113,11 @@ def _color(text: str) -> Color:
     return found[:3]
 
 
-def _gather(
-    found: Sequence[Prediction], sides: Sequence[Predictor], console: Console, *, size: int, detail: bool, workers: int
-) -> list[Gathered]:
-    from cutout.evaluate.comparison import Gathered
-    from cutout.jobs.executors.threads import in_threads
+def _check_size(pixels: int, *, page: bool) -> None:
+    """Refuse before the work what could not be opened after it: pixels of one view of each cut-out."""
+    from cutout.evaluate.contact_sheet import VIEWS
 
-    gathered = [Gathered(one, size=size, detail=detail) for one in found]
-    with Interrupt(console) as stop, Progress(console, len(found) * len(sides)) as progress:
-        for side in sides:
-            with side.open() as cut:
-
-                def work(one: Gathered, by: str = side.name, cut: Callable[[Prediction], Cutout] = cut) -> Gathered:
-                    one.add(by, cut)
-                    return one
-
-                for one in in_threads(gathered, work, workers=workers, stop=stop):
-                    for by, error in one.errors:
-                        if by == side.name:
-                            console.error(error, subject=f"{one.found.path} by {by}")
-                    progress.step()
-            if stop.is_set():
-                console.say("interrupted: no sheet was written")
-                raise typer.Exit(int(ExitCode.INTERRUPTED))
-    return gathered
-
-
-def _check_paper(pixels: int, *, page: bool) -> None:
-    """Refuse before the work what could not be opened after it."""
+    pixels *= 2 if page else len(VIEWS)
     if pixels > _MOST_PIXELS * (4 if page else 1):
         other = "" if page else "-o gallery.html makes a page, "
         raise UsageError(

@@ -1,8 +1,9 @@
-"""What people see, on standard error: progress, warnings, errors. Standard output is left to data."""
+"""What people see, on standard error: progress, warnings, errors; and lines of data, on standard output."""
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import sys
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from cutout.errors import CutoutError
     from cutout.jobs.report import Outcome
 
-__all__ = ["Console", "Progress", "dashed", "error_json"]
+__all__ = ["Console", "Progress", "dashed", "emit_json", "emit_line", "error_json"]
 
 _SPARSE_SECONDS = 30.0
 _SPARSE_FILES = 20  # shorter runs need no lines in between
@@ -114,6 +115,21 @@ def error_json(error: CutoutError) -> dict[str, str | None]:
     """An error as `--json` tells it."""
     hint = None if error.hint is None else dashed(error.hint, error.options)
     return {"kind": error.kind, "message": dashed(error.message, error.options), "hint": hint}
+
+
+def emit_line(text: str) -> None:
+    """A line of data for people, on standard output."""
+    from cutout.jobs.storage import emit
+
+    emit(printable(text).encode() + b"\n")
+
+
+def emit_json(line: dict[str, Any]) -> None:
+    """A line of data for programs, in UTF-8; bytes of a name that are no text become U+FFFD."""
+    from cutout.jobs.storage import emit
+
+    text = json.dumps(line, ensure_ascii=False).encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    emit(text.encode() + b"\n")
 
 
 class Progress:

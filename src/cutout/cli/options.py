@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 
 from cutout.errors import UsageError
+from cutout.system import usable_cpus
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -27,8 +28,10 @@ __all__ = [
     "memory_option",
     "needs",
     "option",
+    "parameter",
     "rows",
     "with_rows",
+    "workers_for",
 ]
 
 _Command = TypeVar("_Command", bound="Callable[..., None]")
@@ -44,26 +47,33 @@ def option(*names: str, text: str, panel: str | None = None, **settings: Any) ->
     return typer.Option(*names, help=text, envvar=variable, show_envvar=False, rich_help_panel=panel, **settings)
 
 
-def rows(owner: type[Options], panel: str | None = None) -> list[Parameter]:
-    """The options of a table, or those of one panel, as parameters that Typer reads."""
-    return [_parameter(name, row) for name, row in owner.table.items() if panel in {None, row.panel}]
+def parameter(name: str, kind: Any, given: Any, default: Any = None) -> Parameter:
+    """An option as a parameter that Typer reads."""
+    return Parameter(name, Parameter.POSITIONAL_OR_KEYWORD, default=default, annotation=Annotated[kind, given])
 
 
-def _parameter(name: str, row: Option) -> Parameter:
+def rows(owner: type[Options], panel: str | None = None, *, grouped: bool = True) -> list[Parameter]:
+    """The options of a table, or those of one panel, as parameters; the help groups them by their panels, or not."""
+    return [
+        _parameter(name, row, row.panel if grouped else None)
+        for name, row in owner.table.items()
+        if panel in {None, row.panel}
+    ]
+
+
+def _parameter(name: str, row: Option, panel: str | None) -> Parameter:
     off = [other for other in row.names if other.startswith("--")]
     bounds = {} if row.least is None else {"min": row.least, "max": row.most if row.shown else None}
     given = option(
         "/".join((in_dashes(name), *off)),
         *(other for other in row.names if other not in off),
         text=row.help(in_dashes),
-        panel=row.panel,
+        panel=panel,
         metavar=row.metavar,
         case_sensitive=not row.any_case,
         **bounds,
     )
-    kind: Any = row.kind | None if row.default is None else row.kind
-    annotation = Annotated[kind, given]
-    return Parameter(name, Parameter.POSITIONAL_OR_KEYWORD, default=row.default, annotation=annotation)
+    return parameter(name, row.kind | None if row.default is None else row.kind, given, row.default)
 
 
 def in_dashes(name: str) -> str:
@@ -91,6 +101,11 @@ def jobs_option(panel: str | None = None) -> Any:
     """`--jobs`, the same for all commands that work on pictures side by side."""
     text = "Pictures worked on side by side; 0 means as many as there are processors."
     return option("--jobs", "-j", text=text, min=0, max=_MOST_JOBS, metavar="N", panel=panel)
+
+
+def workers_for(jobs: int, pictures: int) -> int:
+    """Pictures side by side: what `--jobs` asks for, and no more than there are."""
+    return max(1, min(jobs or usable_cpus(), pictures))
 
 
 def memory_option(panel: str | None = None) -> Any:

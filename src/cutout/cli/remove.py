@@ -23,21 +23,17 @@ from cutout.cli.options import (
     option,
     rows,
     with_rows,
+    workers_for,
 )
 from cutout.cli.run import Interrupt, is_terminal, print_plan, run_plan
-from cutout.enums import (
-    BitDepth,
-    Existing,
-    OnCollision,
-    Precision,
-)
+from cutout.enums import BitDepth, Existing, OnCollision, Precision
 from cutout.errors import ExitCode, UsageError
 from cutout.jobs.executors.base import EXECUTORS
 from cutout.models.registry import DEFAULT_MODEL
 from cutout.options import FILES, RUN, DeviceOptions, Encoding, RemoveOptions, parse_batch
 from cutout.output_formats import OutputFormat, names
 from cutout.pipeline.budget import budget_of
-from cutout.system import threads_each, usable_cpus
+from cutout.system import threads_each
 
 if TYPE_CHECKING:
     from cutout.jobs.plan import Plan
@@ -174,7 +170,7 @@ def remove(
         if todo.unreadable:  # as the run would end
             raise typer.Exit(int(ExitCode.SOME_FAILED))
         return
-    workers = _workers(jobs, todo)
+    workers = workers_for(jobs, len(todo.jobs))  # by the whole plan: a resumed run computes as the first one did
     encoding = Encoding(**_of(Encoding, given), threads=threads_each(workers))
     if said := _given(context) - {"output", "model", "device", "jobs", "quiet", "verbose"}:  # which never do nothing
         from cutout.options.idle import idle
@@ -273,8 +269,3 @@ def _pull(model: str, console: Console) -> None:
 
     if (spec := describe(model)).file and spec.path is None:
         pull_one(spec, console, force=False)
-
-
-def _workers(jobs: int, todo: Plan) -> int:
-    """Pictures side by side; by the whole plan, so that a resumed run computes exactly as the first one did."""
-    return max(1, min(jobs or usable_cpus(), len(todo.jobs)))

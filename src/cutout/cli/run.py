@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import json
 import os
 import signal
 import sys
@@ -12,7 +11,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
-from cutout.cli.console import Console, Progress, dashed, error_json
+from cutout.cli.console import Console, Progress, dashed, emit_json, error_json
 from cutout.enums import Existing, Precision
 from cutout.errors import ExitCode, OutputError, PictureError, printable
 
@@ -38,17 +37,17 @@ def print_plan(todo: Plan, console: Console, *, as_json: bool) -> None:
     for outcome in _unreadable(todo):
         console.outcome(outcome)
         if as_json:
-            _emit(_line(outcome))
+            emit_json(_line(outcome))
     for job in todo.jobs:
         status = Status.SKIPPED if _is_there(job) else Status.PLANNED
         if as_json:
-            _emit(Outcome(job=job, status=status).as_json())
+            emit_json(Outcome(job=job, status=status).as_json())
         else:
             note = "  (exists, skipped)" if status is Status.SKIPPED else ""
             line = f"{job.source_name} -> {job.target_name}{note}"
             emit(os.fsencode(printable(line) if terminal else line) + b"\n")
     if as_json:
-        _emit({"event": "plan", "total": len(todo.jobs) + len(todo.unreadable), "ignored": len(todo.ignored)})
+        emit_json({"event": "plan", "total": len(todo.jobs) + len(todo.unreadable), "ignored": len(todo.ignored)})
 
 
 def _is_there(job: Job) -> bool:
@@ -59,14 +58,6 @@ def _is_there(job: Job) -> bool:
         return job.existing is Existing.SKIP and job.target is not None and is_there(job.target)
     except OutputError:  # something is in the way: doing the job will tell
         return False
-
-
-def _emit(line: dict[str, Any]) -> None:
-    """One JSON line, as UTF-8 whatever the terminal speaks; bytes of a name that are no text become U+FFFD."""
-    from cutout.jobs.storage import emit
-
-    text = json.dumps(line, ensure_ascii=False).encode("utf-8", "surrogateescape").decode("utf-8", "replace")
-    emit(text.encode() + b"\n")
 
 
 def _line(outcome: Outcome) -> dict[str, Any]:
@@ -116,7 +107,7 @@ def run_plan(
             report.add(outcome)
             console.outcome(outcome)
             if as_json:
-                _emit(_line(outcome))
+                emit_json(_line(outcome))
             progress.step(skipped=outcome.status is Status.SKIPPED)
 
         for outcome in _unreadable(todo):
@@ -136,7 +127,7 @@ def run_plan(
             report.interrupted = stop.is_set() and report.finished < report.total
     seconds = time.monotonic() - start
     if as_json:
-        _emit(report.as_json(seconds=seconds, running=running))
+        emit_json(report.as_json(seconds=seconds, running=running))
     _close(report, todo, console, seconds, "" if running is None else f", {_used(running)}")
     return report
 

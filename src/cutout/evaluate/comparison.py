@@ -1,4 +1,4 @@
-"""Pictures and what several sides make of them, made small enough to be looked at together."""
+"""Pictures and what several predictors make of them, made small enough to be looked at together."""
 
 from __future__ import annotations
 
@@ -7,92 +7,78 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from cutout.atomic import is_there
-from cutout.errors import CutoutError, UsageError
+from cutout.errors import UsageError
 from cutout.evaluate.contact_sheet import Result, SheetRow, edge_window, enlarged, fitted
 from cutout.evaluate.html import MARK
 from cutout.evaluate.predictors import decoded
 from cutout.imaging import composite
 from cutout.jobs.plan import plan
-from cutout.jobs.report import BugError
 from cutout.output_formats import SUFFIXES, OutputFormat
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
     from PIL import Image
 
-    from cutout.evaluate.predictors import Prediction
+    from cutout.evaluate.predictors import Cut, Sample
     from cutout.pipeline.remover import Cutout
 
-__all__ = ["PAGES", "Gathered", "check_output", "spread"]
+__all__ = ["PAGES", "Comparison", "check_output", "spread"]
 
 PAGES = frozenset({".html", ".htm"})
 """Extensions of a gallery; every other one is a sheet."""
-
 
 ZOOM = 3
 """How many times as large details are shown."""
 
 
-class Gathered:
-    """One picture, to which sides are added one by one; only what is shown is kept.
+class Comparison:
+    """One picture and its cut-outs, which are added one by one; only what is shown is kept."""
 
-    Attributes:
-        errors: What went wrong, and with whom.
-    """
-
-    def __init__(self, found: Prediction, *, size: int, detail: bool) -> None:
-        self.found = found
-        self.errors: list[tuple[str, CutoutError]] = []
+    def __init__(self, sample: Sample, *, size: int, detail: bool) -> None:
+        self.sample = sample
         self._size, self._detail = size, detail
         self._box: tuple[int, int, int, int] | None = None
         self._picture: Image.Image | None = None
         self._close: Image.Image | None = None
-        self._sides: list[Result] = []
-        self._near: list[Result] = []
+        self._results: list[Result] = []
+        self._enlarged: list[Result] = []
 
-    def add(self, by: str, cut: Callable[[Prediction], Cutout]) -> None:
-        """What one side makes of it; whatever goes wrong becomes a note."""
+    def add(self, by: str, cut: Cut) -> None:
+        """What one predictor makes of it; where that fails, the error is also shown in its place."""
         try:
-            self._add(by, cut)
-        except Exception as caught:  # noqa: BLE001 - the last resort: one picture never stops the others
-            error = caught if isinstance(caught, CutoutError) else BugError.of(caught)
-            self.errors.append((by, error))
-            self._sides.append(Result(by=by, cut=None, note=error.message))
-
-    def _add(self, by: str, cut: Callable[[Prediction], Cutout]) -> None:
-        rgb = decoded(self.found.path)[0].rgb
-        made = cut(self.found)
+            rgb = decoded(self.sample.path)[0].rgb
+            made = cut(self.sample)
+        except Exception as error:
+            self._results.append(Result(by, None, str(error) or type(error).__name__))
+            raise
         whole = _rgba(made, rgb)
         if self._picture is None:
             self._picture = fitted(rgb, self._size)
         if self._detail and whole.size == rgb.size:
             self._box = self._box or edge_window(whole.getchannel("A"), max(1, self._size // ZOOM))
             self._close = self._close or enlarged(rgb.crop(self._box), ZOOM)
-            self._near.append(Result(by=by, cut=enlarged(whole.crop(self._box), ZOOM)))
-        self._sides.append(Result(by=by, cut=fitted(whole, self._size), note="; ".join(made.warnings)))
+            self._enlarged.append(Result(by, enlarged(whole.crop(self._box), ZOOM)))
+        self._results.append(Result(by, fitted(whole, self._size), "; ".join(made.warnings)))
 
-    def entries(self, below: Path) -> list[SheetRow]:
+    def rows(self, below: Path) -> list[SheetRow]:
         """The picture, and its detail, for a sheet that will lie in that folder."""
-        name = self.found.path.name.encode("utf-8", "replace").decode().replace("\n", " ")
-        whole = SheetRow(name=name, picture=self._picture, sides=tuple(self._sides), link=_link(self.found.path, below))
+        name = self.sample.path.name.encode("utf-8", "replace").decode().replace("\n", " ")
+        whole = SheetRow(name, self._picture, tuple(self._results), _link(self.sample.path, below))
         if self._box is None:
             return [whole]
         left, top, *_ = self._box
         detail = f"{name}, detail at {left},{top}, {ZOOM} times as large"
-        return [whole, SheetRow(name=detail, picture=self._close, sides=tuple(self._near))]
+        return [whole, SheetRow(detail, self._close, tuple(self._enlarged))]
 
 
 def _rgba(made: Cutout, rgb: Image.Image) -> Image.Image:
     """A cut-out in colour: a result that is a mask alone gets the picture's colours."""
     if made.alpha is None:
         return made.image.convert("RGBA")
-    if made.rgb is not None:
-        return composite.cut(made.rgb, made.alpha)
-    if made.alpha.size != rgb.size:
-        return composite.cut(rgb.resize(made.alpha.size), made.alpha)
-    return composite.cut(rgb, made.alpha)
+    colors = made.rgb or (rgb if made.alpha.size == rgb.size else rgb.resize(made.alpha.size))
+    return composite.cut(colors, made.alpha)
 
 
 def _link(path: Path, below: Path) -> str:
@@ -124,18 +110,14 @@ def check_output(output: Path, inputs: Sequence[Path]) -> OutputFormat | None:
         )
     chosen = SUFFIXES.get(suffix)
     plan([str(inputs[0])], str(output), output_format=chosen or OutputFormat.PNG, keep=inputs)
-    if is_there(output) and chosen is None and MARK.encode() not in _head(output):
-        raise UsageError(f"{output} is a page that `cutout compare` did not make", hint="choose another output")
+    if is_there(output) and chosen is None:
+        with output.open("rb") as page:
+            if MARK.encode() not in page.read(1000):
+                raise UsageError(f"{output} is a page that `cutout compare` did not make", hint="choose another output")
     return chosen
 
 
-def _head(page: Path) -> bytes:
-    with page.open("rb") as file:
-        return file.read(1000)
-
-
-def spread(found: Sequence[Prediction], limit: int | None) -> list[Prediction]:
+def spread(samples: Sequence[Sample], limit: int | None) -> list[Sample]:
     """At most so many of the pictures, evenly from first to last."""
-    if limit is None or limit >= len(found):
-        return list(found)
-    return [found[number * len(found) // limit] for number in range(limit)]
+    count = len(samples) if limit is None else min(limit, len(samples))
+    return [samples[number * len(samples) // count] for number in range(count)]

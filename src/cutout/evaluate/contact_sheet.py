@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
+
+from cutout.imaging.guided_filter import working
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -45,14 +46,13 @@ class View(StrEnum):
 VIEWS = tuple(View)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Result:
+class Result(NamedTuple):
     """What one model or tool made of a picture.
 
     Attributes:
         by: Who made it.
         cut: Mode RGBA; None where there is none.
-        note: Why there is none.
+        note: Why there is none, or what is odd about it.
     """
 
     by: str
@@ -60,20 +60,19 @@ class Result:
     note: str = ""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class SheetRow:
+class SheetRow(NamedTuple):
     """A picture and its cut-outs, as large as they are to be shown.
 
     Attributes:
         name: What to call it.
         picture: Mode RGB; None where it cannot be read.
-        sides: The cut-outs to compare.
+        results: The cut-outs to compare.
         link: Where the picture lies, seen from the sheet; empty when that is not to be told.
     """
 
     name: str
     picture: Image.Image | None
-    sides: tuple[Result, ...]
+    results: tuple[Result, ...]
     link: str = ""
 
 
@@ -114,11 +113,7 @@ def shown(
 
 def fitted(image: Image.Image, side: int) -> Image.Image:
     """An image (RGB or RGBA) whose longer side has at most so many pixels; colours are weighted by alpha."""
-    if max(image.size) <= side:
-        return image
-    scale = side / max(image.size)
-    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
-    return image.resize(size, Image.Resampling.LANCZOS, reducing_gap=3)
+    return image.resize(working(image.size, side), Image.Resampling.LANCZOS, reducing_gap=3)
 
 
 def enlarged(image: Image.Image, times: int) -> Image.Image:
@@ -149,42 +144,34 @@ def edge_window(alpha: Image.Image, side: int) -> tuple[int, int, int, int]:
 
 
 def stacked(entries: Sequence[SheetRow], color: Color = (30, 150, 70), views: Sequence[View] = VIEWS) -> Image.Image:
-    """All entries below each other: a row for each side, a column for each view, a line of text above each row.
+    """All entries below each other: a row for each cut-out, a column for each view, a line of text above each row.
 
     Returns:
         Mode RGB.
     """
     font = ImageFont.load_default(_TEXT)
-    rows = [(entry, side) for entry in entries for side in entry.sides]
-    sizes = [_row_size(entry, side) for entry, side in rows]
-    wide = max((width for width, _ in sizes), default=1)
+    rows = [(entry, result) for entry in entries for result in entry.results]
+    images = [[image for image in (entry.picture, result.cut) if image is not None] for entry, result in rows]
+    heights = [max((image.height for image in pair), default=1) for pair in images]
+    wide = max((image.width for pair in images for image in pair), default=1)
     line = _TEXT + _GAP
-    size = (_GAP + len(views) * (wide + _GAP), line + _GAP + sum(height + line + _GAP for _, height in sizes))
+    size = (_GAP + len(views) * (wide + _GAP), line + _GAP + sum(heights) + len(rows) * (line + _GAP))
     sheet = Image.new("RGB", size, _PAPER)
     draw = ImageDraw.Draw(sheet)
-    for number, view in enumerate(views):
-        draw.text((_GAP + number * (wide + _GAP), _GAP // 2), view.value, _INK, font)
+    columns = [_GAP + number * (wide + _GAP) for number in range(len(views))]
+    for left, view in zip(columns, views, strict=True):
+        draw.text((left, _GAP // 2), view.value, _INK, font)
     top = line + _GAP
-    before: SheetRow | None = None
-    for (entry, side), (_, height) in zip(rows, sizes, strict=True):
-        text = " - ".join(part for part in (entry.name, side.by, side.note) if part)
+    for (entry, result), height in zip(rows, heights, strict=True):
+        text = " - ".join(part for part in (entry.name, result.by, result.note) if part)
         draw.text((_GAP, top), text, _INK, font)
         top += line
-        for number, view in enumerate(views):
-            tile = _tile(entry, side, view, color, first=entry is not before)
+        for left, view in zip(columns, views, strict=True):
+            if view is View.INPUT:
+                tile = entry.picture if result is entry.results[0] else None
+            else:
+                tile = None if result.cut is None else shown(result.cut, view, color)
             if tile is not None:
-                sheet.paste(tile, (_GAP + number * (wide + _GAP), top))
+                sheet.paste(tile, (left, top))
         top += height + _GAP
-        before = entry
     return sheet
-
-
-def _row_size(entry: SheetRow, side: Result) -> tuple[int, int]:
-    images = [image for image in (entry.picture, side.cut) if image is not None]
-    return max((image.width for image in images), default=1), max((image.height for image in images), default=1)
-
-
-def _tile(entry: SheetRow, side: Result, view: View, color: Color, *, first: bool) -> Image.Image | None:
-    if view is View.INPUT:
-        return entry.picture if first else None
-    return None if side.cut is None else shown(side.cut, view, color)

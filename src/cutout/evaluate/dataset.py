@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from PIL import Image
 
-from cutout.errors import CutoutError, PictureError, UsageError
+from cutout.errors import PictureError, UsageError
 from cutout.evaluate.metrics import Scores, score
-from cutout.evaluate.predictors import Prediction, by_key, decoded, mask_of, pictures
-from cutout.jobs.report import BugError
+from cutout.evaluate.predictors import Sample, by_key, decoded, mask_of, pictures
+from cutout.imaging.guided_filter import working
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
     import numpy.typing as npt
 
-    from cutout.pipeline.remover import Cutout
+    from cutout.evaluate.predictors import Cut
 
-__all__ = ["SIDE", "Pair", "Verdict", "compared", "judge", "pairs"]
+__all__ = ["SIDE", "Pair", "compared", "judge", "pairs"]
 
 SIDE = 2000
 """Longest side in pixels at which masks are compared, unless everything is asked for."""
@@ -30,21 +28,11 @@ _LEEWAY = 0.02
 """By how much the shapes of a mask and its picture may differ: rounding, when one of them was scaled."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Pair:
+class Pair(NamedTuple):
     """A picture and its true mask."""
 
-    found: Prediction
+    sample: Sample
     mask: Path
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Verdict:
-    """What one picture's cut-out is worth, or why that cannot be told."""
-
-    pair: Pair
-    scores: Scores | None = None
-    error: CutoutError | None = None
 
 
 def pairs(images: str, masks: str) -> tuple[list[Pair], list[Path]]:
@@ -57,49 +45,40 @@ def pairs(images: str, masks: str) -> tuple[list[Pair], list[Path]]:
     Raises:
         UsageError: A picture has no mask, two share a name, or there is nothing.
     """
-    shown, truths = pictures([images]), pictures([masks])
-    if not shown:
+    samples, truths = pictures([images]), pictures([masks])
+    if not samples:
         raise UsageError(f"there is no picture in {images}")
-    by_key(shown)
-    if len(shown) == len(truths) == 1 and shown[0].path.samefile(images) and truths[0].path.samefile(masks):
-        return [Pair(found=shown[0], mask=truths[0].path)], []
+    by_key(samples)
+    if len(samples) == len(truths) == 1 and samples[0].path.samefile(images) and truths[0].path.samefile(masks):
+        return [Pair(samples[0], truths[0].path)], []
     ready = by_key(truths)
-    missing = [found.path for found in shown if found.key not in ready]
+    missing = [sample.path for sample in samples if sample.key not in ready]
     if missing:
         raise UsageError(
-            f"{len(missing)} of {len(shown)} pictures have no mask in {masks}: "
+            f"{len(missing)} of {len(samples)} pictures have no mask in {masks}: "
             + ", ".join(map(str, missing[:5]))
             + (", …" if len(missing) > 5 else ""),
             hint="a picture and its mask have one name, whatever the extension",
         )
-    wanted = {found.key for found in shown}
-    found_pairs = [Pair(found=found, mask=ready[found.key]) for found in shown]
-    return found_pairs, [path for key, path in ready.items() if key not in wanted]
+    return [Pair(sample, ready.pop(sample.key)) for sample in samples], list(ready.values())
 
 
-def judge(pair: Pair, cut: Callable[[Prediction], Cutout], *, side: int | None = SIDE) -> Verdict:
-    """Make or find the cut-out of a picture and score it; whatever goes wrong becomes the verdict.
+def judge(pair: Pair, cut: Cut, *, side: int | None = SIDE) -> Scores:
+    """Make or find the cut-out of a picture and score it.
 
     Args:
         pair: The picture and its mask.
         cut: What the `with` block of `Predictor.open` gave.
         side: Longest side at which masks are compared; None takes them as they are.
+
+    Raises:
+        CutoutError: There is no cut-out, no mask, or they differ in shape.
     """
-    try:
-        truth = mask_of(*decoded(pair.mask), str(pair.mask))
-        made = cut(pair.found)
-        if made.alpha is None:
-            raise PictureError("there is no alpha to score: the result is opaque")
-        return Verdict(pair=pair, scores=score(*compared(made.alpha, truth, side=side)))
-    except CutoutError as error:
-        return Verdict(pair=pair, error=error)
-    except MemoryError:
-        return Verdict(
-            pair=pair,
-            error=PictureError("there is not enough memory for this picture", hint="try jobs 1", options=("jobs",)),
-        )
-    except Exception as error:  # noqa: BLE001 - the last resort: one picture never stops the others
-        return Verdict(pair=pair, error=BugError.of(error))
+    truth = mask_of(*decoded(pair.mask), str(pair.mask))
+    made = cut(pair.sample)
+    if made.alpha is None:
+        raise PictureError("there is no alpha to score: the result is opaque")
+    return score(*compared(made.alpha, truth, side=side))
 
 
 def compared(
@@ -126,9 +105,7 @@ def compared(
         )
     if alpha.size != truth.size:
         alpha = alpha.resize(truth.size, Image.Resampling.LANCZOS)
-    if side is not None and max(truth.size) > side:
-        scale = side / max(truth.size)
-        size = (max(1, round(truth.width * scale)), max(1, round(truth.height * scale)))
-        alpha, truth = (mask.resize(size, Image.Resampling.BOX) for mask in (alpha, truth))
+    if side is not None:
+        alpha, truth = (mask.resize(working(mask.size, side), Image.Resampling.BOX) for mask in (alpha, truth))
     top = np.float32(255)
     return np.asarray(alpha, np.float32) / top, np.asarray(truth, np.float32) / top

@@ -12,7 +12,7 @@ from cutout.options import Encoding
 from cutout.output_formats import OutputFormat
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from PIL import Image
 
@@ -45,45 +45,45 @@ figure { margin: 0 } figcaption { color: var(--faint); font-size: .8rem }
 
 def gallery(entries: Sequence[SheetRow], color: Color = (30, 150, 70), title: str = "Cut-outs") -> str:
     """The page; each picture and each cut-out is in it once, whatever the number of views."""
-    return "".join(_page(entries, color, title))
-
-
-def _page(entries: Sequence[SheetRow], color: Color, title: str) -> Iterator[str]:
     policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
-    yield f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n{MARK}\n'
-    yield f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
-    yield '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-    yield f"<title>{escape(title)}</title>\n<style>{_STYLE}"
-    yield f".color {{ --under: linear-gradient(rgb{color}, rgb{color}) }}\n</style>\n</head>\n<body>\n"
-    yield f"<h1>{escape(title)}</h1>\n"
-    for entry in entries:
-        yield from _entry(entry)
-    yield "</body>\n</html>\n"
+    head = f"""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+{MARK}
+<meta http-equiv="Content-Security-Policy" content="{policy}">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{escape(title)}</title>
+<style>{_STYLE}.color {{ --under: linear-gradient(rgb{color}, rgb{color}) }}
+</style>
+</head>
+<body>
+<h1>{escape(title)}</h1>
+"""
+    return "".join((head, *map(_entry, entries), "</body>\n</html>\n"))
 
 
-def _entry(entry: SheetRow) -> Iterator[str]:
+def _entry(entry: SheetRow) -> str:
     name = escape(entry.name)
     title = f'<a href="{escape(entry.link)}">{name}</a>' if entry.link else name
-    yield f"<section>\n<h2>{title}</h2>\n"
     first = "<figure></figure>"
     if entry.picture is not None:
         first = _view(entry.picture, View.INPUT, name, f"--image: {_uri(entry.picture)}; ")
-    for side in entry.sides:
-        yield from _side(side, name, first)
+    rows = ""
+    for result in entry.results:
+        rows += _row(result, name, first)
         first = "<figure></figure>"
-    yield "</section>\n"
+    return f"<section>\n<h2>{title}</h2>\n{rows}</section>\n"
 
 
-def _side(side: Result, name: str, first: str) -> Iterator[str]:
-    """A row; the views of a cut-out share its bytes."""
-    by = escape(side.by)
-    yield f"<p>{by}: {escape(side.note)}</p>\n" if side.note else f"<p>{by}</p>\n"
-    if side.cut is None:
-        yield f'<div class="row">{first}</div>\n'
-        return
-    cut = side.cut
-    views = "".join(_view(cut, view, f"{name} by {by}") for view in View if view is not View.INPUT)
-    yield f'<div class="row" style="--image: {_uri(cut)}">{first}{views}</div>\n'
+def _row(result: Result, name: str, first: str) -> str:
+    """The views of a cut-out, which share its bytes."""
+    by = escape(result.by)
+    line = f"<p>{by}: {escape(result.note)}</p>\n" if result.note else f"<p>{by}</p>\n"
+    if result.cut is None:
+        return f'{line}<div class="row">{first}</div>\n'
+    views = "".join(_view(result.cut, view, f"{name} by {by}") for view in View if view is not View.INPUT)
+    return f'{line}<div class="row" style="--image: {_uri(result.cut)}">{first}{views}</div>\n'
 
 
 def _view(image: Image.Image, view: View, name: str, style: str = "") -> str:

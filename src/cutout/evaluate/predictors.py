@@ -3,39 +3,43 @@
 from __future__ import annotations
 
 import os
-from collections import defaultdict
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
+from PIL import Image
 
 from cutout.engines.base import describe
 from cutout.enums import OnCollision
-from cutout.errors import PictureError, UsageError
+from cutout.errors import CutoutError, OutOfMemoryError, PictureError, UsageError
 from cutout.formats import decode
 from cutout.formats.reading import most_bytes, read_file
+from cutout.jobs.executors.threads import in_threads
 from cutout.jobs.plan import STDIO, plan
+from cutout.jobs.report import BugError
 from cutout.models.files import require
 from cutout.pipeline.budget import budget_of
 from cutout.pipeline.convert import within_memory
 from cutout.pipeline.remover import Cutout, Remover
 
 if TYPE_CHECKING:
+    import threading
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from contextlib import AbstractContextManager
 
-    from PIL import Image
-
     from cutout.options import RemoveOptions
 
-__all__ = ["Prediction", "Predictor", "by_key", "decoded", "mask_of", "open_predictors", "pictures"]
+    Cut = Callable[["Sample"], Cutout]
+
+__all__ = ["Attempt", "Predictor", "Sample", "attempts", "by_key", "decoded", "mask_of", "open_predictors", "pictures"]
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Prediction:
+class Sample(NamedTuple):
     """One picture among the inputs.
 
     Attributes:
@@ -47,8 +51,7 @@ class Prediction:
     key: str
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Predictor:
+class Predictor(NamedTuple):
     """Makes or finds cut-outs.
 
     Attributes:
@@ -58,16 +61,60 @@ class Predictor:
     """
 
     name: str
-    open: Callable[[], AbstractContextManager[Callable[[Prediction], Cutout]]]
+    open: Callable[[], AbstractContextManager[Cut]]
 
 
-def pictures(inputs: Sequence[str]) -> list[Prediction]:
+class Attempt(NamedTuple, Generic[Item, Result]):
+    """What became of one item by one predictor: a result, or an error."""
+
+    by: str
+    item: Item
+    result: Result | None = None
+    error: CutoutError | None = None
+
+
+def attempts(
+    predictors: Sequence[Predictor],
+    items: Sequence[Item],
+    work: Callable[[Item, str, Cut], Result],
+    *,
+    workers: int,
+    stop: threading.Event,
+) -> Iterator[Attempt[Item, Result]]:
+    """Every item by one predictor after the other, as they are ready; whatever goes wrong becomes the attempt's error.
+
+    Args:
+        predictors: Opened one at a time.
+        items: What is done by each.
+        work: Gets an item, the predictor's name and the function that makes its cut-outs.
+        workers: Items side by side.
+        stop: Ends it early when it is set.
+    """
+    for predictor in predictors:
+        if stop.is_set():
+            return
+        with predictor.open() as cut:
+
+            def attempt(item: Item, by: str = predictor.name, cut: Cut = cut) -> Attempt[Item, Result]:
+                try:
+                    return Attempt(by, item, work(item, by, cut))
+                except CutoutError as error:
+                    return Attempt(by, item, error=error)
+                except MemoryError:
+                    return Attempt(by, item, error=OutOfMemoryError())
+                except Exception as error:  # noqa: BLE001 - the last resort: one picture never stops the others
+                    return Attempt(by, item, error=BugError.of(error))
+
+            yield from in_threads(items, attempt, workers=workers, stop=stop)
+
+
+def pictures(inputs: Sequence[str]) -> list[Sample]:
     """The pictures that files, folders and glob patterns stand for, sorted as `cutout remove` does them.
 
     Raises:
         UsageError: An input does not exist, is standard input, or is a folder that cannot be read.
     """
-    found: list[Prediction] = []
+    found: list[Sample] = []
     for name in inputs:
         if name == STDIO:
             raise UsageError("standard input cannot be read here", hint="name files or folders")
@@ -78,26 +125,24 @@ def pictures(inputs: Sequence[str]) -> list[Prediction]:
         for job in todo.jobs:
             if job.source is not None:
                 below = job.source.relative_to(name) if os.path.isdir(name) else Path(job.source.name)  # noqa: PTH112
-                found.append(Prediction(path=job.source, key=below.with_suffix("").as_posix()))
+                found.append(Sample(job.source, below.with_suffix("").as_posix()))
     return found
 
 
-def by_key(found: Sequence[Prediction]) -> dict[str, Path]:
+def by_key(samples: Sequence[Sample]) -> dict[str, Path]:
     """Pictures by what they are paired by.
 
     Raises:
         UsageError: Two share it, such as `a.jpg` and `a.png`.
     """
-    groups: dict[str, list[Path]] = defaultdict(list)
-    for one in found:
-        groups[one.key].append(one.path)
-    for paths in groups.values():
-        if len(paths) > 1:
+    paths: dict[str, Path] = {}
+    for sample in samples:
+        if (other := paths.setdefault(sample.key, sample.path)) is not sample.path:
             raise UsageError(
-                f"{paths[0]} and {paths[1]} have one name, so nothing tells which one is meant",
+                f"{other} and {sample.path} have one name, so nothing tells which one is meant",
                 hint="pictures are paired by their names without the extension: leave one of them out",
             )
-    return {key: paths[0] for key, paths in groups.items()}
+    return paths
 
 
 def open_predictors(
@@ -136,15 +181,15 @@ def _model(model: str, options: RemoveOptions, config: Path | None, settings: di
         require(spec)
 
     @contextmanager
-    def opened() -> Iterator[Callable[[Prediction], Cutout]]:
+    def opened() -> Iterator[Cut]:
         with Remover(model, options=options, **settings) as remover:
             yield partial(_cut, remover, options)
 
-    return Predictor(name=spec.name, open=opened)
+    return Predictor(spec.name, opened)
 
 
-def _cut(remover: Remover, options: RemoveOptions, found: Prediction) -> Cutout:
-    with within_memory(_read(found.path), remover.budget, options) as file:
+def _cut(remover: Remover, options: RemoveOptions, sample: Sample) -> Cutout:
+    with within_memory(_read(sample.path), remover.budget, options) as file:
         return remover.cut(decode.decode(file, max_size=options.max_size), quiet=True)
 
 
@@ -157,15 +202,15 @@ def _folder(folder: str) -> Predictor:
         )
     ready = by_key(pictures([folder]))
 
-    def find(found: Prediction) -> Cutout:
-        path = ready.get(found.key) or ready.get(f"{found.key}-cutout")
+    def find(sample: Sample) -> Cutout:
+        path = ready.get(sample.key) or ready.get(f"{sample.key}-cutout")
         if path is None:
             raise PictureError(f"{folder} holds no result of that name", hint="results are named as their pictures are")
         picture, data = decoded(path)
         alpha = mask_of(picture, data, str(path))
         return Cutout(rgb=None if picture.alpha is None else picture.rgb, alpha=alpha, metadata=picture.metadata)
 
-    return Predictor(name=Path(os.path.normpath(folder)).name, open=lambda: nullcontext(find))
+    return Predictor(Path(os.path.normpath(folder)).name, lambda: nullcontext(find))
 
 
 def _read(path: Path) -> bytes:
@@ -210,8 +255,6 @@ def mask_of(picture: decode.Picture, data: bytes, name: str) -> Image.Image:
             raise PictureError(f"the mask {name} holds 0 and 1, which is black in black", hint="use 0 and 255")
         return picture.rgb.getchannel(0)
     if data[:4] == b"\x89PNG" and data[25] in {4, 6}:  # colour types with alpha
-        from PIL import Image
-
         return Image.new("L", picture.rgb.size, 255)
     raise PictureError(
         f"{name} is no mask: it is coloured and has no transparency",
