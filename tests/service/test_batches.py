@@ -126,6 +126,23 @@ def test_single_pictures_do_not_wait_for_batches(tmp_path: Path, picture: bytes)
     assert engine.begun.index(single) < 20
 
 
+def test_small_batches_do_not_wait_for_large_ones_of_others(tmp_path: Path, picture: bytes) -> None:
+    settings, _ = quick(tmp_path, workers=1, api_keys=("greedy-key", "modest-key"))
+    engine = Held(settings)
+    other = half(tmp_path / "other.png", (70, 32)).read_bytes()
+    with served(settings, engine) as client:
+        client.headers["X-Api-Key"] = "greedy-key"
+        large = [start(client, [("a", picture)] * 20) for _ in range(2)]
+        until(lambda: engine.begun)
+        client.headers["X-Api-Key"] = "modest-key"
+        small = start(client, [("b", other)] * 2)
+        engine.go.set()
+        assert finished(client, small)["completed"] == 2
+        client.headers["X-Api-Key"] = "greedy-key"
+        assert [finished(client, task)["completed"] for task in large] == [20, 20]
+    assert [number for number, data in enumerate(engine.begun) if data == other][-1] < 10
+
+
 def test_a_batch_outlives_a_killed_service(tmp_path: Path) -> None:
     model = str(brightness_model(tmp_path))
     large = half(tmp_path / "large.png", (1500, 1200)).read_bytes()
@@ -146,12 +163,12 @@ def test_a_picture_that_kills_the_service_is_given_up(tmp_path: Path) -> None:
         store = SqliteJobs(tmp_path / "jobs", expiry=60)
         if store.pending() == 0:
             task = store.add("client", {}, [("a.png", lambda: b"data")], most=9)
-        work = store.claim()
+        work = store.claim("client")
         assert work is not None
         assert store.source(work) == b"data"
         store.close()  # in the middle of its work, as far as the store knows
     store = SqliteJobs(tmp_path / "jobs", expiry=60)
-    assert store.claim() is None
+    assert store.claim("client") is None
     found = store.task(task)
     assert found is not None
     assert found.finished
@@ -258,7 +275,7 @@ def test_what_is_deleted_while_its_result_is_written_leaves_nothing(
 
     for fault in (deleted_before, deleted_within):
         task = store.add("client", {}, [("a.png", lambda: b"data")], most=9)
-        work = store.claim()
+        work = store.claim("client")
         assert work is not None
         monkeypatch.setattr(sqlite, "write_atomic", fault)
         store.finish(work, b"result", "png")

@@ -578,7 +578,8 @@ def test_a_database_that_breaks_while_it_is_used_is_an_answer(tmp_path: Path) ->
             pass
 
     real, store._base = store._base, Broken()  # type: ignore[assignment]
-    asks: list[Callable[[], Any]] = [store.pending, store.claim, store.sweep, lambda: store.task("x")]
+    claim, task = partial(store.claim, "client"), partial(store.task, "x")
+    asks: list[Callable[[], Any]] = [store.pending, store.waiting, claim, store.sweep, task]
     for ask in asks:
         with pytest.raises(Problem, match="cannot be kept") as caught:
             ask()

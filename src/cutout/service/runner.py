@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections import Counter
-from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -92,7 +90,10 @@ def _check_for_deletion(work: Work, jobs: Jobs) -> Callable[[], None]:
 
 
 class Runner:
-    """Takes pictures from the store as workers become free, and removes what has expired."""
+    """Lets workers take pictures from the store in turn with all other work, and removes what has expired.
+
+    A place in the queue stands for whichever picture of its client is next: the pictures themselves wait in the store.
+    """
 
     def __init__(
         self, jobs: SqliteJobs, models: Models, queue: WorkQueue, metrics: Metrics, *, max_pixels: int
@@ -100,85 +101,65 @@ class Runner:
         self._jobs = jobs
         self._queue = queue
         self._metrics = metrics
-        self._do: Callable[[Work, bool], None] = lambda work, alone: do(
-            work, jobs, models, metrics, max_pixels=max_pixels, alone=alone
-        )
-        self._woken = asyncio.Event()
-        self._ending = asyncio.Event()
-        self._running: set[asyncio.Future[None]] = set()
-        self._tries: Counter[tuple[str, int]] = Counter()  # of pictures whose outcome could not be kept
+        self._do = partial(do, jobs=jobs, models=models, metrics=metrics, max_pixels=max_pixels)
         self._rest = 0.0  # nothing is begun before
-        self._sweep = 0.0  # nothing is swept before
-        self._loop = asyncio.ensure_future(self._run())
+        self._tasks = {asyncio.ensure_future(self._sweep())}
 
-    def wake(self) -> None:
-        """Look for work now: a batch was added."""
-        self._woken.set()
+    def add(self, client: str, pictures: int) -> None:
+        """Work on so many pictures that a client has waiting in the store."""
+        for _ in range(min(pictures, self._queue.workers)):
+            task = asyncio.ensure_future(self._serve(client))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
 
     async def stop(self) -> None:
-        """Finish what was begun; the rest is kept for the next start."""
-        self._ending.set()
-        self._woken.set()
-        await asyncio.gather(self._loop, return_exceptions=True)
-        await asyncio.gather(*self._running, return_exceptions=True)
+        """Begin nothing more; it is kept for the next start."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    async def _run(self) -> None:
-        while not self._ending.is_set():
-            self._woken.clear()
+    async def _sweep(self) -> None:
+        while True:
             try:
-                if time.monotonic() >= self._sweep:
-                    await asyncio.to_thread(self._jobs.sweep)
-                    self._sweep = time.monotonic() + 1.0
-                while self._may_begin() and (work := await asyncio.to_thread(self._jobs.claim)) is not None:
-                    picture = asyncio.ensure_future(self._picture(work))
-                    self._running.add(picture)
-                    picture.add_done_callback(self._ended)
+                await asyncio.to_thread(self._jobs.sweep)
             except Exception as error:  # noqa: BLE001 - a full disk now may have room later
                 _log(error)
-            await _second(self._woken)
+            await asyncio.sleep(1.0)
 
-    def _may_begin(self) -> bool:
-        rested = time.monotonic() >= self._rest
-        return rested and len(self._running) < self._queue.workers and not self._ending.is_set()
+    async def _serve(self, client: str) -> None:
+        """Pictures of a client, one after the other until none waits, each until its outcome is kept."""
+        held: Work | None = None
+        tries = 0
 
-    def _ended(self, picture: asyncio.Future[None]) -> None:
-        self._running.discard(picture)
-        self._woken.set()
-
-    async def _picture(self, work: Work) -> None:
-        """One picture; where its outcome could not be kept, it goes back to the store once that can be written to."""
-        try:
-            await asyncio.wrap_future(self._queue.submit(f"batch of {work.client}", partial(self._do, work)))
-        except Exception as error:  # noqa: BLE001 - a full disk now may have room later
-            _log(error)
-        else:
-            self._tries.pop((work.task, work.number), None)
-            return
-        self._tries[work.task, work.number] += 1
-        self._rest = time.monotonic() + PAUSE
-        while not (await asyncio.to_thread(self._put_back, work) or self._ending.is_set()):  # the next start finds it
-            await _second(self._ending)
-
-    def _put_back(self, work: Work) -> bool:
-        """Let a picture wait again, or report it failed; whether the store could keep that."""
-        error = {"kind": "storage", "message": f"its result could not be kept, {MOST_TRIES} times"}
-        try:
-            if self._tries[work.task, work.number] < MOST_TRIES:
-                self._jobs.release(work)
+        def turn(alone: bool) -> None:  # noqa: FBT001 - as the queue calls it
+            nonlocal held, tries
+            if time.monotonic() < self._rest:
+                return
+            held = held or self._jobs.claim(client)
+            if held is None:
+                raise _EmptyError
+            if tries < MOST_TRIES:
+                self._do(held, alone=alone)
             else:
-                self._jobs.fail(work, error)
+                text = f"its result could not be kept, {MOST_TRIES} times"
+                self._jobs.fail(held, {"kind": "storage", "message": text})
                 self._metrics.pictures.labels("batch", "storage").inc()
-                del self._tries[work.task, work.number]
-        except Exception as reason:  # noqa: BLE001 - it is tried again
-            _log(reason)
-            return False
-        return True
+            held, tries = None, 0
+
+        while True:
+            try:
+                await asyncio.wrap_future(self._queue.submit(f"batch of {client}", turn))
+            except _EmptyError:
+                return
+            except Exception as error:  # noqa: BLE001 - a full disk now may have room later
+                _log(error)
+                tries += held is not None
+                self._rest = time.monotonic() + PAUSE
+            await asyncio.sleep(self._rest - time.monotonic())
 
 
-async def _second(event: asyncio.Event) -> None:
-    """Wait for something to happen, but no longer than a second."""
-    with suppress(TimeoutError):
-        await asyncio.wait_for(event.wait(), 1.0)
+class _EmptyError(Exception):
+    """No picture of a client waits: an error, since the queue learns from what ends well how long a picture takes."""
 
 
 def _log(error: BaseException) -> None:

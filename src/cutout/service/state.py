@@ -115,6 +115,8 @@ class Service:
         if isinstance(self.jobs, SqliteJobs):
             limit = self.settings.max_pixels
             self.runner = Runner(self.jobs, self.models, self.queue, self.metrics, max_pixels=limit)
+            for client, pictures in (await asyncio.to_thread(self.jobs.waiting)).items():
+                self.runner.add(client, pictures)
         logs.event("ready", models=", ".join(self.models.names), device=self.models.device)
 
     async def start_or_end(self) -> None:

@@ -111,7 +111,7 @@ async def _start(service: Service, request: Request) -> dict[str, Any]:
                 problem.retry_after = await _until_fewer(service)
             raise
     if service.runner is not None:
-        service.runner.wake()
+        service.runner.add(client, len(files))
     return {"task_id": task, "total": len(files)} | ({"warnings": warnings} if warnings else {})
 
 

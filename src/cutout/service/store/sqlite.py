@@ -58,7 +58,6 @@ class SqliteJobs(Jobs):
         self._folder = folder
         self._expiry = expiry
         self._adding: dict[str, str] = {}  # batches that are being written, and whose
-        self._turn: dict[str, float] = {}  # when a client's picture was taken last
         self._guard = threading.Lock()
         self._claim = filelock.FileLock(folder / "in-use", thread_local=False)  # any thread may close
         way_out = "choose another --folder"
@@ -123,25 +122,26 @@ class SqliteJobs(Jobs):
                 self._adding.pop(task, None)
         return task
 
-    def claim(self) -> Work | None:
-        """The next picture; clients take turns."""
+    def waiting(self) -> dict[str, int]:
+        """How many pictures of which client wait."""
         with self._transaction() as base:
-            clients = [
-                row[0]
-                for row in base.execute(
-                    "SELECT DISTINCT client FROM tasks JOIN items ON items.task = tasks.id WHERE state = 'waiting'"
-                )
-            ]
-            if not clients:
-                return None
-            client = min(clients, key=lambda name: self._turn.get(name, 0.0))
-            self._turn = {name: self._turn.get(name, 0.0) for name in clients} | {client: time.monotonic()}
-            row = base.execute(
+            query = (
+                "SELECT client, COUNT(*) FROM items JOIN tasks ON tasks.id = items.task"
+                " WHERE state = 'waiting' GROUP BY client"
+            )
+            return dict(base.execute(query).fetchall())
+
+    def claim(self, client: str) -> Work | None:
+        """The next picture of a client."""
+        with self._transaction() as base:
+            found = base.execute(
                 "SELECT task, number, fields FROM items JOIN tasks ON tasks.id = items.task"
                 " WHERE state = 'waiting' AND client = ? ORDER BY created, number LIMIT 1",
                 (client,),
             ).fetchone()
-            task, number, fields = row
+            if found is None:
+                return None
+            task, number, fields = found
             base.execute(
                 "UPDATE items SET state = 'working', attempts = attempts + 1 WHERE task = ? AND number = ?",
                 (task, number),
@@ -150,15 +150,6 @@ class SqliteJobs(Jobs):
 
     def source(self, work: Work) -> bytes:
         return (self._folder / work.task / f"{work.number}.in").read_bytes()
-
-    def release(self, work: Work) -> None:
-        """Return a picture that was claimed and has no outcome, though no process died."""
-        with self._transaction() as base:
-            base.execute(
-                "UPDATE items SET state = 'waiting', attempts = attempts - 1"
-                " WHERE task = ? AND number = ? AND state = 'working'",
-                (work.task, work.number),
-            )
 
     def finish(self, work: Work, data: bytes, media: str) -> None:
         try:
