@@ -57,30 +57,23 @@ __all__ = [
 _HOMES = {
     "MODELS": "models.registry",
     "Cutout": "pipeline.remover",
-    "CutoutError": "errors",
-    "CutoutWarning": "errors",
-    "DeviceError": "errors",
     "EdgeColors": "enums",
-    "ExitCode": "errors",
     "Fit": "enums",
-    "ModelError": "errors",
     "ModelSpec": "models.registry",
-    "OutputError": "errors",
     "OutputFormat": "output_formats",
-    "PictureError": "errors",
     "RemoveOptions": "options",
     "Remover": "pipeline.remover",
-    "UsageError": "errors",
     "remove": "api",
 }
+"""Modules of the names that are not in `errors`."""
 
 
 def __getattr__(name: str) -> object:
-    if name not in _HOMES:
+    if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module
 
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    return getattr(import_module(f"{__name__}.{_HOMES.get(name, 'errors')}"), name)
 
 
 def __dir__() -> list[str]:

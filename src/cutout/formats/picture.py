@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -13,12 +14,13 @@ from cutout.formats.metadata import NO_METADATA, Metadata, read_dpi, read_exif, 
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from contextlib import AbstractContextManager
 
     import numpy.typing as npt
 
     _Deep = Callable[[Image.Image], npt.NDArray[np.uint16] | None]
 
-__all__ = ["ONLY_FIRST", "Header", "Picture", "from_array", "from_image", "orientation_of", "read"]
+__all__ = ["ONLY_FIRST", "Header", "Picture", "from_array", "from_image", "limited", "orientation_of", "read"]
 
 ONLY_FIRST = "only the first of "
 """How the note begins that a picture has more frames."""
@@ -92,47 +94,24 @@ def read(
         PictureError: It has no pixels.
         ValueError: A frame of another size. Decoders raise more.
     """
-    how: dict[str, Any] = {"tiff": tiff, "deep": deep, "screen": screen, "before": before}
-    if image.format != "TIFF":
-        return _read(image, max_size, **how)
-    from cutout.formats.checks.tiff import listening
-
-    with listening() as said:  # what it says of a damaged file is a note of the picture, or the error's text
-        try:
-            picture = _read(image, max_size, **how)
-        except OSError as error:
-            raise OSError(f"{said or error}") from error
-    if not said:
-        return picture
-    note = f"the TIFF file is damaged, and the picture may be wrong in places: {said}"
-    return picture._replace(notes=(*picture.notes, note))
-
-
-def _read(
-    image: Image.Image,
-    max_size: int | None,
-    *,
-    tiff: tuple[bytes, int] | None,
-    deep: _Deep | None,
-    screen: tuple[int, int] | None,
-    before: Picture | None,
-) -> Picture:
     if min(image.size) < 1:
         raise PictureError(f"the picture has no pixels ({image.width}×{image.height})")
-    image.load()
-    orientation = orientation_of(image)
+    with _listening(image) as damage:
+        image.load()
+        colors = None if deep is None else deep(image)
     if before is None:
         metadata, notes = _metadata(image, tiff)
     else:
         metadata, notes = before.metadata._replace(icc=image.info.get("icc_profile") or None), before.notes
+    if damage:
+        notes += (f"the TIFF file is damaged, and the picture may be wrong in places: {damage}",)
     whole = image
     if screen is not None and image.size != screen and image.format == "GIF":  # as browsers do
         whole = image.crop((0, 0, *screen))
     elif screen is not None and image.size != screen and image.format != "TIFF":
         raise ValueError(f"it has {image.width}×{image.height} pixels, the first one {screen[0]}×{screen[1]}")
     rgb, alpha, icc = to_rgb(whole, metadata.icc)
-    colors = None if deep is None else deep(image)
-    size = _limited(rgb.size, max_size)
+    size, orientation = limited(rgb.size, max_size), orientation_of(image)
     if colors is not None:
         from cutout.formats import sixteen_bit
 
@@ -143,20 +122,30 @@ def _read(
         else:
             colors = colors if size == rgb.size else sixteen_bit.resize(colors, size)
             colors = sixteen_bit.turn(colors, orientation)
-    if size != rgb.size:
-        rgb, alpha = _resized(rgb, size), None if alpha is None else _resized(alpha, size)
-    if orientation != 1:
-        rgb, alpha = _upright(rgb, orientation), None if alpha is None else _upright(alpha, orientation)
+
+    def upright(plane: Image.Image) -> Image.Image:
+        plane = plane if plane.size == size else plane.resize(size, Image.Resampling.LANCZOS, reducing_gap=3)
+        return plane.transpose(_TURNS[orientation]) if orientation in _TURNS else plane
+
     duration, loop = _timing(image)
     return Picture(
-        rgb=rgb,
-        alpha=alpha,
+        rgb=upright(rgb),
+        alpha=None if alpha is None else upright(alpha),
         metadata=metadata._replace(icc=icc),
         notes=notes,
         deep=colors,
         duration=duration,
         loop=loop,
     )
+
+
+def _listening(image: Image.Image) -> AbstractContextManager[object]:
+    """Around the decoding of an image: what libtiff says of a damaged file."""
+    if image.format != "TIFF":
+        return nullcontext()
+    from cutout.formats.checks.tiff import listening
+
+    return listening()
 
 
 def _metadata(image: Image.Image, tiff: tuple[bytes, int] | None) -> tuple[Metadata, tuple[str, ...]]:
@@ -201,15 +190,12 @@ def orientation_of(image: Image.Image) -> int:
         return 1
 
 
-def _limited(size: tuple[int, int], max_size: int | None) -> tuple[int, int]:
+def limited(size: tuple[int, int], max_size: int | None) -> tuple[int, int]:
+    """Width and height of a picture that is scaled down to a longest side of `max_size`, if it is given."""
     if max_size is None or max(size) <= max_size:
         return size
     scale = max_size / max(size)
     return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
-
-
-def _resized(image: Image.Image, size: tuple[int, int]) -> Image.Image:
-    return image.resize(size, Image.Resampling.LANCZOS, reducing_gap=3)
 
 
 _TURNS = {
@@ -221,11 +207,6 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-
-
-def _upright(image: Image.Image, orientation: int) -> Image.Image:
-    turn = _TURNS.get(orientation)
-    return image if turn is None else image.transpose(turn)
 
 
 def from_image(image: Image.Image, *, max_size: int | None = None) -> Picture:

@@ -9,6 +9,7 @@ import stat
 import unicodedata
 from collections import defaultdict
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -75,13 +76,6 @@ class Plan:
     batch: bool = False
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Source:
-    path: Path | None
-    below: Path
-    """Path below the output folder, with the source's own name."""
-
-
 def plan(
     inputs: Sequence[str],
     output: str | None,
@@ -118,39 +112,34 @@ def plan(
     if not into_folder and output is not None and output != STDIO:
         output_format = _format_of(output, output_format)
     chosen = output_format or OutputFormat.PNG
-    jobs: list[Job] = []
+    rule = existing or (Existing.SKIP if batch else Existing.OVERWRITE)
+    pairs: list[tuple[Path | None, Path | None]] = []
     ignored: list[Path] = []
     unreadable: list[Unreadable] = []
     for name in names:
         root = Path(output) if into_folder and output is not None else None
-        if _is_folder(name):
-            root = root or _beside(Path(name), "")
-            if _same(root, Path(name)):
-                raise UsageError(
-                    f"the output folder {root} is the input folder",
-                    hint="give another folder, so that results are never taken for inputs",
-                )
-            found, other, locked = _walk(Path(name), root, recursive=recursive)
-            ignored += other
-            unreadable += [
-                Unreadable(source=path, target=root / path.relative_to(name), output_format=chosen, reason=error)
-                for path, error in locked
-            ]
-        else:
-            path = None if name == STDIO else Path(name)
-            found = [_Source(path=path, below=Path("stdin" if path is None else path.name))]
-        for source in found:
-            target = _target(source, root, output, chosen)
-            jobs.append(Job(source=source.path, target=target, output_format=chosen))
+        if not _is_folder(name):
+            source = None if name == STDIO else Path(name)
+            pairs.append((source, _target(source, root, output, chosen)))
+            continue
+        folder = Path(name)
+        root = root or _beside(folder, "")
+        if _same(root, folder):
+            raise UsageError(
+                f"the output folder {root} is the input folder",
+                hint="give another folder, so that results are never taken for inputs",
+            )
+        found, other, locked = _walk(folder, root, recursive=recursive)
+        pairs += [(path, root / path.relative_to(folder).with_name(f"{path.stem}.{chosen.value}")) for path in found]
+        ignored += other
+        unreadable += [
+            Unreadable(source=path, target=root / path.relative_to(folder), output_format=chosen, reason=error)
+            for path, error in locked
+        ]
+    jobs = [Job(source=source, target=target, output_format=chosen, existing=rule) for source, target in pairs]
     jobs = _without_collisions(jobs, on_collision)
-    rule = existing or (Existing.SKIP if batch else Existing.OVERWRITE)
     _check_targets(jobs, rule, keep)
-    return Plan(
-        jobs=tuple(replace(job, existing=rule) for job in jobs),
-        ignored=tuple(ignored),
-        unreadable=tuple(unreadable),
-        batch=batch,
-    )
+    return Plan(jobs=tuple(jobs), ignored=tuple(ignored), unreadable=tuple(unreadable), batch=batch)
 
 
 def _is_folder(name: str) -> bool:
@@ -231,25 +220,23 @@ def _beside(source: Path, suffix: str) -> Path:
     return path.with_name(f"{stem}-cutout{suffix}")
 
 
-def _target(source: _Source, root: Path | None, output: str | None, output_format: OutputFormat) -> Path | None:
+def _target(source: Path | None, root: Path | None, output: str | None, output_format: OutputFormat) -> Path | None:
+    """Where the result of one input goes that is no folder's."""
     suffix = f".{output_format.value}"
     if root is not None:
-        return root / source.below.with_name(source.below.stem + suffix)
-    if output == STDIO or (output is None and source.path is None):
-        return None
+        return root / f"{'stdin' if source is None else source.stem}{suffix}"
     if output is not None:
-        return Path(output)
-    assert source.path is not None  # noqa: S101 - standard input was dealt with above
-    return _beside(source.path, suffix)
+        return None if output == STDIO else Path(output)
+    return None if source is None else _beside(source, suffix)
 
 
-def _walk(folder: Path, root: Path, *, recursive: bool) -> tuple[list[_Source], list[Path], list[tuple[Path, OSError]]]:
+def _walk(folder: Path, root: Path, *, recursive: bool) -> tuple[list[Path], list[Path], list[tuple[Path, OSError]]]:
     """The pictures of a folder, sorted, its other files, and folders in it that cannot be read, with the reason.
 
     The output folder is left out where it lies inside, and hidden folders are (`.git`, `.thumbnails`). Links to folders
     are not followed, so no walk goes in circles. No tree is too deep: what the system takes no path of is named.
     """
-    found: list[_Source] = []
+    found: list[Path] = []
     ignored: list[Path] = []
     locked: list[tuple[Path, OSError]] = []
     away = status_of(root)
@@ -268,19 +255,13 @@ def _walk(folder: Path, root: Path, *, recursive: bool) -> tuple[list[_Source], 
         below: list[Path] = []
         for entry in folders if recursive else ():
             path = here / entry.name
-            if entry.name.startswith(".") or (away is not None and _is_one(status_of(path), away)):
+            if entry.name.startswith(".") or (away and (there := status_of(path)) and os.path.samestat(there, away)):
                 continue
             (ignored if entry.is_symlink() else below).append(path)
         waiting += reversed(below)
         names = {entry.name for entry in folders}
-        for name in (entry.name for entry in listed if entry.name not in names):
-            path = here / name
-            if is_part(name):
-                continue
-            if _wanted(path):
-                found.append(_Source(path=path, below=path.relative_to(folder)))
-            else:
-                ignored.append(path)
+        for path in (here / entry.name for entry in listed if entry.name not in names and not is_part(entry.name)):
+            (found if _wanted(path) else ignored).append(path)
     return found, ignored, locked
 
 
@@ -290,10 +271,6 @@ def _holds_files(entry: os.DirEntry[str]) -> bool:
         return entry.is_dir()
     except OSError:
         return False
-
-
-def _is_one(status: os.stat_result | None, other: os.stat_result) -> bool:
-    return status is not None and (status.st_dev, status.st_ino) == (other.st_dev, other.st_ino)
 
 
 def _wanted(path: Path) -> bool:
@@ -331,7 +308,8 @@ def _same(one: Path, other: Path) -> bool:
 def _without_collisions(jobs: list[Job], rule: OnCollision) -> list[Job]:
     """Two jobs never share an output: refused, or told apart by a suffix that depends on the source alone."""
     known: dict[str, str] = {}
-    for resolve in (None, _by_extension, _by_hash):
+    suffixes = iter(() if rule is OnCollision.REFUSE else (_extension, _hash))
+    while True:
         groups: dict[str, list[int]] = defaultdict(list)
         for number, job in enumerate(jobs):
             if job.target is not None:
@@ -339,7 +317,7 @@ def _without_collisions(jobs: list[Job], rule: OnCollision) -> list[Job]:
         colliding = [group for group in groups.values() if len(group) > 1]
         if not colliding:
             return jobs
-        if rule is OnCollision.REFUSE:
+        if (suffix := next(suffixes, None)) is None:
             first, second = (jobs[number] for number in colliding[0][:2])
             more = f" ({len(colliding) - 1} more such outputs)" if len(colliding) > 1 else ""
             twice = first.source is not None and second.source is not None and _same(first.source, second.source)
@@ -348,24 +326,17 @@ def _without_collisions(jobs: list[Job], rule: OnCollision) -> list[Job]:
                 hint="they are one file: name it once" if twice else "on_collision suffix tells them apart by name",
                 options=("on_collision",),
             )
-        if resolve is None:
-            continue
-        for number in (number for group in colliding for number in group):
-            jobs[number] = resolve(jobs[number])
-    return _without_collisions(jobs, OnCollision.REFUSE)
+        for number in chain.from_iterable(colliding):
+            job, target = jobs[number], Path(jobs[number].target_name)
+            jobs[number] = replace(job, target=target.with_name(f"{target.stem}-{suffix(job)}{target.suffix}"))
 
 
-def _by_extension(job: Job) -> Job:
-    return _suffixed(job, job.source.suffix.lower().removeprefix(".") if job.source else "stdin")
+def _extension(job: Job) -> str:
+    return job.source.suffix.lower().removeprefix(".") if job.source else "stdin"
 
 
-def _by_hash(job: Job) -> Job:
-    return _suffixed(job, hashlib.sha256(os.fsencode(os.path.realpath(job.source_name))).hexdigest()[:8])
-
-
-def _suffixed(job: Job, suffix: str) -> Job:
-    assert job.target is not None  # noqa: S101 - only files collide
-    return replace(job, target=job.target.with_name(f"{job.target.stem}-{suffix}{job.target.suffix}"))
+def _hash(job: Job) -> str:
+    return hashlib.sha256(os.fsencode(os.path.realpath(job.source_name))).hexdigest()[:8]
 
 
 def _check_targets(jobs: list[Job], rule: Existing, keep: Sequence[Path]) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from cutout.enums import BitDepth
 from cutout.errors import UsageError
 from cutout.formats.input_formats import INPUT_FORMATS
+from cutout.formats.picture import limited
 from cutout.imaging import layout
 from cutout.options import values
 from cutout.output_formats import OutputFormat, check_side
@@ -109,7 +110,7 @@ def need_of(
         OutputError: The result will be too long for the format.
         UsageError: The background picture cannot be read.
     """
-    size = _worked_size(header, options)
+    size = limited(header.size, options.max_size)
     if options.canvas is not None:
         check_side(output_format, options.canvas, way="canvas")
     elif not options.framed:  # what a crop leaves is seen when it is done
@@ -142,16 +143,6 @@ def _behind(options: RemoveOptions) -> int:
     from cutout.pipeline.behind import memory_of
 
     return memory_of(options.background_picture)
-
-
-def _worked_size(header: Header, options: RemoveOptions) -> tuple[int, int]:
-    """Of the picture that is worked on; which side is which does not matter here."""
-    width, height = header.size
-    most = options.max_size
-    if most is None or max(width, height) <= most:
-        return width, height
-    scale = most / max(width, height)
-    return max(1, round(width * scale)), max(1, round(height * scale))
 
 
 def _area(size: tuple[int, int]) -> int:

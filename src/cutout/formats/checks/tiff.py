@@ -199,11 +199,10 @@ _handler = _Handler(_heard)  # never freed: a thread may be in it when the handl
 
 @contextmanager
 def listening() -> Iterator[Said]:
-    """Hear what libtiff says of the pictures that this thread decodes."""
+    """Hear what libtiff says of the pictures that this thread decodes; it is the text of an `OSError`, too."""
     global _listeners, _before  # noqa: PLW0603 - libtiff has one handler for the whole process
     said, outer = Said(), getattr(_local, "said", None)
-    library = _library()
-    if library is None:
+    if (library := _library()) is None:
         yield said
         return
     with _lock:
@@ -213,6 +212,8 @@ def listening() -> Iterator[Said]:
     _local.said = said
     try:
         yield said
+    except OSError as error:
+        raise OSError(f"{said or error}") from error
     finally:
         _local.said = outer
         with _lock:
