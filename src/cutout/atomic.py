@@ -77,16 +77,12 @@ def check_writable(target: Path) -> None:
 def write_atomic(target: Path, data: bytes, *, replace_existing: bool = True) -> bool:
     """Write a file so that its name appears with all of its content or not at all, also when the power fails.
 
-    A temporary file in the same folder is written, flushed to the disk and renamed. It is locked until it has its
-    name, so that `sweep` can tell what a killed run left behind. A link of that name is replaced, never followed.
-
-    Args:
-        target: The final name; its folder is made when missing.
-        data: The content.
-        replace_existing: Otherwise a target that is there by now is left alone.
+    A temporary file in the same folder, which is made when missing, is written, flushed to the disk and renamed. It is
+    locked until it has its name, so that `sweep` can tell what a killed run left behind. A link of that name is
+    replaced, never followed.
 
     Returns:
-        Whether the file was written.
+        Whether it was written: without `replace_existing`, a target that is there by now is left alone.
 
     Raises:
         OutputError: It cannot be written; nothing is left behind.

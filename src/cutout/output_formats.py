@@ -205,12 +205,7 @@ def names(has: Callable[[Row], object]) -> str:
 
 
 def check_side(output_format: OutputFormat, size: tuple[int, int], *, way: str = "max_size") -> None:
-    """Refuse a finished picture that is too long for the format.
-
-    Args:
-        output_format: What is to be written.
-        size: Width and height.
-        way: The option that makes it smaller, for the message.
+    """Refuse a finished picture (width, height) that is too long for the format; the option `way` makes it smaller.
 
     Raises:
         OutputError: It is.

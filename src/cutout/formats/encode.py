@@ -120,12 +120,8 @@ def encode_frames(
 ) -> bytes:
     """Finished frames as the bytes of one file; each is taken, encoded and forgotten before the next.
 
-    Args:
-        frames: All of one size and kind, unless the format has pages.
-        output_format: One that has frames or pages.
-        encoding: 16 bits widen the frames of an animation; the encoder of animated WebP drops hidden colours.
-        count: How many there are.
-        loop: How often they play; 0 is for ever. AVIF plays for ever.
+    They are `count` in number, and all of one size and kind unless the format has pages. They play `loop` times, 0 is
+    for ever; AVIF plays for ever. 16 bits widen the frames of an animation; animated WebP drops hidden colours.
 
     Raises:
         OutputError: The format cannot hold them.

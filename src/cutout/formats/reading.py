@@ -38,14 +38,10 @@ def most_bytes(max_pixels: int) -> int:
 
 
 def read_file(path: Path, limit: int) -> bytes:
-    """The bytes of a regular file.
-
-    Args:
-        path: A file; whether it is one is found out before it is opened, since opening a pipe may never return.
-        limit: Bytes; a file that has more is not read.
+    """The bytes of a regular file; whether it is one is seen before it is opened: opening a pipe may never return.
 
     Raises:
-        TooManyBytesError: It has more.
+        TooManyBytesError: It has more than `limit` bytes.
         OSError: It cannot be read, or is a pipe or a device.
     """
     status = path.stat()

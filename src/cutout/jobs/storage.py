@@ -79,12 +79,7 @@ def file_size(job: Job) -> int:
 
 
 def read_input(job: Job, max_pixels: int, memory: int = sys.maxsize) -> bytes:
-    """The bytes of a job's input.
-
-    Args:
-        job: What to read; a source of None is standard input.
-        max_pixels: A file that no picture of so many pixels can need is refused.
-        memory: Bytes that a picture may take: a file that has more is refused too.
+    """The bytes of a job's input, if no more than a picture of `max_pixels` can need, and than `memory`.
 
     Raises:
         PictureError: It cannot be read, is a camera raw file, or is too large.

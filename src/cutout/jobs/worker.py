@@ -32,17 +32,11 @@ def process(
     *,
     slots: AbstractContextManager[Any] | None = None,
 ) -> Outcome:
-    """Do one file. Everything that can go wrong with it becomes its outcome, a bug of ours too; nothing is raised.
+    """Do one file. Everything that can go wrong with it becomes its outcome, a bug of ours too.
 
-    Another file's result never depends on this one, and no unfinished output ever has the final name.
-
-    Args:
-        job: What to read, and where to write.
-        remover: The opened model.
-        options: What to do with the pixels.
-        encoding: How to write them.
-        slots: Held while there are pixels to work on, not while files are read and written: a semaphore with a place
-            for each picture that is worked on side by side.
+    Another file's result never depends on this one, and no unfinished output ever has the final name. `slots` are held
+    while there are pixels to work on, not while files are read and written: a semaphore with a place for each picture
+    that is worked on side by side.
 
     Raises:
         BrokenPipeError: Whoever read standard output has gone: there is nobody to tell.

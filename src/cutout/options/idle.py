@@ -129,12 +129,9 @@ IDLE: tuple[Idle, ...] = (
 
 
 def idle(run: Asked, given: Container[str], write: Callable[[str], str] = str) -> Iterator[str]:
-    """What to say of the options that do nothing.
+    """What to say of the options that do nothing, each written by `write`.
 
-    Args:
-        run: What is asked for.
-        given: Names of the options that were given in this very call, not in the environment for all commands.
-        write: How an option is written.
+    `given` are those that were given in this very call, not in the environment for all commands.
 
     Raises:
         UsageError: A transparent background was asked for, and the format has none.

@@ -99,12 +99,9 @@ class Budget:
             return len(self._line)
 
     def check(self, need: int, what: str = "the picture", ways: str = "max_size") -> None:
-        """Refuse what can never be lent.
+        """Refuse so many bytes if they can never be lent.
 
-        Args:
-            need: Bytes.
-            what: Who needs them, for the message.
-            ways: What would need less, for the message.
+        For the message: `what` needs them, `ways` would need less.
 
         Raises:
             OverBudgetError: It is more than there is at all.
@@ -117,21 +114,18 @@ class Budget:
             )
 
     def reading(self, size: int) -> AbstractContextManager[object]:
-        """Around the reading of a file, until its picture holds memory: large files are read one at a time.
+        """Around the reading of a file of so many bytes, until its picture holds memory: large ones take turns.
 
         Those that hold memory never wait for this, so whoever reads gets its turn.
-
-        Args:
-            size: Bytes of the file.
         """
         return self._reader if size > self.limit * _SMALL_FILE else nullcontext()
 
     @contextmanager
     def hold(self, need: int, what: str = "the picture", ways: str = "max_size") -> Iterator[None]:
-        """Wait for so many bytes, and keep them for the length of the `with` block; arguments as in `check`.
+        """Wait for so many bytes, and keep them for the length of the `with` block.
 
         Raises:
-            OverBudgetError: There are never so many.
+            OverBudgetError: As in `check`, whose arguments it takes.
             MemoryBusyError: They were not free in time.
         """
         self.check(need, what, ways)
@@ -168,9 +162,7 @@ _sharing = threading.Lock()
 def budget_of(limit: Budget | str | int | None, environ: Mapping[str, str]) -> Budget:
     """The budget that is meant; the same limit is the same budget everywhere in this process.
 
-    Args:
-        limit: A budget, or its size; None asks the environment, then takes a share of `usable_memory`.
-        environ: Where `CUTOUT_MEMORY_LIMIT` may stand.
+    A limit of None is looked up in the environment, and is a share of `usable_memory` if nothing is said there.
 
     Raises:
         UsageError: It is no size.
@@ -190,8 +182,7 @@ def budget_of(limit: Budget | str | int | None, environ: Mapping[str, str]) -> B
 def usable_memory(root: Path = Path("/")) -> int | None:
     """Bytes that this process can have: the machine's, its container's or its own limit; None where nobody tells.
 
-    Args:
-        root: Where `sys/fs/cgroup` and `proc/self/cgroup` lie; another folder in tests.
+    `sys/fs/cgroup` and `proc/self/cgroup` lie below `root`, another folder in tests.
     """
     found = [size for folder in cgroup_folders(root, "memory") if (size := _limit_of(folder)) is not None]
     with suppress(ImportError, OSError, ValueError):

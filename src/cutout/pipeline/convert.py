@@ -53,16 +53,10 @@ def convert(
     stages: StageTimes | None = None,
     admitted: Callable[[], None] = lambda: None,
 ) -> Converted:
-    """Cut out the picture in a file, once there is memory for it.
+    """Cut out the picture in a file, once there is memory for it; `admitted` is called then.
 
-    Args:
-        data: A file of any supported format.
-        output_format: What is written; one without transparency gets a white background unless another is asked for.
-        remover: The opened model.
-        options: What the cut-out looks like.
-        encoding: How it is written.
-        stages: Receives the time of each stage, and says between them whether to go on.
-        admitted: Called once the picture has its memory.
+    A format without transparency gets a white background unless another is asked for. `stages` receives the time of
+    each stage, and says between them whether to go on.
 
     Raises:
         CancelledError: The stages' check says that the picture is not wanted any more.

@@ -98,13 +98,7 @@ def need_of(
 ) -> Need:
     """What a picture will take, from its decoding to the bytes of its result.
 
-    Args:
-        header: Of the picture.
-        options: What is done with it.
-        output_format: What is written.
-        data: Bytes of the file, which stays in memory.
-        lossless: As in `Encoding`.
-        bit_depth: As in `Encoding`.
+    `data` are the bytes of its file, which stay in memory; `lossless` and `bit_depth` are those of `Encoding`.
 
     Raises:
         OutputError: The result will be too long for the format.

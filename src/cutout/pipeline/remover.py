@@ -27,7 +27,6 @@ from cutout.timing import StageTimes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
-    from contextlib import AbstractContextManager
     from pathlib import Path
     from typing import Self
 
@@ -212,12 +211,10 @@ class Remover:
             PictureError: There is not enough memory for it.
         """
         options, stages = self._checked(options), stages or StageTimes()
-        with _memory_told(), _composing(picture):
-            with stages.time("preprocess"):
-                picture = _beside_background(picture, options)
-            mask_result = mask_result or self._look(picture, options, stages)
+        with _prepared(picture, options, stages) as prepared:
+            mask_result = mask_result or self._look(prepared, options, stages)
             with stages.time("postprocess"):
-                cutout = _completed(picture, mask_result, options, stages, consume=consume)
+                cutout = _completed(prepared, mask_result, options, stages, consume=consume)
         for text in () if quiet else cutout.warnings:
             remark(text)
         return cutout
@@ -227,10 +224,8 @@ class Remover:
     ) -> MaskResult:
         """The first half of `cut`, whose arguments and errors it has: what is there, down to the final alpha."""
         options, stages = self._checked(options), stages or StageTimes()
-        with _memory_told(), _composing(picture):
-            with stages.time("preprocess"):
-                picture = _beside_background(picture, options)
-            return self._look(picture, options, stages)
+        with _prepared(picture, options, stages) as prepared:
+            return self._look(prepared, options, stages)
 
     def _checked(self, options: RemoveOptions | None) -> RemoveOptions:
         if options is None:
@@ -276,16 +271,20 @@ class Remover:
 
 
 @contextmanager
-def _memory_told() -> Iterator[None]:
+def _prepared(picture: Picture, options: RemoveOptions, stages: StageTimes) -> Iterator[Picture]:
+    """Around the work on a picture; in sRGB, if colours from elsewhere will stand beside those of another space."""
+    # nothing that is made of a picture has more pixels than itself or the largest canvas: Pillow may make those
     try:
-        yield
+        with allowing(max(MAX_CANVAS, picture.rgb.width * picture.rgb.height)):
+            with stages.time("preprocess"):
+                if _foreign_colors(options) and not is_srgb(icc := picture.metadata.icc):
+                    text = "the picture was brought to sRGB, the space of the colours beside it"
+                    notes = picture.notes + (f"16 bits were reduced to 8: {text}",) * (picture.deep is not None)
+                    metadata = picture.metadata._replace(icc=None)
+                    picture = picture._replace(rgb=to_srgb(picture.rgb, icc), metadata=metadata, deep=None, notes=notes)
+            yield picture
     except MemoryError as error:
         raise OutOfMemoryError from error
-
-
-def _composing(picture: Picture) -> AbstractContextManager[None]:
-    """Nothing that is made of a picture has more pixels than itself or the largest canvas: Pillow may make those."""
-    return allowing(max(MAX_CANVAS, picture.rgb.width * picture.rgb.height))
 
 
 def _completed(
@@ -324,17 +323,6 @@ def _fitted_to(options: RemoveOptions) -> Callable[[tuple[int, int]], Image.Imag
     from cutout.pipeline.behind import behind
 
     return partial(behind, options.background_picture, options.background_fit)
-
-
-def _beside_background(picture: Picture, options: RemoveOptions) -> Picture:
-    """In sRGB, if colours from elsewhere will stand beside those of a picture in another space."""
-    if not _foreign_colors(options) or is_srgb(picture.metadata.icc):
-        return picture
-    rgb, metadata = to_srgb(picture.rgb, picture.metadata.icc), picture.metadata._replace(icc=None)
-    notes = picture.notes
-    if picture.deep is not None:
-        notes += ("16 bits were reduced to 8: the picture was brought to sRGB, the space of the colours beside it",)
-    return picture._replace(rgb=rgb, metadata=metadata, deep=None, notes=notes)
 
 
 def _foreign_colors(options: RemoveOptions) -> bool:

@@ -92,9 +92,8 @@ NO_METADATA = Metadata()
 def read_exif(info: dict[Any, Any], tiff: tuple[bytes, int] | None) -> tuple[bytes | None, tuple[str, ...]]:
     """The EXIF block of a picture as it is kept, and warnings.
 
-    Args:
-        info: What the decoder found.
-        tiff: For a TIFF file, its bytes and where the page's directory starts.
+    `info` is what the decoder found; of a page of a TIFF file, `tiff` is the file and where the page's directory
+    starts.
     """
     block: Any = info.get("exif") or _raw_profile(info.get("Raw profile type exif"))
     if tiff is None and (not isinstance(block, bytes) or block in {b"Exif\0\0", b""}):

@@ -190,9 +190,7 @@ class _Reader:
 def build(exif: Exif, *, base: int | None = None) -> bytes:
     """The block of these directories, thumbnail left out; directories and values follow one another at even addresses.
 
-    Args:
-        exif: What to write.
-        base: Write no header, but directories for a file in which they start at this even address, the main one first.
+    With `base` it has no header: directories for a file in which they start at this even address, the main one first.
     """
     out, start = bytearray(), 8 if base is None else base
 

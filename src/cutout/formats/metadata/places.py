@@ -43,12 +43,7 @@ _PLACES = {26, 27, 90, 92, 95, 100, 101, 200, 201, 202}
 
 
 def is_place(space: str, local: str) -> bool:
-    """Whether an XMP property says a place, or may hold one unseen.
-
-    Args:
-        space: URI of its namespace.
-        local: Its name there.
-    """
+    """Whether an XMP property, by its namespace's URI and its name there, says a place or may hold one unseen."""
     return (
         _NAMES.fullmatch(local) is not None
         or _PARTS.search(local) is not None

@@ -31,12 +31,9 @@ _MOST_PARTS = 200_000
 
 @lru_cache(maxsize=2)  # all frames of an animation have the same
 def strip(packet: bytes, *, place: bool = True) -> bytes:
-    """The packet without what no longer holds, such as the orientation and thumbnails.
+    """The packet (UTF-8) without what no longer holds, such as the orientation and thumbnails.
 
-    Args:
-        packet: UTF-8.
-        place: Keep where the picture was taken; otherwise whatever is named like a place goes, in any namespace, and
-            comments do.
+    Without `place`, whatever is named like one goes, in any namespace, and comments do.
 
     Raises:
         ValueError: It is not well-formed, or none that a camera or a program for pictures writes.

@@ -79,15 +79,9 @@ def process_all(
 def in_threads(
     jobs: Iterable[Work], work: Callable[[Work], Result], *, workers: int, stop: threading.Event | None = None
 ) -> Iterator[Result]:
-    """Do many things side by side; results come as they are ready.
+    """Do many things, taken one by one, side by side; results come as they are ready. `work` must not raise.
 
     No more than `workers` are begun at once. Once `stop` is set, what was begun is finished and the rest is left.
-
-    Args:
-        jobs: What to do, taken one by one.
-        work: Does one; must not raise.
-        workers: How many side by side.
-        stop: Set by whoever wants the run to end early.
     """
     with ThreadPoolExecutor(workers, thread_name_prefix="cutout") as pool:
         yield from as_finished(jobs, lambda job: pool.submit(work, job), limit=workers, stop=stop)
