@@ -197,9 +197,7 @@ def _options(base: RemoveOptions, changes: dict[str, Any]) -> RemoveOptions:
     ours = {_REMBG_WORDS.get(name, name): value for name, value in changes.items()}
     if ours.get("mask") and "bgcolor" in changes:
         ours.pop("background")  # rembg leaves the colour out where the mask alone is asked for
-    if unknown := sorted(set(ours) - set(RemoveOptions.names())):
-        raise UsageError(f"unknown option {', '.join(unknown)}", hint=f"known: {', '.join(RemoveOptions.names())}")
-    options = base.replace(**ours)
+    options = RemoveOptions.from_mapping({**base.values(), **ours})
     if options.background_picture is not None and (path := options.background_path) is not None:
         with _lock:  # a background that is named again and again is decoded once
             if path not in _backgrounds:

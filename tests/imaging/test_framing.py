@@ -331,8 +331,8 @@ def test_each_fit_of_a_background_picture() -> None:
 def test_a_gradient_goes_from_one_colour_to_the_other(
     angle: float, first: tuple[int, int], last: tuple[int, int]
 ) -> None:
-    ends = backgrounds.parse_gradient(f"gradient: rgb(200, 0, 0), #000064, {angle}deg")
-    assert ends is not None
+    ends = backgrounds.parse_paint(f"gradient: rgb(200, 0, 0), #000064, {angle}deg")
+    assert isinstance(ends, backgrounds.Gradient)
     found = backdrop.gradient(ends, (100, 40))
     pixels = array(found).astype(int)
     for (x, y), color in ((first, (200, 0, 0)), (last, (0, 0, 100)), ((50, 20), (100, 0, 50))):

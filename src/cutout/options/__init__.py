@@ -41,8 +41,6 @@ FILES, RUN = "Files", "Run"
 
 
 def _background(given: object) -> Background | None:
-    if given is None:
-        return None
     from cutout.options.backgrounds import parse_background
 
     return parse_background(given)

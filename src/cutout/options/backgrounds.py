@@ -21,8 +21,6 @@ __all__ = [
     "Blur",
     "Gradient",
     "parse_background",
-    "parse_blur",
-    "parse_gradient",
     "parse_paint",
 ]
 
@@ -83,12 +81,21 @@ Background = Color | Gradient | Blur | BackgroundPicture
 
 
 def parse_paint(text: str) -> Color | Gradient | Blur | None:
-    """A colour, `gradient:COLOR,COLOR[,ANGLE]` or `blur:RADIUS`; None for any other text."""
-    return parse_gradient(text) or parse_blur(text) or parse_color(text)
+    """A colour, `gradient:COLOR,COLOR[,ANGLE]` or `blur:RADIUS`; None for any other text.
+
+    Raises:
+        ValueError: It begins like a gradient or a blur, and is none.
+    """
+    match text.strip().partition(":"):
+        case kind, ":", rest if kind.lower() == "gradient":
+            return _gradient(rest)
+        case kind, ":", rest if kind.lower() == "blur":
+            return _blur(rest)
+    return parse_color(text)
 
 
 def parse_background(given: object) -> Background | None:
-    """What stands behind the subject; None and `transparent` leave it transparent.
+    """What stands behind the subject; `transparent` leaves it so, which is None.
 
     Args:
         given: A colour (name, `#rrggbb`, 3 or 4 numbers 0–255), `gradient:…`, `blur:…`; a picture, as the path of its
@@ -98,7 +105,7 @@ def parse_background(given: object) -> Background | None:
         UsageError: It is neither, or the file does not exist.
         ValueError: It begins like a gradient or a blur, and is none.
     """
-    if given is None or (isinstance(given, str) and given.strip().lower() == "transparent"):
+    if isinstance(given, str) and given.strip().lower() == "transparent":
         return None
     if isinstance(given, Gradient | Blur | BackgroundPicture):
         return given
@@ -139,35 +146,25 @@ def _no_background(text: str, hint: str | None = None) -> UsageError:
     return UsageError(f"background {text}", hint=hint, options=("background",))
 
 
-def parse_gradient(text: str) -> Gradient | None:
-    """`gradient:COLOR,COLOR[,ANGLE]`; None for a text that does not begin so."""
-    kind, colon, rest = text.strip().partition(":")
-    if kind.lower() != "gradient" or not colon:
-        return None
+def _gradient(text: str) -> Gradient:
     wanted = "gradient:COLOR,COLOR[,ANGLE] with opaque colours, such as gradient:white,#88aacc,90"
-    parts = split(rest)
-    colors = [parse_color(str(part)) for part in parts[:2]]
+    parts = [str(part) for part in split(text)]
+    colors = [parse_color(part) for part in parts[:2]]
     if len(parts) not in {2, 3} or any(color is None or color[3] != 255 for color in colors):
         raise ValueError(wanted)
     start, end = (color[:3] for color in colors if color is not None)
-    angle = 180.0
-    if len(parts) == 3:
-        try:
-            angle = float(str(parts[2]).lower().removesuffix("deg").removesuffix("°"))
-        except ValueError:
-            raise ValueError(wanted) from None
+    try:
+        angle = float(parts[2].lower().removesuffix("deg").removesuffix("°")) if len(parts) == 3 else 180.0
+    except ValueError:
+        raise ValueError(wanted) from None
     if not math.isfinite(angle):
         raise ValueError(wanted)
     return Gradient(start, end, angle)
 
 
-def parse_blur(text: str) -> Blur | None:
-    """`blur:RADIUS`, percent of the picture's longer side; None for a text that does not begin so."""
-    kind, colon, rest = text.strip().partition(":")
-    if kind.lower() != "blur" or not colon:
-        return None
+def _blur(text: str) -> Blur:
     wanted = "blur:RADIUS such as blur:20 (pixels) or blur:2%"
-    radius = parse_length(rest, wanted)
+    radius = parse_length(text, wanted)
     if radius.value < 0:
         raise ValueError(wanted)
     return Blur(radius)

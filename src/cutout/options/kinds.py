@@ -34,7 +34,8 @@ class Option(NamedTuple):
         names: Names on the command line beside its own: a short one, or how it is turned off.
         kind: What the command line passes: bool, int, str or an enumeration.
         default: As a user would write it.
-        read: What was given as a value: its name and the value in, the value out, or a `UsageError`.
+        read: What was given as a value: its name and the value in, the value out, or a `UsageError`. None is read where
+            it is not the default.
         takes: Kinds that a text of a request may be read as, the first that fits.
         metavar: What the help calls its value.
         least: Smallest number.
@@ -77,13 +78,11 @@ def flag(about: str, panel: str, *names: str, default: bool | None) -> Any:
 
 
 def whole(about: str, panel: str, *, default: int | None, unit: str = "", **known: Any) -> Any:
-    """A whole number of some unit, within bounds; None only where that is the default."""
+    """A whole number of some unit, within bounds."""
     least, most = known.get("least", 0), known.get("most")
     bounds = f"be at least {least}{unit}" if most is None else f"lie between {least} and {most}{unit}"
 
-    def read(name: str, value: Any) -> int | None:
-        if value is None and default is None:
-            return None
+    def read(name: str, value: Any) -> int:
         if not isinstance(value, Integral):  # numpy's too
             raise refused(name, value, "be a whole number")
         if value < least or (most is not None and value > most):
@@ -100,11 +99,11 @@ def pixels(about: str, panel: str, *, default: int, service_most: int) -> Any:
 
 
 def word(kind: type[StrEnum], about: str, panel: str, *, default: StrEnum | None, **known: Any) -> Any:
-    """A word of an enumeration; None only where that is the default."""
+    """A word of an enumeration."""
 
-    def read(name: str, value: Any) -> StrEnum | None:
+    def read(name: str, value: Any) -> StrEnum:
         try:
-            return None if value is None and default is None else kind(value)
+            return kind(value)
         except ValueError:
             raise refused(name, value, f"be one of {', '.join(kind)}") from None
 
@@ -150,7 +149,8 @@ class Options:
         for name, value in given.items():
             if name not in self.table:
                 raise TypeError(f"{type(self).__name__} got an unexpected keyword argument {name!r}")
-            self.__dict__[name] = self.table[name].read(name, value)
+            row = self.table[name]
+            self.__dict__[name] = None if value is None and row.default is None else row.read(name, value)
 
     @classmethod
     def names(cls) -> tuple[str, ...]:

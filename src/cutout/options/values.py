@@ -85,8 +85,8 @@ def parse_color(text: str) -> Color | None:
 
 
 def parse_holes(given: object) -> Length | None:
-    """The area of the largest hole to fill: `all` (or True), or an area; None (or False) fills none."""
-    if given is None or given is False:
+    """The area of the largest hole to fill: `all` (or True), or an area; False fills none."""
+    if given is False:
         return None
     if given is True or (isinstance(given, str) and given.strip().lower() == "all"):
         return Length(100, percent=True)
@@ -96,10 +96,8 @@ def parse_holes(given: object) -> Length | None:
         raise ValueError(f"all, or {error}") from None
 
 
-def parse_margin(given: object) -> tuple[Length, Length, Length, Length] | None:
+def parse_margin(given: object) -> tuple[Length, Length, Length, Length]:
     """Top, right, bottom, left from one to four lengths, as CSS spreads them."""
-    if given is None:
-        return None
     wanted = "one to four lengths such as 20, 20px or 5%, separated by commas"
     lengths = [parse_length(part, wanted) for part in split(given)]
     if not 1 <= len(lengths) <= 4 or any(length.value < 0 for length in lengths):
@@ -108,10 +106,8 @@ def parse_margin(given: object) -> tuple[Length, Length, Length, Length] | None:
     return top, right, bottom, lengths[1] if len(lengths) == 3 else left
 
 
-def parse_area(given: object) -> Length | None:
+def parse_area(given: object) -> Length:
     """An area: pixels, or percent of the picture's pixels."""
-    if given is None:
-        return None
     wanted = "a number of pixels such as 500, or a share of the picture such as 0.1%"
     length = parse_length(given, wanted, _MOST_AREA)
     if length.value < 0:
@@ -119,12 +115,10 @@ def parse_area(given: object) -> Length | None:
     return length
 
 
-def parse_canvas(given: object) -> tuple[int, int] | None:
+def parse_canvas(given: object) -> tuple[int, int]:
     """Width and height; one number is a square."""
     wanted = "a size in pixels such as 1200x800"
     match given:
-        case None:
-            return None
         case bool():
             raise ValueError(wanted)
         case str() if found := re.fullmatch(_CANVAS, given.strip()):
