@@ -47,6 +47,7 @@ RARELY_NEEDED = {
     "numba",
     "openvino",
     "pooch",
+    "pydantic",
     "pymatting",
     "rembg",
     "requests",
@@ -242,7 +243,8 @@ def test_removing_a_background_loads_only_what_it_needs(extra: str, examples: Pa
     """No download library, no rembg, and no rich where there is no terminal."""
     code = (
         "from cutout.cli import main; "
-        f"sys.argv = ['cutout', 'remove', sys.argv[1], '-o', sys.argv[2], '--device', 'cpu'{extra}]; main()"
+        f"sys.argv = ['cutout', 'remove', sys.argv[1], '-o', sys.argv[2], '-f', 'png', '--device', 'cpu'"
+        f"{extra}]; main()"
     )
     loaded = loaded_by(code, examples / "coffee.jpg", tmp_path / "out.png")
     assert (tmp_path / "out.png").is_file()

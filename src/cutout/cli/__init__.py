@@ -10,12 +10,14 @@ import shlex
 import signal
 import sys
 import threading
+from enum import EnumType
+from functools import partial
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 from cutout import __version__
 from cutout.cli.console import Console
@@ -41,7 +43,38 @@ _COMMANDS = {  # module, what it holds, whether it shows its help where no argum
 }
 
 
-class _Commands(TyperGroup):
+class _Converter(NamedTuple):
+    """Hands on values that have their option's type already: Typer's own converters load pydantic, 50 ms of a start."""
+
+    typers: Callable[[], Any]
+
+    def coerce(self, value: Any, param: Any, ctx: Any) -> Any:
+        kind = param.type_descriptor.annotation
+        if value is None or type(value) is kind:
+            return () if value is None and (param.multiple or param.nargs == -1) else value
+        if kind == list[str] and isinstance(value, list | tuple):
+            return list(value)
+        choices: list[Any] = list(kind) if isinstance(kind, EnumType) else []
+        found = [choice for choice in choices if choice.value == value]
+        return found[0] if found else self.typers().coerce(value, param, ctx)
+
+
+class _Quick:
+    """A command whose parameters are read by `_Converter`."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        found: list[Any] = super().get_params(ctx)  # type: ignore[misc]
+        for parameter in found:
+            if hasattr(parameter, "get_runtime_param"):  # from Typer 0.29 on
+                parameter.get_runtime_param = partial(_Converter, parameter.get_runtime_param)
+        return found
+
+
+class _Command(_Quick, TyperCommand):
+    pass
+
+
+class _Commands(_Quick, TyperGroup):
     """The commands, each made when it is asked for: that takes longer than many a picture."""
 
     def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002
@@ -53,7 +86,7 @@ class _Commands(TyperGroup):
             found = getattr(import_module(f"cutout.cli.{module}"), name)
             if not isinstance(found, typer.Typer):
                 function, found = found, typer.Typer(add_completion=False)
-                found.command(cmd_name, no_args_is_help=no_args_is_help)(function)
+                found.command(cmd_name, cls=_Command, no_args_is_help=no_args_is_help)(function)
             made = self.commands[cmd_name] = typer.main.get_command(found)
             made.name = cmd_name
         return self.commands.get(cmd_name)
