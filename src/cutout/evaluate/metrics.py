@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 
-from cutout.imaging.components import largest_region
+from cutout.imaging.components import largest_region, square_maximum
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -218,12 +219,7 @@ def _jaccard(one: Bits, other: Bits) -> float:
 
 def _band(mask: Bits, reach: int) -> Bits:
     """The pixels of a mask within `reach` (by squares) of anything outside; the frame's outside counts."""
-    inner = mask
-    for _ in range(2):  # along the rows, then along the columns
-        outside = np.pad(~inner, ((0, 0), (reach + 1, reach)), constant_values=True)
-        counts = np.cumsum(outside, axis=1, dtype=np.int32)
-        inner = (counts[:, 2 * reach + 1 :] == counts[:, : -2 * reach - 1]).T
-    return mask & ~inner
+    return np.asarray(mask & square_maximum(np.pad(~mask, reach, constant_values=True), 2 * reach + 1))
 
 
 def gradient_error(alpha: Array, truth: Array, sigma: float = 1.4) -> float:
@@ -250,14 +246,7 @@ def _gradient(values: Array, sigma: float) -> npt.NDArray[np.float32]:
 
 def _filter(values: npt.NDArray[np.float32], kernel: npt.NDArray[Any], axis: int) -> npt.NDArray[np.float32]:
     """A kernel along one axis, without the pixels that it does not cover whole."""
-    length = values.shape[axis] - kernel.size + 1
-    shape = (length, values.shape[1]) if axis == 0 else (values.shape[0], length)
-    result, part = np.zeros(shape, np.float32), np.empty(shape, np.float32)
-    for number, weight in enumerate(kernel.astype(np.float32)):
-        here = slice(number, number + length)
-        np.multiply(values[here] if axis == 0 else values[:, here], weight, out=part)
-        result += part
-    return result
+    return np.asarray(sliding_window_view(values, kernel.size, axis) @ kernel.astype(np.float32))
 
 
 def connectivity_error(alpha: Array, truth: Array) -> float:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image, ImageChops, ImageFilter
 
-from cutout.imaging.components import find_regions
-from cutout.imaging.composite import gaussian
+from cutout.imaging.components import find_regions, segment_maximum
+from cutout.imaging.composite import enlarged, gaussian, grown
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -154,9 +154,7 @@ def _without(pixels: Pixels, dropped: Pixels, kept: Pixels, *, everywhere: bool)
     anywhere = np.ones_like(soft)
     keep, drop = _grow(keep, drop, anywhere, _FRINGE_CELLS // 2)  # what is fainter still around them
     share = Image.fromarray(np.where(keep if everywhere else ~drop, np.uint8(255), np.uint8(0)))
-    if factor > 1:
-        across, down = width / factor, height / factor
-        share = share.resize((width, height), Image.Resampling.BILINEAR, box=(0, 0, across, down))
+    share = enlarged(share, (width, height), factor)
     share = ImageChops.lighter(share, Image.fromarray(np.ascontiguousarray(kept)))
     share = ImageChops.subtract(share, Image.fromarray(np.ascontiguousarray(dropped)))
     return np.asarray(ImageChops.multiply(Image.fromarray(np.ascontiguousarray(pixels)), share))
@@ -209,17 +207,13 @@ def dilate(alpha: Image.Image, radius: int) -> Image.Image:
     if content is None or radius < 1:
         return alpha
     radius = min(radius, math.ceil(math.hypot(*alpha.size)))  # further there is no picture
-    box = _grown(content, radius, alpha.size)
+    box = grown(content, radius, alpha.size)
     inner = min(radius, _DISC)
     pixels = np.pad(np.asarray(alpha.crop(box)), radius)
     pixels = _by_octagon(_by_disc(pixels, inner), radius - inner)
     result = Image.new("L", alpha.size)
     result.paste(Image.fromarray(pixels), box[:2])
     return result
-
-
-def _grown(box: tuple[int, int, int, int], by: int, size: tuple[int, int]) -> tuple[int, int, int, int]:
-    return max(0, box[0] - by), max(0, box[1] - by), min(size[0], box[2] + by), min(size[1], box[3] + by)
 
 
 def _by_disc(pixels: Pixels, radius: int) -> Pixels:
@@ -243,21 +237,10 @@ def _by_octagon(pixels: Pixels, radius: int) -> Pixels:
     """The maximum within an octagon; the result is smaller by the radius on each side."""
     slanted = round(radius * (1 - math.sqrt(0.5)))
     straight = radius - 2 * slanted
-    pixels = _by_segment(pixels, 2 * straight + 1, 0, 1)
-    pixels = _by_segment(pixels, 2 * straight + 1, 1, 0)
-    pixels = _by_segment(pixels, 2 * slanted + 1, 1, 1)
-    return _by_segment(pixels[::-1], 2 * slanted + 1, 1, 1)[::-1]
-
-
-def _by_segment(pixels: Pixels, length: int, down: int, across: int) -> Pixels:
-    """The maximum over `length` pixels in one direction; the result is smaller by `length` − 1 along it."""
-    reached = 1
-    while reached < length:
-        step = min(reached, length - reached)
-        height, width = pixels.shape[0] - step * down, pixels.shape[1] - step * across
-        pixels = np.maximum(pixels[:height, :width], pixels[step * down :, step * across :])
-        reached += step
-    return pixels
+    pixels = segment_maximum(pixels, 2 * straight + 1, 0, 1)
+    pixels = segment_maximum(pixels, 2 * straight + 1, 1, 0)
+    pixels = segment_maximum(pixels, 2 * slanted + 1, 1, 1)
+    return segment_maximum(pixels[::-1], 2 * slanted + 1, 1, 1)[::-1]
 
 
 def feather(alpha: Image.Image, radius: int) -> Image.Image:
@@ -265,7 +248,7 @@ def feather(alpha: Image.Image, radius: int) -> Image.Image:
     content = alpha.getbbox()
     if content is None:
         return alpha
-    box = _grown(content, 2 * radius + 1, alpha.size)
+    box = grown(content, 2 * radius + 1, alpha.size)
     part = gaussian(alpha.crop(box), radius / 2)
     if part.size == alpha.size:
         return part

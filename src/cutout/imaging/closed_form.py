@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from cutout.imaging.components import square_maximum
+
 if TYPE_CHECKING:
     import numpy.typing as npt
 
@@ -41,8 +43,8 @@ class Band:
         stride = width + 2 * _FAR
         wide = np.zeros((height + 2 * _FAR, stride), bool)  # so that no neighbour lies beyond an end
         wide[_FAR:-_FAR, _FAR:-_FAR] = unknown
-        centres = _grown(wide)
-        flat = np.flatnonzero(_grown(centres))
+        centres = square_maximum(np.pad(wide, 1), 3)
+        flat = np.flatnonzero(square_maximum(np.pad(centres, 1), 3))
         self.size = flat.size
         place = np.zeros((height + 4 * _FAR) * stride, np.intp)
         place[flat + _FAR * stride] = np.arange(flat.size)
@@ -200,17 +202,6 @@ def _whiten(near: Floats, epsilon: np.float32) -> tuple[Floats, ...]:
     blue -= l21 * green
     blue /= l22
     return l00, l10, l11, l20, l21, l22
-
-
-def _grown(pixels: Bools) -> Bools:
-    """Grown by one pixel to all eight sides; the outermost pixels are not."""
-    across = pixels.copy()
-    across[:, 1:] |= pixels[:, :-1]
-    across[:, :-1] |= pixels[:, 1:]
-    result = across.copy()
-    result[1:] |= across[:-1]
-    result[:-1] |= across[1:]
-    return result
 
 
 def _dot(one: Floats, other: Floats) -> np.float32:

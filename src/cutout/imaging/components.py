@@ -1,17 +1,17 @@
-"""Connected regions of a binary mask, by runs: union-find over the runs of its rows, vectorised."""
+"""Connected regions of a binary mask, by union-find over the runs of its rows; and maxima over segments and squares."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-__all__ = ["Regions", "find_regions", "largest_region"]
+__all__ = ["Regions", "find_regions", "largest_region", "segment_maximum", "square_maximum"]
 
 
 @dataclass(frozen=True)
@@ -111,3 +111,19 @@ def _roots(count: int, one: npt.NDArray[np.int64], other: npt.NDArray[np.int64])
         while not np.array_equal(shorter := parent[parent], parent):
             parent = shorter
     return parent
+
+
+def segment_maximum(pixels: npt.NDArray[Any], length: int, down: int, across: int) -> npt.NDArray[Any]:
+    """The maximum over so many pixels in one direction, in steps that double; smaller by length − 1 along it."""
+    reached = 1
+    while reached < length:
+        step = min(reached, length - reached)
+        height, width = pixels.shape[0] - step * down, pixels.shape[1] - step * across
+        pixels = np.maximum(pixels[:height, :width], pixels[step * down :, step * across :])
+        reached += step
+    return pixels
+
+
+def square_maximum(pixels: npt.NDArray[Any], side: int) -> npt.NDArray[Any]:
+    """The maximum over squares; the result is smaller by their side − 1 in both directions."""
+    return segment_maximum(segment_maximum(pixels, side, 0, 1), side, 1, 0)

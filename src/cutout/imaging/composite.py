@@ -11,7 +11,10 @@ from PIL import Image
 if TYPE_CHECKING:
     from cutout.options.values import Color, Shadow
 
-__all__ = ["compose", "cut", "gaussian", "shadow_of"]
+    Box = tuple[int, int, int, int]
+    """Left, top, right, bottom."""
+
+__all__ = ["compose", "cut", "enlarged", "gaussian", "grown", "shadow_of"]
 
 _STRIP = 1 << 20
 """Pixels that are composed at a time."""
@@ -83,12 +86,24 @@ def gaussian(image: Image.Image, sigma: float) -> Image.Image:
     """A Gaussian blur (mode L), at reduced size where that cannot be told from one at full size."""
     from PIL import ImageFilter
 
-    factor = max(1, int(sigma / _FINE))
     if sigma <= 0:
         return image
-    if factor == 1:
-        return image.filter(ImageFilter.GaussianBlur(sigma))
-    box = (0, 0, image.width / factor, image.height / factor)
+    factor = max(1, int(sigma / _FINE))
     remaining = math.sqrt(sigma**2 - (factor**2 - 1) / 12) / factor  # the mean over a cell blurs a little itself
-    small = image.reduce(factor).filter(ImageFilter.GaussianBlur(remaining))
-    return small.resize(image.size, Image.Resampling.BICUBIC, box=box)
+    small = (image.reduce(factor) if factor > 1 else image).filter(ImageFilter.GaussianBlur(remaining))
+    return enlarged(small, image.size, factor, Image.Resampling.BICUBIC)
+
+
+def enlarged(
+    small: Image.Image,
+    size: tuple[int, int],
+    factor: float,
+    resampling: Image.Resampling = Image.Resampling.BILINEAR,
+) -> Image.Image:
+    """What was reduced by a factor, at its old size (width, height) again; odd rests were a pixel of their own."""
+    return small.resize(size, resampling, (0, 0, size[0] / factor, size[1] / factor))
+
+
+def grown(box: Box, by: int, size: tuple[int, int]) -> Box:
+    """A box grown to all sides, within a picture of that size (width, height)."""
+    return max(0, box[0] - by), max(0, box[1] - by), min(size[0], box[2] + by), min(size[1], box[3] + by)

@@ -19,10 +19,13 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from PIL import Image, ImageChops
 
+from cutout.imaging.composite import enlarged, grown
+
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    Box = tuple[int, int, int, int]
+    from cutout.imaging.composite import Box
+
     Plane = npt.NDArray[np.float32]
 
 __all__ = ["decontaminate"]
@@ -114,9 +117,8 @@ def _soft_region(coarse: Image.Image, factor: int, size: tuple[int, int]) -> Box
     if box is None:
         return None
     room = 4 + max(box[2] - box[0], box[3] - box[1]) // 16
-    left, top = (max(0, value - room) * factor for value in box[:2])
-    right, bottom = (min(side, (value + room) * factor) for value, side in zip(box[2:], size, strict=True))
-    return left, top, right, bottom
+    left, top, right, bottom = (factor * value for value in box)
+    return grown((left, top, right, bottom), factor * room, size)
 
 
 def _soft_tiles(opacity: Image.Image, region: Box, factor: int) -> list[Box]:
@@ -255,9 +257,7 @@ def _halved(planes: Plane) -> Plane:
 
 
 def _doubled(planes: Plane, size: tuple[int, int]) -> Plane:
-    box = (0, 0, size[0] / 2, size[1] / 2)
-    resized = (Image.fromarray(plane).resize(size, Image.Resampling.BILINEAR, box=box) for plane in planes)
-    return np.stack([np.asarray(image) for image in resized])
+    return np.stack([np.asarray(enlarged(Image.fromarray(plane), size, 2)) for plane in planes])
 
 
 def _around(plane: Plane) -> Plane:
@@ -288,8 +288,7 @@ def _weights(values: range) -> list[int]:
 def _smooth(plane: Plane) -> Plane:
     """Means of squares, and in between them linearly."""
     image = Image.fromarray(plane)
-    box = (0, 0, image.width / _SMOOTH, image.height / _SMOOTH)
-    return np.asarray(image.reduce(_SMOOTH).resize(image.size, Image.Resampling.BILINEAR, box=box))
+    return np.asarray(enlarged(image.reduce(_SMOOTH), image.size, _SMOOTH))
 
 
 def _seen(colors: Image.Image, weight: Image.Image, factor: int) -> Image.Image:
@@ -317,9 +316,8 @@ def _spread(level: Image.Image, plain: Image.Image) -> tuple[Image.Image, Image.
     trust = level.getchannel("A")
     colors = Image.composite(level.convert("RGB"), plain, trust)
     for level in reversed(levels):
-        box = (0, 0, level.width / 2, level.height / 2)
         weight = level.getchannel("A")
-        colors = colors.resize(level.size, Image.Resampling.BILINEAR, box=box)
+        colors = enlarged(colors, level.size, 2)
         colors.paste(level.convert("RGB"), None, weight)
-        trust = ImageChops.lighter(trust.resize(level.size, Image.Resampling.BILINEAR, box=box), weight)
+        trust = ImageChops.lighter(enlarged(trust, level.size, 2), weight)
     return colors, trust

@@ -13,10 +13,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
+from cutout.imaging.composite import grown
 from cutout.imaging.resample import upscale
 
 if TYPE_CHECKING:
     import numpy.typing as npt
+
+    from cutout.imaging.composite import Box
 
     Plane = npt.NDArray[np.floating]
 
@@ -84,15 +87,11 @@ def sharpen_edges(rgb: Image.Image, mask: Image.Image, resolution: tuple[int, in
     return alpha
 
 
-def _extent(near: Plane, margin: int) -> tuple[int, int, int, int]:
-    """(left, top, right, bottom) of what is not 0, with a margin."""
-    rows, columns = np.flatnonzero(near.any(axis=1)), np.flatnonzero(near.any(axis=0))
-    return (
-        max(0, int(columns[0]) - margin),
-        max(0, int(rows[0]) - margin),
-        min(near.shape[1], int(columns[-1]) + 1 + margin),
-        min(near.shape[0], int(rows[-1]) + 1 + margin),
-    )
+def _extent(near: Plane, margin: int) -> Box:
+    """What is not 0, with a margin."""
+    box = Image.fromarray(np.uint8(near > 0)).getbbox()
+    assert box is not None  # noqa: S101 - the caller looked
+    return grown(box, margin, near.shape[::-1])
 
 
 def working(size: tuple[int, int], side: int = WORKING_SIDE) -> tuple[int, int]:

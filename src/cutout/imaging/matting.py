@@ -14,6 +14,8 @@ from PIL import Image
 
 from cutout.errors import CutoutError
 from cutout.imaging.closed_form import Band
+from cutout.imaging.components import square_maximum
+from cutout.imaging.composite import enlarged
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -85,7 +87,7 @@ def matte(
     guiding, around = _reduced(guide, rgb, sure)
     alpha = _carry(band.models(found), guiding, around, factor / guide, check)
     if guide > 1:
-        fine = _enlarged(Image.fromarray(alpha), rgb.size, guide)
+        fine = enlarged(Image.fromarray(alpha), rgb.size, guide)
         alpha = np.where(known == 128, np.asarray(fine), known)
     return Image.fromarray(alpha)
 
@@ -112,15 +114,8 @@ def _eroded(region: Bools, side: int, *, beyond: bool) -> Bools:
     side = min(side, 2 * max(region.shape) + 2)  # from everywhere beyond the frame
     if side < 2:
         return region
-    region = np.pad(region, (side // 2, side - 1 - side // 2), constant_values=beyond)
-    for _ in range(2):
-        width = 1  # of the run that each value stands for: doubled until one last step makes it the side
-        while width < side:
-            step = min(width, side - width)
-            region = region[:-step] & region[step:]
-            width += step
-        region = region.T
-    return region
+    outside = np.pad(~region, (side // 2, side - 1 - side // 2), constant_values=not beyond)
+    return np.asarray(~square_maximum(outside, side))
 
 
 def _coarseness(unknown: int, size: tuple[int, int]) -> int:
@@ -145,18 +140,13 @@ def _solve(
     start = prior
     if np.count_nonzero(unknown) > _COARSEST and min(rgb.size) >= 2 * _WINDOW:
         coarse, _ = _solve(*_reduced(2, rgb, mask, sure), steps=_COARSE_STEPS, check=check)
-        start = np.asarray(_enlarged(Image.fromarray(coarse), rgb.size, 2))
+        start = np.asarray(enlarged(Image.fromarray(coarse), rgb.size, 2))
     check()
     certainty = np.square(2 * prior - 1)
     pull = np.float32(_PULL) + np.float32(_SURE_PULL) * np.square(certainty)
     goal = ((prior - np.float32(0.5)) * np.float32(_STEEPER) + np.float32(0.5)).clip(0, 1)
     band = Band(np.asarray(rgb), unknown, epsilon=_EPSILON)
     return band.solve(np.where(unknown, start, known * scale), goal, pull, steps=steps), band
-
-
-def _enlarged(picture: Image.Image, size: tuple[int, int], factor: int) -> Image.Image:
-    """A picture that was reduced by the factor, at its old size again."""
-    return picture.resize(size, Image.Resampling.BILINEAR, (0, 0, size[0] / factor, size[1] / factor))
 
 
 def _carry(models: Floats, rgb: Image.Image, sure: Image.Image, factor: float, check: Callable[[], None]) -> Bytes:
