@@ -14,12 +14,12 @@ equation overshoots; so α is corrected by what the picture shows, but smoothly:
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image, ImageChops
 
-from cutout.imaging.composite import enlarged, grown
+from cutout.imaging.composite import cut, enlarged, grown
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -63,23 +63,6 @@ _CELL_IS_SOFT = [255 if _FIRST <= value <= _LAST else 0 for value in range(256)]
 _GAINED = [min(255, _GAIN * value) for value in range(256)]
 
 
-class _Grid(NamedTuple):
-    """The part of a picture that is worked on, and by how much it is reduced."""
-
-    box: Box
-    factor: int
-
-    @classmethod
-    def over(cls, box: Box) -> _Grid:
-        """Fine enough for the region's size, and no finer."""
-        pixels = (box[2] - box[0]) * (box[3] - box[1])
-        return cls(box, 1 if pixels <= _WORK else 2 * math.ceil(math.sqrt(pixels / _WORK) / 2))
-
-    def reduce(self, image: Image.Image, factor: int) -> Image.Image:
-        """The part, reduced; odd rests become a pixel of their own."""
-        return image.reduce(factor, self.box)
-
-
 def decontaminate(rgb: Image.Image, alpha: Image.Image, *, in_place: bool = False) -> Image.Image:
     """The picture with the old background's colour taken out of its soft pixels.
 
@@ -92,23 +75,29 @@ def decontaminate(rgb: Image.Image, alpha: Image.Image, *, in_place: bool = Fals
         Mode RGB. Pixels whose alpha is 0 or 255 keep their colour exactly; a picture without soft pixels is given back
         as it is.
     """
-    first = max(1, _Grid.over((0, 0, *alpha.size)).factor // 2)
+    first = max(1, _factor(alpha.width, alpha.height) // 2)
     coarse = alpha.reduce(first)
     region = _soft_region(coarse, first, alpha.size)
     if region is None:
         return rgb
-    grid = _Grid.over(region)
-    fine = max(1, grid.factor // 2)
-    same = (region[0] // fine, region[1] // fine, -(-region[2] // fine), -(-region[3] // fine))
-    opacity = coarse.crop(same) if fine == first else grid.reduce(alpha, fine)
-    tiles = _soft_tiles(opacity, grid.box, fine)
+    left, top, right, bottom = region
+    factor = _factor(right - left, bottom - top)
+    fine = max(1, factor // 2)
+    same = (left // fine, top // fine, -(-right // fine), -(-bottom // fine))
+    opacity = coarse.crop(same) if fine == first else alpha.reduce(fine, region)
+    tiles = _soft_tiles(opacity, region, fine)
     if not any(any(alpha.crop(box).histogram()[1:255]) for box in tiles):  # hard edges look soft where they are reduced
         return rgb
-    change = _change(grid.reduce(rgb, fine), opacity, grid.factor // fine)
+    change = _change(rgb.reduce(fine, region), opacity, factor // fine)
     result = rgb if in_place else rgb.copy()
     for box in tiles:
-        _apply(result, alpha, change, grid, box)
+        _apply(result, alpha, box, _magnified(change, factor, [value - region[at % 2] for at, value in enumerate(box)]))
     return result
+
+
+def _factor(width: int, height: int) -> int:
+    """By how much a region is reduced: fine enough for its size, and no finer."""
+    return 1 if width * height <= _WORK else 2 * math.ceil(math.sqrt(width * height / _WORK) / 2)
 
 
 def _soft_region(coarse: Image.Image, factor: int, size: tuple[int, int]) -> Box | None:
@@ -144,7 +133,7 @@ def _soft_tiles(opacity: Image.Image, region: Box, factor: int) -> list[Box]:
     ]
 
 
-def _apply(result: Image.Image, alpha: Image.Image, change: Image.Image, grid: _Grid, box: Box) -> None:
+def _apply(result: Image.Image, alpha: Image.Image, box: Box, step: npt.NDArray[np.int16]) -> None:
     """Add (1 − α) of the change to a box of the result; a change of 128 is none, and its steps are of 2.
 
     Four bytes a pixel, as Pillow holds them: numpy is fast where the last axis is long, so rows are worked on flat.
@@ -154,7 +143,6 @@ def _apply(result: Image.Image, alpha: Image.Image, change: Image.Image, grid: _
     clear = 255 - opacity
     clear *= opacity != 0  # hidden colours stay as they are
     weight = (clear * np.uint32(0x01010101)).view(np.uint8)
-    step = _magnified(change, grid, box)
     step -= 128
     step *= weight
     step += 64
@@ -164,10 +152,9 @@ def _apply(result: Image.Image, alpha: Image.Image, change: Image.Image, grid: _
     result.paste(Image.frombuffer("RGB", size, step.astype(np.uint8), "raw", "RGBX", 0, 1), box)
 
 
-def _magnified(change: Image.Image, grid: _Grid, box: Box) -> npt.NDArray[np.int16]:
-    """What the change is at a box of the picture, linearly between its pixels: int16 (height, 4 × width)."""
-    factor = grid.factor
-    left, top, right, bottom = (value - grid.box[index % 2] for index, value in enumerate(box))
+def _magnified(change: Image.Image, factor: int, box: list[int]) -> npt.NDArray[np.int16]:
+    """What the change is at a box of its region, linearly between its pixels: int16 (height, 4 × width)."""
+    left, top, right, bottom = box
     place = (np.arange(top, bottom) * 2 + 1 - factor) * 64 // (2 * factor)  # in pixels of the change, times 64
     np.clip(place, 0, 64 * (change.height - 1), out=place)
     row, between = place >> 6, (place & 63).astype(np.int16)
@@ -193,7 +180,8 @@ def _change(colors: Image.Image, alpha: Image.Image, factor: int) -> Image.Image
         alpha: Mode L, same size.
         factor: By how much the result is smaller.
     """
-    seen = [_seen(colors, alpha.point(_weights(values)), factor) for values in (range(256), range(255, -1, -1))]
+    weights = [alpha.point(_weights(values)) for values in (range(256), range(255, -1, -1))]
+    seen = [cut(colors, weight).reduce(factor) for weight in weights]
     colors, alpha = colors.reduce(factor), alpha.reduce(factor)
     (front, front_trust), (behind, behind_trust) = (_spread(image, colors) for image in seen)
     opacity = np.asarray(alpha).astype(np.float32)
@@ -289,13 +277,6 @@ def _smooth(plane: Plane) -> Plane:
     """Means of squares, and in between them linearly."""
     image = Image.fromarray(plane)
     return np.asarray(enlarged(image.reduce(_SMOOTH), image.size, _SMOOTH))
-
-
-def _seen(colors: Image.Image, weight: Image.Image, factor: int) -> Image.Image:
-    """Colours with their weight (mode RGBA), reduced by their weight."""
-    result = colors.copy()
-    result.putalpha(weight)
-    return result.reduce(factor)
 
 
 def _spread(level: Image.Image, plain: Image.Image) -> tuple[Image.Image, Image.Image]:

@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from cutout.imaging.components import Regions
+    from cutout.imaging.composite import Box
     from cutout.options import RemoveOptions
     from cutout.options.values import Color, Shadow
 
     Sides = tuple[float, float, float, float]
     """Left, top, right, bottom."""
-    Box = tuple[int, int, int, int]
 
 __all__ = ["Layout", "finish", "frame_of", "layout", "place", "subject_box"]
 
@@ -40,6 +40,7 @@ _LANCZOS = 3
 """Pixels that the filter reaches."""
 _TAIL = 1.25
 """Blur widths (2.5 sigma) after which less than one level of a shadow is left."""
+_NO_ROOM = 0.0, 0.0, 0.0, 0.0
 
 
 class Layout(NamedTuple):
@@ -115,10 +116,9 @@ def frame_of(alpha: Image.Image, options: RemoveOptions, subject: Box | None = N
     Raises:
         UsageError: The margins, or the shadow, make the result too large.
     """
-    shadow = options.shadow
     if subject is None:
-        subject = (subject_box(alpha) if options.framed or shadow else None) or (0, 0, *alpha.size)
-    return layout(subject, options, shadow) if options.framed else Layout(alpha.size), subject
+        subject = (subject_box(alpha) if options.framed or options.shadow else None) or (0, 0, *alpha.size)
+    return layout(subject, options) if options.framed else Layout(alpha.size), subject
 
 
 def subject_box(alpha: Image.Image) -> Box | None:
@@ -157,22 +157,19 @@ def _sums(cells: Image.Image, objects: Regions) -> npt.NDArray[np.float64]:
     return np.asarray(np.bincount(objects.label, weights=summed[objects.ends] - summed[objects.starts]), np.float64)
 
 
-def layout(subject: Box, options: RemoveOptions, shadow: Shadow | None) -> Layout:
+def layout(subject: Box, options: RemoveOptions) -> Layout:
     """How the picture lies in the result, when it is cropped or set on a canvas.
 
-    Args:
-        subject: What `subject_box` gave.
-        options: `crop`, `margin`, `canvas`, `scale` and `position`.
-        shadow: Gets room too: a crop grows for it, and a subject that is to fit is made smaller.
+    A shadow gets room too: a crop grows for it, and a subject that is to fit is made smaller.
 
     Raises:
         UsageError: The margins, or the shadow, make the result too large.
     """
     if options.canvas is not None:
-        return _on_canvas(options.canvas, subject, options, shadow)
+        return _on_canvas(options.canvas, subject, options)
     left, top, right, bottom = subject
     side = _longer_side(subject)
-    rooms: dict[str, Sides] = {"shadow": _room(shadow, side)}
+    rooms: dict[str, Sides] = {"shadow": _room(options.shadow, side)}
     if options.margin is not None:
         above, to_right, below, to_left = (length.of(side) for length in options.margin)
         rooms["margin"] = (to_left, above, to_right, below)
@@ -195,11 +192,11 @@ def _longer_side(box: Box) -> int:
     return max(box[2] - box[0], box[3] - box[1])
 
 
-def _on_canvas(size: tuple[int, int], subject: Box, options: RemoveOptions, shadow: Shadow | None) -> Layout:
+def _on_canvas(size: tuple[int, int], subject: Box, options: RemoveOptions) -> Layout:
     left, top, right, bottom = values.free_area(size, options.margin)
     width, height = subject[2] - subject[0], subject[3] - subject[1]
-    share = options.scale
-    room = (0.0, 0.0, 0.0, 0.0)
+    share, shadow = options.scale, options.shadow
+    room = _NO_ROOM
     if share is None:
         scale = 1.0
     elif share < 1 or shadow is None:
@@ -228,7 +225,7 @@ def _fitting(width: int, height: int, across: float, down: float, shadow: Shadow
 def _room(shadow: Shadow | None, side: float) -> Sides:
     """How far a shadow reaches beyond a subject whose longer side is `side`."""
     if shadow is None:
-        return 0.0, 0.0, 0.0, 0.0
+        return _NO_ROOM
     dx, dy, blur = shadow.dx.of(side), shadow.dy.of(side), shadow.blur.of(side) * _TAIL
     return max(0.0, blur - dx), max(0.0, blur - dy), max(0.0, blur + dx), max(0.0, blur + dy)
 
@@ -250,39 +247,44 @@ def place(rgb: Image.Image | None, alpha: Image.Image, frame: Layout) -> tuple[I
     content = alpha.getbbox()
     if content is None:
         return colors, transparency
-    target, source = _reached(frame, content, alpha.size)
-    outer = (*map(math.floor, source[:2]), *map(math.ceil, source[2:]))
-    inner = tuple(edge - outer[index % 2] for index, edge in enumerate(source))
-    part = alpha.crop(outer)  # type: ignore[arg-type]
+    (left, right, from_x, to_x), (top, bottom, from_y, to_y) = (
+        _reached(start, frame.scale, frame.size[axis], alpha.size[axis], content[axis::2])
+        for axis, start in enumerate((frame.left, frame.top))
+    )
+    x, y = math.floor(from_x), math.floor(from_y)
+    outer = (x, y, math.ceil(to_x), math.ceil(to_y))
+    part = alpha.crop(outer)
     if rgb is not None:
-        part = composite.cut(rgb.crop(outer), part).convert("RGBa")  # type: ignore[arg-type]
-    size = (target[2] - target[0], target[3] - target[1])
-    part = part.resize(size, Image.Resampling.LANCZOS, box=inner, reducing_gap=3)  # type: ignore[arg-type]
+        part = composite.cut(rgb.crop(outer), part).convert("RGBa")
+    inner = (from_x - x, from_y - y, to_x - x, to_y - y)
+    part = part.resize((right - left, bottom - top), Image.Resampling.LANCZOS, box=inner, reducing_gap=3)
     if colors is None:
-        transparency.paste(part, target[:2])
+        transparency.paste(part, (left, top))
         return None, transparency
     part = part.convert("RGBA")
-    colors.paste(part.convert("RGB"), target[:2])
-    transparency.paste(part.getchannel("A"), target[:2])
+    colors.paste(part.convert("RGB"), (left, top))
+    transparency.paste(part.getchannel("A"), (left, top))
     return colors, transparency
 
 
-def _reached(frame: Layout, content: Box, size: tuple[int, int]) -> tuple[Box, Sides]:
-    """What of the result the content of a picture reaches, and where that lies in the picture."""
-    low, high, first, last = [], [], [], []
-    starts = (frame.left, frame.top)
-    for axis, start in enumerate(starts):
-        reach = _LANCZOS * max(1.0, frame.scale)
-        begin = max(0, round(start), math.floor(start + content[axis] * frame.scale - reach))
-        end = min(frame.size[axis], round(start + size[axis] * frame.scale))
-        end = min(end, math.ceil(start + content[axis + 2] * frame.scale + reach))
-        begin = min(begin, frame.size[axis] - 1)
-        end = max(end, begin + 1)
-        low.append(begin)
-        high.append(end)
-        first.append(min(max(0.0, (begin - start) / frame.scale), size[axis] - 1.0))
-        last.append(max(min(float(size[axis]), (end - start) / frame.scale), first[-1] + 1e-3))
-    return (low[0], low[1], high[0], high[1]), (first[0], first[1], last[0], last[1])
+def _reached(
+    start: float, scale: float, free: int, length: int, content: tuple[int, ...]
+) -> tuple[int, int, float, float]:
+    """What the content of a picture reaches along one axis of the result, and where that lies in the picture.
+
+    Args:
+        start: Where the picture begins in the result.
+        scale: Pixels of the result a pixel of the picture.
+        free: Pixels of the result.
+        length: Pixels of the picture.
+        content: From where to where there is any alpha.
+    """
+    reach = _LANCZOS * max(1.0, scale)
+    begin = min(max(0, round(start), math.floor(start + content[0] * scale - reach)), free - 1)
+    end = min(free, round(start + length * scale), math.ceil(start + content[1] * scale + reach))
+    end = max(end, begin + 1)
+    first = min(max(0.0, (begin - start) / scale), length - 1.0)
+    return begin, end, first, max(min(float(length), (end - start) / scale), first + 1e-3)
 
 
 def _background(

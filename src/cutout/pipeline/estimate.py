@@ -149,7 +149,7 @@ def _result_pixels(size: tuple[int, int], options: RemoveOptions) -> int:
     if not options.framed:
         return _area(size)
     try:
-        frame = layout.layout((0, 0, *size), options, options.shadow)
+        frame = layout.layout((0, 0, *size), options)
     except UsageError:  # a smaller subject may still pass
         return max(values.MAX_CANVAS, _area(size))
     return _area(frame.size)
