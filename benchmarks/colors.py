@@ -1,6 +1,6 @@
 """Measure the colours of soft edges where the true foreground is known; print Markdown.
 
-usage: python benchmarks/colors.py [--cutouts FOLDER] [--photos FOLDER] [--pick N] [--speed]
+usage: python benchmarks/colors.py [--cutouts FOLDER] [--photos FOLDER] [--pick N] [--speed] [--constants]
 
 Cut-outs with a true alpha are put over photographs; every method gets the composite and the true alpha, and gives
 colours back. Without --cutouts the cut-outs are made from examples/ with mattes of hair that this script draws; with it
@@ -20,6 +20,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFilter, ImageOps
 
 from cutout.formats.picture import from_image
+from cutout.imaging import decontaminate as module
 from cutout.imaging.decontaminate import decontaminate
 
 if TYPE_CHECKING:
@@ -186,12 +187,54 @@ def speed() -> None:
         print(f"| {path.stem} | {whole:.0f} | {own:.0f} | {own / whole:.1%} | {sizes:.3f} |", flush=True)
 
 
+CONSTANTS: dict[str, tuple[object, object]] = {
+    "_WORK": (30_000, 120_000),
+    "_TILE": (32, 128),
+    "_FIRST": (4, 16),
+    "_LAST": (239, 251),
+    "_STEEP": (3, 12),
+    "_LEAST": (3, 12),
+    "_GAIN": (2, 8),
+    "_LEVELS": (4, 6),
+    "_PASSES": ((2, 2, 3), (6, 8, 12)),
+    "_SMALLEST": (4, 16),
+    "_DOUBT": (0.025, 0.1),
+    "_SMOOTH": (2, 8),
+    "_NOISE": (50.0, 200.0),
+    "_THIN": (1 / 32, 1 / 8),
+}
+"""Those of `imaging.decontaminate`, at about half and twice their value."""
+
+
+def constants(composites: list[tuple[Image.Image, Image.Image]]) -> None:
+    """The error, and the processor time of all cut-outs, with each constant changed alone."""
+
+    def measured() -> str:
+        start = time.process_time()
+        found = [decontaminate(shown, true.getchannel("A")) for shown, true in composites]
+        spent_ms = (time.process_time() - start) * 1e3
+        errors = [error(colors, true, (0, 0, 0)) for colors, (_, true) in zip(found, composites, strict=True)]
+        return f"{np.mean(errors):.2f} ({spent_ms:.0f} ms)"
+
+    measured()
+    print(f"\n| constant | as it is: {measured()} | half | twice |\n| --- | --- | --- | --- |")
+    for name, values in CONSTANTS.items():
+        kept = getattr(module, name)
+        cells = []
+        for value in values:
+            setattr(module, name, value)
+            cells.append(measured())
+        setattr(module, name, kept)
+        print(f"| `{name}` | {kept} | {values[0]}: {cells[0]} | {values[1]}: {cells[1]} |", flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cutouts", type=Path, help="a folder of RGBA pictures instead of drawn ones")
     parser.add_argument("--photos", type=Path, default=EXAMPLES, help="a folder of JPEG photographs for backgrounds")
     parser.add_argument("--pick", type=int, default=20, help="how many of the folder's cut-outs")
     parser.add_argument("--speed", action="store_true", help="also measure time and file size at 12 megapixels")
+    parser.add_argument("--constants", action="store_true", help="also measure with each constant halved and doubled")
     asked = parser.parse_args()
     photos = [Image.open(path).convert("RGB") for path in sorted(asked.photos.glob("*.jpg"))]
     cutouts = list(taken(asked.cutouts, asked.pick) if asked.cutouts else drawn())
@@ -207,6 +250,8 @@ def main() -> None:
             rows.append([error(found, true, background) for background in BACKGROUNDS.values()])
         means = np.mean(rows, axis=0)
         print(f"| {name} | {' | '.join(f'{value:.2f}' for value in means)} | **{means.mean():.2f}** |", flush=True)
+    if asked.constants:
+        constants([(composite(true, photos[(at + 1) % len(photos)]), true) for at, true in enumerate(cutouts)])
     if asked.speed:
         speed()
 

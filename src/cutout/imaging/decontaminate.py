@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = ["decontaminate"]
 
+# `python benchmarks/colors.py --constants` changes each of these alone; docs/quality-colors.md has the figures.
 _WORK = 60_000
 """Pixels of the picture on which foreground and background are spread; what is seen of them is gathered from four times
 as many."""
@@ -58,9 +59,6 @@ _NOISE = 100.0
 """Squared colour difference below which foreground and background are too alike to correct alpha by."""
 _THIN = 1 / 16
 """Below this 1 − α, a correction of alpha is not scaled up any further."""
-
-_CELL_IS_SOFT = [255 if _FIRST <= value <= _LAST else 0 for value in range(256)]
-_GAINED = [min(255, _GAIN * value) for value in range(256)]
 
 
 def decontaminate(rgb: Image.Image, alpha: Image.Image, *, in_place: bool = False) -> Image.Image:
@@ -100,9 +98,13 @@ def _factor(width: int, height: int) -> int:
     return 1 if width * height <= _WORK else 2 * math.ceil(math.sqrt(width * height / _WORK) / 2)
 
 
+def _soft(opacity: Image.Image) -> Image.Image:
+    return opacity.point([255 if _FIRST <= value <= _LAST else 0 for value in range(256)])
+
+
 def _soft_region(coarse: Image.Image, factor: int, size: tuple[int, int]) -> Box | None:
     """The bounding box of the soft pixels, with room around it in which foreground and background are seen."""
-    box = coarse.point(_CELL_IS_SOFT).getbbox()
+    box = _soft(coarse).getbbox()
     if box is None:
         return None
     room = 4 + max(box[2] - box[0], box[3] - box[1]) // 16
@@ -112,7 +114,7 @@ def _soft_region(coarse: Image.Image, factor: int, size: tuple[int, int]) -> Box
 
 def _soft_tiles(opacity: Image.Image, region: Box, factor: int) -> list[Box]:
     """Boxes of the picture that hold its soft pixels, by its reduced alpha; neighbours in a row are one box."""
-    cells = np.asarray(opacity.point(_CELL_IS_SOFT)) > 0
+    cells = np.asarray(_soft(opacity)) > 0
     side = max(1, _TILE // factor)
     rows, columns = (-(-length // side) for length in cells.shape)
     padded = np.zeros((rows * side, columns * side), bool)
@@ -290,10 +292,11 @@ def _spread(level: Image.Image, plain: Image.Image) -> tuple[Image.Image, Image.
         Colours (mode RGB), and how far they can be trusted (mode L).
     """
     levels: list[Image.Image] = []
+    gained = [min(255, _GAIN * value) for value in range(256)]
     while len(levels) < _LEVELS and max(plain.size) > 1:
         levels.append(level)
         level, plain = level.reduce(2), plain.reduce(2)
-        level.putalpha(level.getchannel("A").point(_GAINED))
+        level.putalpha(level.getchannel("A").point(gained))
     trust = level.getchannel("A")
     colors = Image.composite(level.convert("RGB"), plain, trust)
     for level in reversed(levels):
