@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 
 def test_every_metric_of_the_dashboard_exists() -> None:
-    metrics, queue = Metrics(), WorkQueue(1, 1)
-    metrics.watch(queue)
+    queue = WorkQueue(1, 1)
+    metrics = Metrics(queue)
     queue.close()
     metrics.requests.labels("/", "200").inc()
     metrics.seconds.labels("/").observe(1)

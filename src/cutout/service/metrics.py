@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from functools import partial
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.gc_collector import GCCollector
 from prometheus_client.metrics_core import GaugeMetricFamily
 from prometheus_client.process_collector import ProcessCollector
@@ -29,15 +29,14 @@ _BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
 _FRESH = 10.0  # seconds that a measurement of the graphics card is kept
 
 
-class Metrics:
+class Metrics(Collector):
     """The metrics of one application, in a registry of their own."""
 
-    def __init__(self) -> None:
+    def __init__(self, queue: WorkQueue) -> None:
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         GCCollector(registry=self.registry)
         counter = partial(Counter, registry=self.registry)
-        gauge = partial(Gauge, registry=self.registry)
         histogram = partial(Histogram, buckets=_BUCKETS, registry=self.registry)
         self.requests = counter("cutout_requests", "Requests by endpoint and outcome.", ["endpoint", "outcome"])
         self.seconds = histogram(
@@ -48,24 +47,10 @@ class Metrics:
             "cutout_pictures", "Pictures by origin (request, batch) and outcome.", ["origin", "outcome"]
         )
         self.loads = counter("cutout_model_loads", "Models opened.", ["model"])
-        self._waiting = gauge("cutout_queue_waiting", "Pictures that wait for a worker.")
-        self._running = gauge("cutout_queue_running", "Pictures being processed.")
-        self._depth = gauge("cutout_queue_depth", "Requests admitted and not answered yet.")
-        self._limit = gauge("cutout_queue_limit", "Requests that are admitted at once (--queue).")
-        self._batch = _Optional(
-            "cutout_batch_pending", "Unfinished pictures of batches; missing while the store is away."
-        )
-        self.registry.register(self._batch)
-        self._store = gauge("cutout_batch_store_up", "1 if the store of batches can be reached, else 0.")
-        self._gpu = _Card()
-        self._gpu_memory = gauge("cutout_gpu_memory_bytes", "Graphics memory in use.", ["gpu"])
-
-    def watch(self, queue: WorkQueue) -> None:
-        """Read the queue at every scrape."""
-        self._waiting.set_function(lambda: queue.waiting)
-        self._running.set_function(lambda: queue.running)
-        self._depth.set_function(lambda: queue.depth)
-        self._limit.set(queue.limit)
+        self.registry.register(self)
+        self._queue = queue
+        self._cards: dict[str, int] = {}  # bytes in use
+        self._pending: int | None = None
 
     def done(self, done: Done, origin: str) -> None:
         """Count a finished picture."""
@@ -80,35 +65,30 @@ class Metrics:
             device: What the models run on.
             pending: Pictures of batches that are not done; None while the store cannot be asked.
         """
-        self._batch.value = pending
-        self._store.set(pending is not None)
-        if device != "cpu":
-            for name, used in self._gpu.memory().items():
-                self._gpu_memory.labels(name).set(used)
+        self._pending = pending
+        self._cards = _cards_in_use(int(time.monotonic() / _FRESH)) if device != "cpu" else {}
         return generate_latest(self.registry)
 
-
-class _Optional(Collector):
-    """A gauge that is left out while its value is not known."""
-
-    def __init__(self, name: str, text: str) -> None:
-        self._name, self._text = name, text
-        self.value: int | None = None
-
     def collect(self) -> Iterator[Metric]:
-        if self.value is not None:
-            yield GaugeMetricFamily(self._name, self._text, value=self.value)
+        """What is true at the moment of a scrape."""
+        queue, pending = self._queue, self._pending
+        rows = [
+            ("cutout_queue_waiting", "Pictures that wait for a worker.", queue.waiting),
+            ("cutout_queue_running", "Pictures being processed.", queue.running),
+            ("cutout_queue_depth", "Requests admitted and not answered yet.", queue.depth),
+            ("cutout_queue_limit", "Requests that are admitted at once (--queue).", queue.limit),
+            ("cutout_batch_pending", "Unfinished pictures of batches; missing while the store is away.", pending),
+            ("cutout_batch_store_up", "1 if the store of batches can be reached, else 0.", int(pending is not None)),
+        ]
+        for name, text, value in rows:
+            if value is not None:
+                yield GaugeMetricFamily(name, text, value=value)
+        gpu = GaugeMetricFamily("cutout_gpu_memory_bytes", "Graphics memory in use.", labels=["gpu"])
+        for name, used in self._cards.items():
+            gpu.add_metric([name], used)
+        yield gpu
 
 
-class _Card:
-    """Memory in use on NVIDIA cards, asked for at most every few seconds."""
-
-    def __init__(self) -> None:
-        self._found: dict[str, int] = {}
-        self._asked = -_FRESH
-
-    def memory(self) -> dict[str, int]:
-        if time.monotonic() - self._asked > _FRESH:
-            self._asked = time.monotonic()
-            self._found = {str(card.index): card.used for card in cards()}
-        return self._found
+@lru_cache(maxsize=1)
+def _cards_in_use(_tick: int) -> dict[str, int]:
+    return {str(card.index): card.used for card in cards()}

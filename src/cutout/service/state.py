@@ -34,9 +34,8 @@ class Service:
         self.settings = settings
         self.failure: Exception | None = None
         """Why it could not be started."""
-        self.metrics = Metrics()
         self.queue = WorkQueue(settings.workers, settings.queue)
-        self.metrics.watch(self.queue)
+        self.metrics = Metrics(self.queue)
         self.runner: Runner | None = None
         self._jobs: Jobs | None = None
         self._models = models
