@@ -145,6 +145,8 @@ def test_more_pictures_than_a_batch_may_have_are_413(
 
 def _saved(kind: str, count: int, **how: Any) -> bytes:
     frames = [Image.new("RGB", (40, 40), (90 * number, 200, 30)) for number in range(count)]
+    for frame in frames:
+        frame.paste("black", (0, 0, 20, 40))  # or nothing would be found
     buffer = io.BytesIO()
     more: dict[str, Any] = {"save_all": True, "append_images": frames[1:]} if count > 1 else {}
     frames[0].save(buffer, kind, **more, **how)

@@ -69,6 +69,13 @@ class Layout(NamedTuple):
         right, bottom = (self.size[0] - self.left) / self.scale, (self.size[1] - self.top) / self.scale
         return -self.left / self.scale, -self.top / self.scale, right, bottom
 
+    def shown(self, box: Box) -> Box:
+        """A box of the picture (left, top, right, bottom) in the result's pixels, as far as the result shows it."""
+        starts, sides = (self.left, self.top) * 2, self.size * 2
+        edges = zip(box, starts, sides, strict=True)
+        left, top, right, bottom = (min(max(0, round(start + edge * self.scale)), side) for edge, start, side in edges)
+        return left, top, right, bottom
+
 
 def finish(
     rgb: Image.Image,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from cutout.enums import BitDepth
 from cutout.formats import decode
 from cutout.formats.encode import encode
+from cutout.imaging import layout
 from cutout.options import Encoding, RemoveOptions
 from cutout.output_formats import OutputFormat
 from cutout.pipeline.estimate import need_of
@@ -17,9 +18,9 @@ from cutout.timing import StageTimes
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from cutout.formats.decode import CheckedFile
+    from cutout.formats.decode import CheckedFile, Picture
     from cutout.pipeline.budget import Budget
-    from cutout.pipeline.remover import Remover
+    from cutout.pipeline.remover import MaskResult, Remover
 
 __all__ = ["Converted", "convert", "within_memory"]
 
@@ -36,12 +37,14 @@ class Converted:
         size: (width, height), of its first page if there are several.
         warnings: Things a user should know.
         frames: Frames or pages.
+        subject: Left, top, right, bottom of the subject in the result; None where nothing is there, or nobody asked.
     """
 
     encoded: bytes
     size: tuple[int, int]
     warnings: tuple[str, ...]
     frames: int = 1
+    subject: tuple[int, int, int, int] | None = None
 
 
 def convert(
@@ -52,11 +55,13 @@ def convert(
     encoding: Encoding,
     stages: StageTimes | None = None,
     admitted: Callable[[], None] = lambda: None,
+    *,
+    locate: bool = False,
 ) -> Converted:
     """Cut out the picture in a file, once there is memory for it; `admitted` is called then.
 
     A format without transparency gets a white background unless another is asked for. `stages` receives the time of
-    each stage, and says between them whether to go on.
+    each stage, and says between them whether to go on; `locate` asks where the subject lies in the result.
 
     Raises:
         CancelledError: The stages' check says that the picture is not wanted any more.
@@ -68,7 +73,7 @@ def convert(
     with within_memory(data, remover.budget, options, output_format, encoding, max_frames=most) as file:
         admitted()
         del data
-        made = _converted(file, output_format, remover, options, encoding, stages or StageTimes())
+        made = _converted(file, output_format, remover, options, encoding, stages or StageTimes(), locate=locate)
     return replace(made, warnings=(*notes, *made.warnings))
 
 
@@ -110,6 +115,8 @@ def _converted(
     options: RemoveOptions,
     encoding: Encoding,
     stages: StageTimes,
+    *,
+    locate: bool,
 ) -> Converted:
     limits: dict[str, Any] = {
         "max_size": options.max_size,
@@ -127,13 +134,28 @@ def _converted(
             lambda: decode.film(file, **limits), picture, output_format, remover, options, encoding, stages
         )
         return Converted(encoded=encoded, size=size, warnings=warnings, frames=picture.frames)
-    cutout = remover.cut(picture, options, stages, consume=True, quiet=True)
+    found, subject = _located(remover, picture, options, stages) if locate else (None, None)
+    cutout = remover.cut(picture, options, stages, consume=True, mask_result=found, quiet=True)
     del picture  # where the result has pixels of its own
     with stages.time("encode"):
         kept, stripped = cutout.metadata.stripped(encoding.strip)
         metadata, left = kept.fitting(output_format)
         encoded = encode(cutout.rgb, cutout.alpha, output_format, metadata, encoding, deep=cutout.deep, consume=True)
-    return Converted(encoded=encoded, size=cutout.size, warnings=(*cutout.warnings, *stripped, *left))
+    warnings = (*cutout.warnings, *stripped, *left)
+    return Converted(encoded=encoded, size=cutout.size, warnings=warnings, subject=subject)
+
+
+def _located(
+    remover: Remover, picture: Picture, options: RemoveOptions, stages: StageTimes
+) -> tuple[MaskResult, tuple[int, int, int, int] | None]:
+    """What is there, and where it will lie in the result."""
+    found = remover.look(picture, options, stages)
+    with stages.time("postprocess"):
+        box = layout.subject_box(found.alpha)
+        if box is None:
+            return found, None
+        frame, _ = layout.frame_of(found.alpha, options, box)
+        return replace(found, subject=box), frame.shown(box)
 
 
 def _for_format(options: RemoveOptions, output_format: OutputFormat) -> tuple[RemoveOptions, tuple[str, ...]]:

@@ -34,18 +34,25 @@ _SMALL_MODEL = 200_000_000
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CutRequest:
-    """What is to be done with a picture: by which of the service's models, and what of it does nothing (`warnings`)."""
+    """What is to be done with a picture: by which of the service's models, and what of it does nothing (`warnings`).
+
+    `locate` asks where the subject lies in the result.
+    """
 
     model: str
     options: RemoveOptions
     output_format: OutputFormat
     encoding: Encoding
     warnings: tuple[str, ...] = ()
+    locate: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Done:
-    """A finished picture: its file, (width, height), milliseconds by stage, name and version of the model."""
+    """A finished picture: its file, (width, height), milliseconds by stage, name and version of the model.
+
+    `subject` is left, top, right, bottom in it; None where nothing is there, or nobody asked.
+    """
 
     data: bytes
     output_format: OutputFormat
@@ -54,6 +61,7 @@ class Done:
     ms: dict[str, float]
     model: str
     device: str
+    subject: tuple[int, int, int, int] | None = None
 
 
 class _Opened:
@@ -132,6 +140,15 @@ class Models:
         """What the registry knows of an opened model, by the name that `resolve` gave."""
         return self._models[name].many.session.spec
 
+    def size(self, data: bytes, max_pixels: int) -> tuple[int, int]:
+        """Width and height as they lie in a file; nothing is decoded.
+
+        Raises:
+            CutoutError: As `cut` does, as far as the header shows it.
+        """
+        _check_known(data)
+        return header(data, max_pixels=max_pixels).size
+
     @contextmanager
     def decoded(self, data: bytes, max_pixels: int, *, max_size: int | None = None) -> Iterator[Picture]:
         """A picture that is decoded for another purpose than to be cut out, and its memory held meanwhile.
@@ -162,15 +179,19 @@ class Models:
             MemoryBusyError: Other pictures have held it for too long.
             CutoutError: Something else is wrong with the picture or the options.
         """
-        if data and sniff(data[:HEAD]) is None:
-            hint = "PNG, JPEG, WebP, AVIF, HEIC, TIFF, BMP, GIF are known"
-            raise Problem(415, "not-a-picture", "this is not a picture of a known format", hint=hint)
+        _check_known(data)
         opened = self._models[cut_request.model]
         stages = StageTimes(check)
         try:
             remover = opened.alone if alone else opened.many
             result = convert(
-                data, cut_request.output_format, remover, cut_request.options, cut_request.encoding, stages
+                data,
+                cut_request.output_format,
+                remover,
+                cut_request.options,
+                cut_request.encoding,
+                stages,
+                locate=cut_request.locate,
             )
         except (CutoutError, MemoryError) as error:
             if isinstance(error, MemoryError) or _is_scarce(error):
@@ -193,6 +214,7 @@ class Models:
             ms=stages.rounded(),
             model=opened.version,
             device=opened.many.device,
+            subject=result.subject,
         )
 
 
@@ -203,6 +225,12 @@ def further_frames(data: bytes, max_pixels: int) -> tuple[str, ...]:
     except CutoutError:  # decoding says so
         more = False
     return ("the picture has further frames or pages; only the first was cut out",) if more else ()
+
+
+def _check_known(data: bytes) -> None:
+    if data and sniff(data[:HEAD]) is None:
+        hint = "PNG, JPEG, WebP, AVIF, HEIC, TIFF, BMP, GIF are known"
+        raise Problem(415, "not-a-picture", "this is not a picture of a known format", hint=hint)
 
 
 def _is_scarce(error: CutoutError) -> bool:

@@ -15,6 +15,7 @@ from starlette.requests import ClientDisconnect
 
 from cutout.cancellation import Cancellation
 from cutout.service import logs
+from cutout.service.http.fetch import fetch
 from cutout.service.http.problems import Problem
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from cutout.service.models import CutRequest, Done
     from cutout.service.state import Service
 
-__all__ = ["aside", "background", "check_bytes", "checked", "cut", "file", "form", "texts", "waited"]
+__all__ = ["aside", "background", "check_bytes", "checked", "cut", "fetched", "file", "form", "texts", "waited"]
 
 _FIELDS = 100
 _LONGEST_TEXT = 64 * 1024
@@ -179,6 +180,20 @@ def check_bytes(service: Service, size: int) -> None:
     if size > service.settings.max_body:
         limit = f"{service.settings.max_body / 1e6:.0f} MB"
         raise Problem(413, "too-large", f"the picture is larger than {limit}", hint="send a smaller one")
+
+
+async def fetched(service: Service, request: Request, url: str) -> bytes:
+    """The picture behind an address.
+
+    Raises:
+        Problem: This service fetches none, or `fetch` refuses this one; as `cut` does.
+    """
+    settings = service.settings
+    if not settings.image_url:
+        text, hint = "this service fetches no pictures", "it is started with --image-url if it should"
+        raise Problem(400, "url-off", text, hint=hint)
+    fetching = fetch(url, max_bytes=settings.max_body, private=settings.fetch_private)
+    return checked(service, await waited(service, request, fetching))
 
 
 async def background(service: Service, request: Request, given: object) -> bytes | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from cutout.service import logs
@@ -36,6 +37,8 @@ class Service:
         """Why it could not be started."""
         self.queue = WorkQueue(settings.workers, settings.queue)
         self.metrics = Metrics(self.queue)
+        self.calls: Counter[str] = Counter()
+        """Pictures that were cut out through remove.bg's interface, for each key."""
         self.runner: Runner | None = None
         self._jobs: Jobs | None = None
         self._models = models

@@ -45,7 +45,9 @@ _CORS = {
     "access-control-allow-methods": "GET, POST, DELETE",
     "access-control-allow-headers": "X-Api-Key, Authorization, Content-Type, X-Request-Id",
     "access-control-expose-headers": "X-Request-Id, X-Processing-Time, X-Width, X-Height, X-Warning, "
-    "Content-Disposition, Retry-After",
+    "Content-Disposition, Retry-After, X-Max-Width, X-Max-Height, X-Foreground-Top, X-Foreground-Left, "
+    "X-Foreground-Width, X-Foreground-Height, X-Type, X-Credits-Charged, X-RateLimit-Limit, X-RateLimit-Remaining, "
+    "X-RateLimit-Reset",
 }
 
 

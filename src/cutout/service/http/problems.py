@@ -80,14 +80,24 @@ def answer(problem: Problem, request_id: str, path: str = "") -> Response:
     status, word, hint = problem.status, problem.word, problem.hint
     body: Any = {"error": {"kind": word, "message": problem.message, "hint": hint, "request_id": request_id}}
     if path.startswith("/v1.0/"):
-        code = "auth_failed" if status == 401 else word.replace("-", "_")
+        status, code = _AS_REMOVE_BG.get(word, (_STATUSES_THERE.get(status, status), word.replace("-", "_")))
         body = {"errors": [{"title": problem.message, "code": code} | ({"detail": hint} if hint else {})]}
-        status = _AS_REMOVE_BG.get(status, status)
     data = json.dumps(body, ensure_ascii=False).encode("utf-8", "backslashreplace")
     return Response(data, status, headers, media_type="application/json")
 
 
-_AS_REMOVE_BG = {401: 403, 415: 400, 422: 400}
+_STATUSES_THERE = {413: 400, 415: 400, 422: 400}
+_AS_REMOVE_BG = {
+    "no-key": (403, "auth_failed"),
+    "no-file": (400, "missing_source"),
+    "not-a-picture": (400, "invalid_file_type"),
+    "empty": (400, "failed_to_read_image"),
+    "picture": (400, "failed_to_read_image"),
+    "too-large": (400, "file_too_large"),
+    "usage": (400, "invalid_parameter"),
+    "overloaded": (429, "rate_limit_exceeded"),
+}
+"""Status and code there, by our kind."""
 
 
 class _Row(NamedTuple):

@@ -6,121 +6,121 @@ import binascii
 import io
 import json
 import re
+import time
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from typing import Any
+from urllib.parse import urlsplit
 
 from fastapi import APIRouter, Request, Response
 from PIL import Image
-from starlette.datastructures import UploadFile
 
 from cutout.formats.checks.preflight import allowing
-from cutout.formats.decode import DEFAULT_MAX_PIXELS
+from cutout.formats.decode import DEFAULT_MAX_PIXELS, TooLargeError
 from cutout.formats.encode import encode
 from cutout.options import Encoding
-from cutout.options.values import parse_color
+from cutout.options.values import Length
 from cutout.output_formats import OutputFormat
-from cutout.service import form, requests
+from cutout.pipeline.budget import OverBudgetError
+from cutout.service import form, removebg, requests
 from cutout.service.http.answers import disposition, picture_headers
-from cutout.service.http.fetch import fetch
 from cutout.service.http.problems import Problem
-from cutout.service.models import Done, Models
+from cutout.service.models import CutRequest, Done, Models
 from cutout.service.openapi import PICTURE
 from cutout.service.state import Service
 
 __all__ = ["router"]
 
-_SIDES = {"preview": 612, "small": 612, "regular": 612, "medium": 1500, "hd": 2449, "4k": 3873}
-"""Longest sides of sizes that remove.bg bounds by 0.25, 1.5, 4 and 10 megapixels; other sizes are the picture's own."""
-
-_FULL = {"", "auto", "full", "50mp"}
 _SOURCES = ("image_file", "image_file_b64", "image_url")
-_LENGTH = re.compile(r"(\d+(?:\.\d+)?)(%|px)?")
-_HEX = re.compile(r"[0-9a-fA-F]{3,4}|[0-9a-fA-F]{6}|[0-9a-fA-F]{8}")
-_LONGEST = 1000
-_TEXT, _LONG_TEXT = {"type": "string", "maxLength": _LONGEST}, {"type": "string"}
-_FILE, _FLAG = {"type": "string", "format": "binary"}, {"type": "boolean"}
-_WORDS: dict[str, dict[str, Any]] = {
-    "image_file": _FILE,
-    "image_file_b64": _LONG_TEXT,
-    "image_url": _LONG_TEXT,
-    "size": {"type": "string", "enum": ["auto", "full", "50MP", *_SIDES]},
-    "type": _TEXT,
-    "format": {"type": "string", "enum": ["auto", "png", "jpg", "webp", "zip"]},
-    "channels": {"type": "string", "enum": ["rgba", "alpha"]},
-    "roi": {"type": "string", "description": "x1 y1 x2 y2, in px or %"},
-    "crop": _FLAG,
-    "crop_margin": _TEXT,
-    "scale": _TEXT,
-    "position": _TEXT,
-    "add_shadow": _FLAG,
-    "semitransparency": _FLAG,
-    "bg_color": _TEXT,
-    "bg_image_url": _LONG_TEXT,
-    "bg_image_file": _FILE,
-}
-
-
-def _bad(name: str, text: str) -> Problem:
-    return Problem(400, f"invalid-{name.replace('_', '-')}", text)
+_BACKGROUNDS = ("bg_color", "bg_image_url", "bg_image_file")
+_NO_LIMIT = 1_000_000
+"""Credits and free calls of every account, for clients that want a number; they never become fewer."""
 
 
 def router(service: Service) -> APIRouter:
-    """The endpoint."""
+    """The three endpoints."""
     routes = APIRouter(tags=["remove.bg"])
-    body = {"content": {kind: {"schema": {"type": "object", "properties": _WORDS}} for kind in _KINDS}}
     error = {"content": {"application/json": {"schema": _ERROR}}}
-    answers: dict[int | str, dict[str, Any]] = {
-        200: {
-            "description": "The picture.",
-            "content": dict.fromkeys(_ANSWERS, PICTURE) | {"application/json": {}},
-        },
-        **{status: {"description": text, **error} for status, text in _STATUSES.items()},
+    refusals: dict[int | str, dict[str, Any]] = {
+        status: {"description": text, **error} for status, text in _STATUSES.items()
+    }
+    good = {
+        "description": "The picture.",
+        "headers": {name: {"description": text, "schema": {"type": "string"}} for name, text in _HEADERS.items()},
+        "content": dict.fromkeys(_KINDS_OF.values(), PICTURE) | {"application/json": {"schema": _JSON}},
     }
 
-    @routes.post("/v1.0/removebg", response_class=Response, responses=answers, openapi_extra={"requestBody": body})
-    async def removebg(request: Request) -> Response:
+    @routes.post(
+        "/v1.0/removebg",
+        response_class=Response,
+        responses={200: good, **refusals},
+        openapi_extra={"requestBody": {"content": {kind: {"schema": _body(kind)} for kind in _KINDS}}},
+    )
+    async def remove(request: Request) -> Response:
         """Remove the background of one picture, as remove.bg does."""
         started = asyncio.get_running_loop().time()
-        models, most = service.models, service.settings.max_pixels
-        async with requests.form(service, request, files=4, any_kind=True) as fields:
-            words = {name: value for name, value in fields.items() if isinstance(value, str) and value}
-            words |= {name: "file" for name in fields if isinstance(fields[name], UploadFile)}
-            for name, schema in _WORDS.items():
-                if schema is not _LONG_TEXT and len(words.get(name, "")) > _LONGEST:
-                    raise _bad(name, f"{name} is longer than {_LONGEST} characters")
-            data = await _source(service, request, fields, words)
-            backdrop = await _backdrop(service, request, fields, words)
-            background = await requests.background(service, request, backdrop)
-            if "roi" in words:
-                data = await requests.aside(service, request, lambda: _inside(models, data, words["roi"], most))
-            values = _values(words)
-            canvas = None
-            if {"scale", "position"} & set(values):
-                limit = int(values["max_size"]) if "max_size" in values else None
-                canvas = await requests.aside(service, request, lambda: _size(models, data, limit, most))
-            cut_request = form.cut_request(values, models, max_pixels=most, background=background, canvas=canvas)
-            done = await requests.cut(service, request, data, cut_request)
-            data, kind, ending = done.data, done.output_format.row.media_type, done.output_format.value
-            if words.get("format", "").lower() == "zip":
-                data = await requests.aside(service, request, lambda: _zip(models, done.data))
-                kind, ending = "application/zip", "zip"
-            headers = picture_headers(done, asyncio.get_running_loop().time() - started)
-            headers["Content-Disposition"] = disposition(getattr(fields.get("image_file"), "filename", ""), ending)
-            return _answer(request, done, data, kind, headers)
+        with _as_there(service):
+            async with requests.form(service, request, files=4, any_kind=True) as fields:
+                words = removebg.read(fields)
+                data = await _source(service, request, fields, words)
+                size = await asyncio.to_thread(service.models.size, data, service.settings.max_pixels)
+                cut_request = await _cut_request(service, request, fields, words, (data, size))
+                data = await _within_region(service, request, data, words)
+                done = await requests.cut(service, request, data, cut_request)
+                headers = picture_headers(done, asyncio.get_running_loop().time() - started)
+                place, largest = _place(done), _largest(done, cut_request, size)
+                headers |= {f"X-{name.replace('_', '-').title()}": str(value) for name, value in place.items()}
+                headers |= {"X-Max-Width": str(largest[0]), "X-Max-Height": str(largest[1]), "X-Credits-Charged": "0"}
+                headers |= _rates(service) | removebg.type_header(words)
+                data, ending = done.data, done.output_format.value
+                if removebg.is_zip(words):
+                    ending = "zip"
+                    data = await requests.aside(service, request, lambda: _zip(service.models, done.data))
+                service.calls[_account(service, request)] += 1
+                headers["Content-Disposition"] = disposition(getattr(fields.get("image_file"), "filename", ""), ending)
+                return _answer(request, data, ending, headers, place)
+
+    @routes.get("/v1.0/account", responses=refusals)
+    async def account(request: Request) -> dict[str, Any]:
+        """Credits that never become fewer, and how many pictures were cut out for this key since the start."""
+        there = {"total": _NO_LIMIT, "subscription": 0, "payg": _NO_LIMIT, "enterprise": 0}
+        api = {"free_calls": _NO_LIMIT, "sizes": "all", "calls": service.calls[_account(service, request)]}
+        return {"data": {"attributes": {"credits": there, "api": api}}}
+
+    @routes.post("/v1.0/improve", response_class=Response, responses=refusals)
+    async def improve() -> Response:
+        """Refused: pictures are not collected here."""
+        raise Problem(400, "not-supported", "pictures are not collected here: nothing leaves this machine")
 
     return routes
 
 
 _KINDS = ("multipart/form-data", "application/x-www-form-urlencoded", "application/json")
-_ANSWERS = ("image/png", "image/jpeg", "image/webp", "application/zip")
+_KINDS_OF = {"png": "image/png", "jpg": "image/jpeg", "webp": "image/webp", "zip": "application/zip"}
 _STATUSES = {
     400: "A parameter or picture that cannot be used.",
     403: "An API key is needed.",
     408: "The request came too slowly.",
-    413: "Too large.",
-    415: "Neither a form nor JSON.",
-    503: "Busy; see Retry-After.",
+    429: "The queue is full; see Retry-After.",
+    503: "Out of time or memory; see Retry-After.",
+}
+_HEADERS = {
+    "X-Width": "Of the result.",
+    "X-Height": "Of the result.",
+    "X-Max-Width": "Of the result at size full.",
+    "X-Max-Height": "Of the result at size full.",
+    "X-Foreground-Top": "Where the subject begins in the result.",
+    "X-Foreground-Left": "Where the subject begins in the result.",
+    "X-Foreground-Width": "Of the subject in the result.",
+    "X-Foreground-Height": "Of the subject in the result.",
+    "X-Type": "The type that was asked for, else other; missing with type_level none.",
+    "X-Credits-Charged": "0.",
+    "X-RateLimit-Limit": "Requests that are admitted at once.",
+    "X-RateLimit-Remaining": "How many more would be admitted now.",
+    "X-RateLimit-Reset": "When about half of those that are admitted will be done, as Unix time.",
+    "X-Warning": "What was not done as asked.",
 }
 _ERROR = {
     "type": "object",
@@ -136,21 +136,48 @@ _ERROR = {
         }
     },
 }
+_PLACE = ("foreground_top", "foreground_left", "foreground_width", "foreground_height")
+_INSIDE = {"result_b64": {"type": "string"}, **{name: {"type": "integer"} for name in _PLACE}}
+_JSON = {"type": "object", "properties": {"data": {"type": "object", "properties": _INSIDE}}}
+
+
+def _body(kind: str) -> dict[str, Any]:
+    """The schema of a request; only forms of many parts hold files."""
+    fields = {
+        name: schema
+        for name, schema in removebg.FIELDS.items()
+        if kind == _KINDS[0] or schema.get("format") != "binary"
+    }
+    return {"type": "object", "additionalProperties": False, "properties": fields}
+
+
+@contextmanager
+def _as_there(service: Service) -> Iterator[None]:
+    """What that interface says more of, or by another name."""
+    try:
+        yield
+    except Problem as problem:
+        if problem.word == "overloaded":
+            problem.headers = _rates(service)
+        raise
+    except (TooLargeError, OverBudgetError) as error:
+        raise Problem(413, "resolution-too-high", error.message, hint="send a smaller picture") from error
+
+
+def _account(service: Service, request: Request) -> str:
+    return str(request.state.client) if service.settings.api_keys else ""
 
 
 async def _source(service: Service, request: Request, fields: Mapping[str, Any], words: Mapping[str, str]) -> bytes:
-    given = [name for name in _SOURCES if name in words]
-    if not given:
-        raise Problem(400, "missing-source", "No image given", hint=f"send one of {', '.join(_SOURCES)}")
-    if len(given) > 1:
-        raise Problem(400, "multiple-sources", f"More than one image given: {', '.join(given)}")
-    match given[0]:
+    match removebg.one_of(words, _SOURCES, "multiple-sources"):
+        case None:
+            raise Problem(400, "missing-source", "no picture given", hint=f"send one of {', '.join(_SOURCES)}")
         case "image_url":
-            return await _fetched(service, request, words["image_url"])
+            return await _fetched(service, request, words, "image")
         case "image_file_b64":
             return requests.checked(service, _decoded(words["image_file_b64"]))
         case _:
-            return await requests.file(service, fields.get("image_file"))
+            return await requests.file(service, fields["image_file"])
 
 
 def _decoded(text: str) -> bytes:
@@ -158,92 +185,55 @@ def _decoded(text: str) -> bytes:
     try:
         return base64.b64decode(re.sub(r"\s", "", rest if comma else text), validate=True)
     except (binascii.Error, ValueError):
-        raise _bad("image_file_b64", "image_file_b64 is not base64") from None
+        raise removebg.invalid("image_file_b64", "image_file_b64 is not base64") from None
 
 
-async def _fetched(service: Service, request: Request, url: str) -> bytes:
-    settings = service.settings
-    if not settings.image_url:
-        raise Problem(
-            400, "url-off", "this service fetches no pictures", hint="it is started with --image-url if it should"
-        )
-    data = await requests.waited(
-        service, request, fetch(url, max_bytes=settings.max_body, private=settings.fetch_private)
-    )
-    return requests.checked(service, data)
+async def _fetched(service: Service, request: Request, words: Mapping[str, str], what: str) -> bytes:
+    """The picture behind `image_url`, or for `bg_image` behind `bg_image_url`."""
+    name = f"{what}_url"
+    try:
+        return await requests.fetched(service, request, words[name])
+    except Problem as problem:
+        if problem.word != "url":
+            raise
+        if not _is_address(words[name]):
+            raise removebg.invalid(name, f"{name}: {problem.message}", problem.hint) from problem
+        word = f"failed-{what.removesuffix('_image')}-download"
+        raise Problem(400, word, f"{name}: {problem.message}", hint=problem.hint) from problem
 
 
-async def _backdrop(
-    service: Service, request: Request, fields: Mapping[str, Any], words: Mapping[str, str]
-) -> bytes | None:
-    given = [name for name in ("bg_color", "bg_image_url", "bg_image_file") if name in words]
-    if len(given) > 1:
-        raise Problem(400, "multiple-backgrounds", f"More than one background given: {', '.join(given)}")
-    if given == ["bg_image_url"]:
-        return await _fetched(service, request, words["bg_image_url"])
-    if given == ["bg_image_file"]:
-        return await requests.file(service, fields["bg_image_file"])
-    return None
+def _is_address(url: str) -> bool:
+    with suppress(ValueError):
+        return urlsplit(url).scheme in {"http", "https"} and bool(urlsplit(url).hostname)
+    return False
 
 
-def _values(words: Mapping[str, str]) -> dict[str, str]:
-    """remove.bg's words in ours."""
-    values = {"output_format": _format(words), **_placing(words)}
-    size = words.get("size", "auto").lower()
-    if size in _SIDES:
-        values["max_size"] = str(_SIDES[size])
-    elif size not in _FULL:
-        raise _bad("size", f"size is {size[:40]!r}, but it must be one of {', '.join((*_SIDES, 'full', 'auto'))}")
-    channels = words.get("channels", "rgba")
-    if channels not in {"rgba", "alpha"}:
-        raise _bad("channels", "channels must be rgba or alpha")
-    if channels == "alpha" and words.get("format", "").lower() != "zip":  # which holds the mask anyway
-        values["mask"] = "true"
-        if not {"crop", "scale", "position"} & set(values):
-            values.pop("shadow", None)  # of which the alpha shows nothing, as of a colour
-    elif color := words.get("bg_color"):
-        values["background"] = _color(color)
-    return values
-
-
-def _placing(words: Mapping[str, str]) -> dict[str, str]:
-    values: dict[str, str] = {}
-    for theirs, ours in (("crop", "crop"), ("add_shadow", "shadow")):
-        if _yes(theirs, words.get(theirs, "false")):
-            values[ours] = "true"
-    if "crop_margin" in words and "crop" in values:
-        values["margin"] = ",".join(words["crop_margin"].removesuffix(",").split())
-    for name in ("scale", "position"):
-        text = words.get(name, "original")
-        if text != "original":
-            values[name] = ",".join(text.split())
-    return values
-
-
-def _format(words: Mapping[str, str]) -> str:
-    asked = words.get("format", "auto").lower()
-    if asked not in {"auto", "png", "jpg", "jpeg", "webp", "zip"}:
-        raise _bad("format", f"format is {asked[:40]!r}, but it must be one of auto, png, jpg, webp, zip")
-    opaque = (
-        any(name in words for name in ("bg_image_url", "bg_image_file")) or _is_opaque(words.get("bg_color"))
-    ) and words.get("channels") != "alpha"
-    return {"auto": "jpg" if opaque else "png", "zip": "png"}.get(asked, asked)
-
-
-def _color(text: str) -> str:
-    return f"#{text}" if _HEX.fullmatch(text) else text
-
-
-def _is_opaque(text: str | None) -> bool:
-    """Whether a background leaves nothing to see through; what is no colour is refused later."""
-    found = parse_color(_color(text)) if text else None
-    return bool(text) and text != "transparent" and (found is None or found[3] == 255)
-
-
-def _yes(name: str, text: str) -> bool:
-    if text.lower() not in {"true", "false", "1", "0", "yes", "no"}:
-        raise _bad(name, f"{name} must be true or false")
-    return text.lower() in {"true", "1", "yes"}
+async def _cut_request(
+    service: Service,
+    request: Request,
+    fields: Mapping[str, Any],
+    words: Mapping[str, str],
+    picture: tuple[bytes, tuple[int, int]],
+) -> CutRequest:
+    """What the words ask for, of a picture and its size."""
+    data, size = picture
+    models, most = service.models, service.settings.max_pixels
+    values, notes = removebg.options_of(words, size)
+    backdrop = None
+    match removebg.one_of(words, _BACKGROUNDS, "multiple-bg-sources"):
+        case "bg_image_url":
+            backdrop = await _fetched(service, request, words, "bg_image")
+        case "bg_image_file":
+            backdrop = fields["bg_image_file"]
+    background = await requests.background(service, request, backdrop)
+    canvas = None
+    if "scale" in values:
+        limit = int(values["max_size"]) if "max_size" in values else None
+        canvas = await requests.aside(service, request, lambda: _size(models, data, limit, most))
+    if "mask" in values:
+        background = None
+    asked = form.cut_request(values, models, max_pixels=most, background=background, canvas=canvas)
+    return replace(asked, locate=True, warnings=(*notes, *asked.warnings))
 
 
 def _size(models: Models, data: bytes, longest: int | None, max_pixels: int) -> tuple[int, int]:
@@ -251,29 +241,55 @@ def _size(models: Models, data: bytes, longest: int | None, max_pixels: int) -> 
         return picture.rgb.size
 
 
-def _inside(models: Models, data: bytes, roi: str, max_pixels: int) -> bytes:
+async def _within_region(service: Service, request: Request, data: bytes, words: Mapping[str, str]) -> bytes:
+    region = removebg.region_of(words)
+    if region is None:
+        return data
+    models, most = service.models, service.settings.max_pixels
+    return await requests.aside(service, request, lambda: _inside(models, data, region, most))
+
+
+def _inside(models: Models, data: bytes, region: list[Length], max_pixels: int) -> bytes:
     """The picture with all transparent that lies outside a region of interest."""
     with models.decoded(data, max_pixels) as picture:
-        box = _box(roi, picture.rgb.size)
+        box = removebg.box_of(region, picture.rgb.size)
         alpha = Image.new("L", picture.rgb.size)
         with allowing(max_pixels):
             alpha.paste(255 if picture.alpha is None else picture.alpha.crop(box), box)
         return encode(picture.rgb, alpha, OutputFormat.PNG, picture.metadata, Encoding(keep_hidden=True))
 
 
-def _box(roi: str, size: tuple[int, int]) -> tuple[int, int, int, int]:
-    found = [_LENGTH.fullmatch(part) for part in roi.split()]
-    if len(found) != 4 or not all(found):
-        raise _bad("roi", "roi must be four lengths, such as 0% 0% 50% 100% or 10px 10px 200px 300px")
-    values = [
-        round(min(side, float(part[1]) * side / 100 if part[2] == "%" else float(part[1])))
-        for part, side in zip(found, (*size, *size), strict=True)
-        if part is not None
-    ]
-    left, top, right, bottom = values
-    if left >= right or top >= bottom:
-        raise _bad("roi", "roi is empty")
-    return left, top, right, bottom
+def _place(done: Done) -> dict[str, int]:
+    """Where the subject is in the result, in that interface's words.
+
+    Raises:
+        Problem: There is none.
+    """
+    if done.subject is None:
+        raise Problem(400, "unknown-foreground", "nothing was found that could be the subject")
+    left, top, right, bottom = done.subject
+    return dict(zip(_PLACE, (top, left, right - left, bottom - top), strict=True))
+
+
+def _largest(done: Done, cut_request: CutRequest, size: tuple[int, int]) -> tuple[int, int]:
+    """Width and height that the result of a picture of that size would have if no size were asked for."""
+    longest = cut_request.options.max_size
+    if longest is None:
+        return done.size
+    if cut_request.options.crop:
+        return round(done.size[0] * max(size) / longest), round(done.size[1] * max(size) / longest)
+    turned = (size[0] < size[1]) != (done.size[0] < done.size[1])
+    return (size[1], size[0]) if turned else size
+
+
+def _rates(service: Service) -> dict[str, str]:
+    """The queue in that interface's words."""
+    queue = service.queue
+    return {
+        "X-RateLimit-Limit": str(queue.limit),
+        "X-RateLimit-Remaining": str(max(0, queue.limit - queue.depth)),
+        "X-RateLimit-Reset": str(int(time.time()) + queue.retry_after()),
+    }
 
 
 def _zip(models: Models, png: bytes) -> bytes:
@@ -288,11 +304,9 @@ def _zip(models: Models, png: bytes) -> bytes:
         return buffer.getvalue()
 
 
-def _answer(request: Request, done: Done, data: bytes, kind: str, headers: dict[str, str]) -> Response:
-    headers |= {"X-Type": "other", "X-Credits-Charged": "0"}
+def _answer(request: Request, data: bytes, ending: str, headers: dict[str, str], place: dict[str, int]) -> Response:
     if "application/json" in request.headers.get("accept", ""):
         del headers["Content-Disposition"]
-        whole = {"result_b64": base64.b64encode(data).decode(), "foreground_width": done.size[0]}
-        whole["foreground_height"] = done.size[1]
-        return Response(json.dumps({"data": whole}), media_type="application/json", headers=headers)
-    return Response(data, media_type=kind, headers=headers)
+        text = json.dumps({"data": {"result_b64": base64.b64encode(data).decode(), **place}})
+        return Response(text, media_type="application/json", headers=headers)
+    return Response(data, media_type=_KINDS_OF[ending], headers=headers)
