@@ -401,7 +401,7 @@ def _caused(text: str, cause: str) -> CutoutError:
 def test_faults_inside_are_answers_too(
     tmp_path: Path, picture: bytes, monkeypatch: pytest.MonkeyPatch, error: Exception, status: int, kind: str
 ) -> None:
-    def broken(*_args: object) -> None:
+    def broken(*_args: object, **_how: object) -> None:
         raise error
 
     settings, engine = quick(tmp_path)
