@@ -31,7 +31,6 @@ BLOCKS = re.findall(r"<!-- run: (\S+) as (\w+) -->\n```diff\n(.*?)```", GUIDE, r
 CLIENTS = list(dict.fromkeys(name for name, _, _ in BLOCKS))
 GROUPS = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["dependency-groups"]
 NPM = ("remove.bg@1.3.0", "removebg-wrapper@1.0.3", "removebg-id@2.0.1")
-WAITING = pytest.mark.xfail(strict=True, reason="GET /v1.0/account and X-RateLimit-* are not there yet")
 COMMANDS = {"python": [sys.executable, "-c"], "node": ["node", "-e"], "sh": ["bash", "-euc"]}
 
 
@@ -170,9 +169,7 @@ def test_the_lines_before_the_change_call_remove_bg(
     assert found | {host.removesuffix(":443") for host in asked} == {"api.remove.bg"}
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[WAITING] if name == "remove-bg-api" else []) for name in CLIENTS]
-)
+@pytest.mark.parametrize("name", CLIENTS)
 def test_the_lines_after_the_change_cut_out(name: str, installed: Path, tmp_path: Path, service: str) -> None:
     client = Client(name, installed, tmp_path)
     for _, kind, block in (row for row in BLOCKS if row[0] == name):
@@ -343,13 +340,7 @@ main();
 }
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(name, marks=[WAITING] if name in {"remove-bg-api", "removebg-cli", "remove.bg"} else [])
-        for name in METHODS
-    ],
-)
+@pytest.mark.parametrize("name", METHODS)
 def test_every_method_of_a_client_works(name: str, installed: Path, tmp_path: Path, fetching: str, photo: str) -> None:
     client = Client(name, installed, tmp_path)
     kinds = [(kind, lines(block, "+")) for one, kind, block in BLOCKS if one == name]
