@@ -136,7 +136,7 @@ def _converted(
         return Converted(encoded=encoded, size=size, warnings=warnings, frames=picture.frames)
     found, subject = _located(remover, picture, options, stages) if locate else (None, None)
     cutout = remover.cut(picture, options, stages, consume=True, mask_result=found, quiet=True)
-    del picture  # where the result has pixels of its own
+    del picture, found  # where the result has pixels of its own
     with stages.time("encode"):
         kept, stripped = cutout.metadata.stripped(encoding.strip)
         metadata, left = kept.fitting(output_format)
