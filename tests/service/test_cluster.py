@@ -252,6 +252,29 @@ def test_a_batch_goes_on_when_the_broker_was_started_again(tmp_path: Path, away:
         assert not list(one.dumps.iterdir()), "Celery writes no messages into files"
 
 
+def test_readiness_tells_who_works_on_batches(tmp_path: Path) -> None:
+    with (
+        own_redis(tmp_path) as server,
+        served(*quick(tmp_path, broker=server.url)) as client,
+    ):
+
+        def told() -> tuple[int | None, str]:
+            answer = client.get("/ready")
+            assert answer.status_code == 200, "single pictures need no worker"
+            return answer.json()["batch_workers"], answer.json().get("warning", "")
+
+        until(lambda: "no worker" in told()[1])  # the broker is given half a second
+        assert "cutout_batch_workers 0.0" in client.get("/metrics").text
+        process = worker(server.url, brightness_model(tmp_path), tmp_path / "log")
+        until(lambda: told() == (1, ""))
+        process.terminate()
+        assert process.wait(60) == 0
+        until(lambda: told()[0] == 0)
+        server.stop()
+        assert (told()[0], "cannot be reached" in told()[1]) == (None, True)
+        assert "cutout_batch_workers " not in client.get("/metrics").text
+
+
 def test_workers_go_on_when_the_broker_has_forgotten_everything(tmp_path: Path) -> None:
     with own_broker(tmp_path) as (server, jobs), faulty(server.url, tmp_path, redelivery=2) as (one,):
         jobs.add("someone", {}, pictures(*["sleep 1"] * 12), most=9)

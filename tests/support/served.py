@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def served(settings: Settings, models: Models | None) -> Iterator[httpx.Client]:
-    """A real server on a free port, and a client of it; without models it opens its own."""
+def served(settings: Settings, models: Models | None, *, ready: dict[str, str] | None = None) -> Iterator[httpx.Client]:
+    """A real server on a free port, and a client of it; without models it opens its own; with headers for /ready."""
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))
     server = uvicorn.Server(configure(create_app(settings, models), settings))
@@ -36,7 +36,7 @@ def served(settings: Settings, models: Models | None) -> Iterator[httpx.Client]:
     thread.start()
     try:
         with httpx.Client(base_url=f"http://127.0.0.1:{listener.getsockname()[1]}", timeout=60) as client:
-            until(lambda: client.get("/ready").status_code == 200)
+            until(lambda: client.get("/ready", headers=ready).status_code == 200)
             yield client
     finally:
         server.should_exit = True

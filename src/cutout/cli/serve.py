@@ -22,6 +22,14 @@ class LogFormat(StrEnum):
     JSON = "json"
 
 
+class Closable(StrEnum):
+    """What may ask for an API key, and does not unless it is said; see `service.settings.CLOSABLE`."""
+
+    METRICS = "metrics"
+    PAGES = "pages"
+    READY = "ready"
+
+
 def serve(
     host: Annotated[
         str, option("--host", text="Address to listen on; 0.0.0.0 for all, with --api-key.", panel=_NET)
@@ -32,6 +40,15 @@ def serve(
     ] = None,
     api_key_file: Annotated[
         Path | None, option("--api-key-file", text="A file of API keys, one a line.", panel=_NET)
+    ] = None,
+    closed: Annotated[
+        list[Closable] | None,
+        option(
+            "--closed",
+            text="What asks for an API key too: metrics, ready (/ready), or pages (the web page and the descriptions)."
+            " Can be repeated.",
+            panel=_NET,
+        ),
     ] = None,
     origin: Annotated[
         list[str] | None,
@@ -124,6 +141,7 @@ def serve(
         max_tasks=max_tasks,
         expiry=expiry,
         api_keys=keys,
+        closed=frozenset(closed or ()),
         origins=tuple(origin or ()),
         allowed_hosts=_names(allowed_host or []),
         root_path=root_path.rstrip("/"),

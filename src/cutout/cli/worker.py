@@ -51,7 +51,7 @@ def worker(
         redelivery=redelivery,
     )
     logs.set_up(log_format.value)
-    models = Models(settings, warn=lambda text: logs.event("warning", text=text))
+    models = Models(settings, warn=logs.warning)
     try:
         work(
             broker,

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 from cutout import __version__
 from cutout.service import form, requests
 from cutout.service.http.answers import disposition, picture_headers
-from cutout.service.http.middleware import OPEN, Guard
+from cutout.service.http.middleware import Guard
 from cutout.service.http.problems import Problem
 from cutout.service.metrics import CONTENT_TYPE
 from cutout.service.models import Models
@@ -62,7 +62,7 @@ def create_app(settings: Settings, models: Models | None = None) -> FastAPI:
     app.include_router(pages.router())
     app.add_middleware(Guard, settings=settings, metrics=service.metrics)
     plain = app.openapi
-    app.openapi = lambda: secured(plain(), OPEN, required=bool(settings.api_keys))  # type: ignore[method-assign]
+    app.openapi = lambda: secured(plain(), settings.open_paths, required=bool(settings.api_keys))  # type: ignore[method-assign]
     return app
 
 
@@ -95,6 +95,17 @@ def _add_remove_background(app: FastAPI, service: Service) -> None:
         return Response(done.data, media_type=done.output_format.row.media_type, headers=headers)
 
 
+async def _batch_workers(service: Service) -> dict[str, Any]:
+    """For /ready: how many workers take batches; the service takes single pictures without any."""
+    count = None
+    with suppress(TimeoutError):  # a probe does not wait for a broker that does not answer
+        count = await asyncio.wait_for(asyncio.to_thread(service.batch_workers), 0.5)
+    if count:
+        return {"batch_workers": count}
+    none = "no worker takes batches: cutout worker --broker starts one"
+    return {"batch_workers": count, "warning": "the broker of batches cannot be reached" if count is None else none}
+
+
 def _add_monitoring(app: FastAPI, service: Service) -> None:
     @app.get("/health", tags=["service"])
     async def health() -> dict[str, str]:
@@ -103,7 +114,7 @@ def _add_monitoring(app: FastAPI, service: Service) -> None:
 
     @app.get("/ready", tags=["service"], responses=errors(503))
     async def ready() -> dict[str, Any]:
-        """Whether it would take a picture now: the models are open and the queue is not full."""
+        """Whether it would take a picture now: the models are open and the queue is not full; who works on batches."""
         models, queue = service.models, service.queue
         if queue.full:
             raise Problem(503, "overloaded", "the queue is full", retry_after=queue.retry_after())
@@ -113,6 +124,7 @@ def _add_monitoring(app: FastAPI, service: Service) -> None:
             "device": models.device,
             "waiting": queue.waiting,
             "running": queue.running,
+            **(await _batch_workers(service) if service.settings.broker else {}),
         }
 
     @app.get("/metrics", tags=["service"], response_class=Response)
@@ -120,7 +132,9 @@ def _add_monitoring(app: FastAPI, service: Service) -> None:
         """Metrics for Prometheus."""
 
         def scrape() -> bytes:
-            return service.metrics.text(device=service.device, pending=service.pending())
+            return service.metrics.text(
+                device=service.device, pending=service.pending(), workers=service.batch_workers()
+            )
 
         return Response(await asyncio.to_thread(scrape), media_type=CONTENT_TYPE)
 

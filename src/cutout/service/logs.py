@@ -10,7 +10,7 @@ from typing import Any
 
 from cutout.errors import printable
 
-__all__ = ["event", "set_up"]
+__all__ = ["event", "set_up", "warning"]
 
 _log = logging.getLogger("cutout.service")
 
@@ -18,6 +18,11 @@ _log = logging.getLogger("cutout.service")
 def event(name: str, *, level: int = logging.INFO, error: BaseException | None = None, **facts: Any) -> None:
     """Write an event with its facts; an unexpected error comes with its traceback."""
     _log.log(level, name, extra={"facts": facts}, exc_info=error)
+
+
+def warning(text: str, **facts: Any) -> None:
+    """Write what an operator should look at."""
+    event("warning", level=logging.WARNING, text=text, **facts)
 
 
 class _Text(logging.Formatter):

@@ -51,6 +51,7 @@ class Metrics(Collector):
         self._queue = queue
         self._cards: dict[str, int] = {}  # bytes in use
         self._pending: int | None = None
+        self._workers: int | None = None
 
     def done(self, done: Done, origin: str) -> None:
         """Count a finished picture."""
@@ -58,14 +59,15 @@ class Metrics(Collector):
         for stage, milliseconds in done.ms.items():
             self.stages.labels(stage).observe(milliseconds / 1e3)
 
-    def text(self, *, device: str, pending: int | None) -> bytes:
+    def text(self, *, device: str, pending: int | None, workers: int | None = None) -> bytes:
         """What a scrape gets; may ask the graphics card, so not for the event loop.
 
         Args:
             device: What the models run on.
             pending: Pictures of batches that are not done; None while the store cannot be asked.
+            workers: Workers that take batches; None where there is no broker, or it cannot be asked.
         """
-        self._pending = pending
+        self._pending, self._workers = pending, workers
         self._cards = _cards_in_use(int(time.monotonic() / _FRESH)) if device != "cpu" else {}
         return generate_latest(self.registry)
 
@@ -78,6 +80,7 @@ class Metrics(Collector):
             ("cutout_queue_depth", "Requests admitted and not answered yet.", queue.depth),
             ("cutout_queue_limit", "Requests that are admitted at once (--queue).", queue.limit),
             ("cutout_batch_pending", "Unfinished pictures of batches; missing while the store is away.", pending),
+            ("cutout_batch_workers", "Living workers for batches; missing without a broker.", self._workers),
             ("cutout_batch_store_up", "1 if the store of batches can be reached, else 0.", int(pending is not None)),
         ]
         for name, text, value in rows:

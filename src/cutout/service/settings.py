@@ -12,7 +12,14 @@ from cutout.models.registry import DEFAULT_MODEL
 from cutout.pipeline.budget import parse_bytes
 from cutout.system import usable_cpus
 
-__all__ = ["Settings", "read_keys"]
+__all__ = ["CLOSABLE", "Settings", "read_keys"]
+
+CLOSABLE = {
+    "metrics": frozenset({"/metrics"}),
+    "pages": frozenset({"/", "/docs", "/openapi.json"}),
+    "ready": frozenset({"/ready"}),
+}
+"""Paths that give nothing of pictures, and need a key only where `Settings.closed` says so."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -32,6 +39,7 @@ class Settings:
         max_tasks: Unfinished batches of one client.
         expiry: Seconds that a finished batch can be fetched.
         api_keys: Who may use the service; empty lets everybody.
+        closed: What asks for a key too, of `CLOSABLE`.
         origins: Web origins whose pages may call the service.
         allowed_hosts: Names by which requests may call it, beside `localhost` and addresses; see `origins`.
         root_path: Path below which a proxy shows the service, such as `/cutout`; empty where it shows it at the top.
@@ -57,6 +65,7 @@ class Settings:
     max_tasks: int = 16
     expiry: float = 300.0
     api_keys: tuple[str, ...] = ()
+    closed: frozenset[str] = frozenset()
     origins: tuple[str, ...] = ()
     allowed_hosts: tuple[str, ...] = ()
     root_path: str = ""
@@ -88,12 +97,20 @@ class Settings:
         self._check_keys()
 
     def _check_keys(self) -> None:
+        if self.closed and not self.api_keys:
+            raise UsageError("there is no API key that --closed could ask for", hint="name some with --api-key")
         if any(len(key) < _SHORTEST_KEY for key in self.api_keys):
             raise UsageError(f"an API key has fewer than {_SHORTEST_KEY} characters", hint="openssl rand -hex 20")
         if not all(key.isprintable() and key == key.strip() for key in self.api_keys):
             raise UsageError(
                 "an API key has spaces around it or signs that no header holds", hint="openssl rand -hex 20"
             )
+
+    @property
+    def open_paths(self) -> frozenset[str]:
+        """Paths that need no key."""
+        paths = [paths for name, paths in CLOSABLE.items() if name not in self.closed]
+        return frozenset({"/health", "/favicon.ico"}).union(*paths)
 
     @property
     def model_names(self) -> tuple[str, ...]:

@@ -97,6 +97,13 @@ class Service:
             logs.event("batches", level=logging.WARNING, text=str(error))
             return None
 
+    def batch_workers(self) -> int | None:
+        """Workers that take batches from the broker; None while it cannot be asked, and without one."""
+        try:
+            return None if self._jobs is None else self._jobs.workers()
+        except Problem:
+            return None
+
     def open_models(self) -> None:
         """Open the models, unless that was done; takes seconds.
 
@@ -104,9 +111,7 @@ class Service:
             CutoutError: A model is missing, or a device cannot be used.
         """
         if self._models is None:
-            self._models = Models(
-                self.settings, warn=lambda text: logs.event("warning", level=logging.WARNING, text=text)
-            )
+            self._models = Models(self.settings, warn=logs.warning)
 
     async def start(self) -> None:
         """Open what is not open yet, and go on with the batches that an earlier process left unfinished."""

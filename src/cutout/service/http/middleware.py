@@ -24,10 +24,7 @@ if TYPE_CHECKING:
     from cutout.service.metrics import Metrics
     from cutout.service.settings import Settings
 
-__all__ = ["OPEN", "Guard"]
-
-OPEN = frozenset({"/", "/health", "/ready", "/metrics", "/docs", "/openapi.json", "/favicon.ico"})
-"""Paths that need no key: they give nothing of pictures."""
+__all__ = ["Guard"]
 
 _FORM_ROOM = 1 << 20  # of a request beside its files
 _GIVEN_ID = re.compile(r"[\w.-]{1,64}", re.ASCII)
@@ -91,7 +88,7 @@ class Guard:
             if scope["method"] == "OPTIONS" and origin in self._settings.origins:
                 await Response(status_code=204)(scope, receive, answered)
                 return
-            if self._keys and key is None and scope["path"] not in OPEN:
+            if self._keys and key is None and scope["path"] not in self._settings.open_paths:
                 state["outcome"] = "401"
                 hint = "send it as X-Api-Key or Authorization: Bearer"
                 raise Problem(401, "no-key", "an API key is needed", hint=hint)

@@ -76,8 +76,9 @@ def serve(
     _listen(listener, host, port)
     where = listener.getsockname()
     if not settings.api_keys and not is_loopback(where[0]):
-        logs.event("warning", text="other machines may use this service without an API key", host=where[0])
-    logs.event("listening", url=f"http://{where[0]}:{where[1]}")
+        logs.warning("other machines may use this service without an API key", host=where[0])
+    name = f"[{where[0]}]" if listener.family == socket.AF_INET6 else where[0]
+    logs.event("listening", url=f"http://{name}:{where[1]}")
     server = _Server(config)
     try:
         server.run(sockets=[listener])
@@ -99,9 +100,8 @@ def _with_a_folder(settings: Settings) -> Settings:
             return settings
     folder = Path(tempfile.mkdtemp(prefix="cutout-service-"))  # with rights for this user alone
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    logs.event(
-        "warning",
-        text=f"there is no home to keep batches in: they lie in {folder}, where no other start looks for them;"
+    logs.warning(
+        f"there is no home to keep batches in: they lie in {folder}, where no other start looks for them;"
         " --folder or CUTOUT_HOME names a place that stays",
     )
     return replace(settings, folder=folder)

@@ -102,5 +102,9 @@ class Jobs(Protocol):
     def pending(self, client: str | None = None) -> int:
         """Pictures that are not finished; of one client: its unfinished batches."""
 
+    def workers(self) -> int | None:
+        """Living workers on this or other machines; None where the service itself works on batches."""
+        return None
+
     def close(self) -> None:
         """Close the store; unfinished batches are kept."""

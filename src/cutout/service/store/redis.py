@@ -161,6 +161,23 @@ class RedisJobs(Jobs):
         with _redis_errors():
             self._renew(args=[f"{task}:{number}" for task, number in held])
 
+    def appear(self, worker: str) -> None:
+        """Note that a worker lives."""
+        with _redis_errors():
+            now = int(self._base.time()[0])
+            self._base.zadd(_WORKERS, {worker: now})
+            self._base.zremrangebyscore(_WORKERS, 0, now - _ALIVE)
+
+    def leave(self, worker: str) -> None:
+        """Note that a worker has ended."""
+        with _redis_errors():
+            self._base.zrem(_WORKERS, worker)
+
+    def workers(self) -> int:
+        """How many workers have lately shown that they live."""
+        with _redis_errors():
+            return int(self._base.zcount(_WORKERS, int(self._base.time()[0]) - _ALIVE, "+inf"))
+
     def _insist(self, act: Callable[[], Any]) -> Any:
         """Call Redis; a worker keeps its picture and waits while Redis cannot be reached."""
         pause = 0.1
@@ -255,6 +272,8 @@ _PREFIX = "cutout:"
 
 _QUEUE = "cutout"
 _OPEN = "cutout:open"
+_WORKERS = "cutout:workers"
+_ALIVE = 20  # seconds after which a worker that has not shown itself counts as gone
 
 
 def application(url: str) -> celery.Celery:
@@ -303,6 +322,7 @@ def work(
     stopping = threading.Event()
     jobs = RedisJobs(url, expiry=expiry, redelivery=redelivery, stopping=stopping)
     held: set[tuple[str, int]] = set()
+    name = secrets.token_hex(8)
 
     @app.task(name=_NAME)  # type: ignore[untyped-decorator]
     def picture(task: str, number: int) -> None:
@@ -328,7 +348,9 @@ def work(
             with suppress(Exception):  # Redis is away: no other worker can take them meanwhile
                 jobs.renew(tuple(held))
                 jobs.mend()
+                jobs.appear(name)
 
+    celery.signals.worker_ready.connect(lambda **_: jobs.appear(name), weak=False)
     celery.signals.worker_shutting_down.connect(lambda **_: stopping.set(), weak=False)
     threading.Thread(target=beat, daemon=True, name="beat").start()
     warnings.simplefilter(
@@ -344,6 +366,8 @@ def work(
         without_mingle=True,
         without_heartbeat=True,  # of events: it would wait without end for a Redis that is away, and stop all else
     ).start()
+    with suppress(Problem):
+        jobs.leave(name)
 
 
 def _key(task: str, number: int | None = None, what: str = "") -> str:
