@@ -142,8 +142,8 @@ def _add_monitoring(app: FastAPI, service: Service) -> None:
 def _handle_errors(app: FastAPI) -> None:
     """What HTTP itself refuses becomes a `Problem` as well; `Guard` answers them all."""
 
-    async def by_http(request: Request, error: Exception) -> Response:
-        assert isinstance(error, HTTPException)  # noqa: S101 - registered for it alone
+    @app.exception_handler(HTTPException)
+    async def by_http(request: Request, error: HTTPException) -> Response:
         request.state.outcome = str(error.status_code)
         kind = {404: "not-found", 405: "method"}.get(error.status_code, "request")
         headers = {name.lower(): value for name, value in (error.headers or {}).items()}
@@ -151,12 +151,9 @@ def _handle_errors(app: FastAPI) -> None:
             headers["allow"] = "GET, HEAD"
         raise Problem(error.status_code, kind, str(error.detail), headers=headers) from error
 
-    async def invalid(request: Request, error: Exception) -> Response:
-        assert isinstance(error, RequestValidationError)  # noqa: S101 - registered for it alone
+    @app.exception_handler(RequestValidationError)
+    async def invalid(request: Request, error: RequestValidationError) -> Response:
         request.state.outcome = "422"
         first = error.errors()[0]
         where = ".".join(str(part) for part in first.get("loc", ()))
         raise Problem(422, "usage", f"{where}: {first.get('msg', 'not valid')}") from error
-
-    app.add_exception_handler(HTTPException, by_http)
-    app.add_exception_handler(RequestValidationError, invalid)

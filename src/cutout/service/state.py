@@ -49,24 +49,21 @@ class Service:
         """Whether the models are open."""
         return self._models is not None
 
-    def ready(self) -> None:
-        """Raise a `Problem` while the models are not open."""
-        if self._models is None:
+    def ready(self) -> tuple[Models, Jobs]:
+        """The opened models and the store of batches; raises a `Problem` while they are not open."""
+        if self._models is None or self._jobs is None:
             raise Problem(503, "starting", "the models are still being opened", retry_after=2)
+        return self._models, self._jobs
 
     @property
     def models(self) -> Models:
         """The opened models; raises as `ready` does."""
-        self.ready()
-        assert self._models is not None  # noqa: S101 - it is ready
-        return self._models
+        return self.ready()[0]
 
     @property
     def jobs(self) -> Jobs:
         """The store of batches; raises as `ready` does."""
-        self.ready()
-        assert self._jobs is not None  # noqa: S101 - it is ready
-        return self._jobs
+        return self.ready()[1]
 
     def open_jobs(self) -> None:
         """Open the store of batches, unless that was done.

@@ -31,10 +31,7 @@ _DEFAULT_PORTS = {"http": "80", "https": "443"}
 
 def is_loopback(host: str) -> bool:
     """Whether only this machine can reach what listens on that address."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host.lower() == "localhost"
+    return ipaddress.ip_address(host).is_loopback if _is_address(host) else host.lower() == "localhost"
 
 
 def default_hosts(host: str, *, keys: bool) -> tuple[str, ...]:

@@ -60,8 +60,10 @@ class RedisJobs(Jobs):
         self._expiry = round(expiry * 1000)
         self._lease = max(1.0, redelivery)
         self._stopping = stopping
-        names = (scripts.ADMIT, scripts.TAKE, scripts.RENEW, scripts.LOST, scripts.END)
-        self._admit, self._take, self._renew, self._lost, self._end = map(self._base.register_script, names)
+        texts = (scripts.ADMIT, scripts.TAKE, scripts.RENEW, scripts.LOST, scripts.END)
+        self._admit, self._take, self._renew, self._lost, self._end = (
+            self._base.register_script(scripts.COMMON + script) for script in texts
+        )
 
     def close(self) -> None:
         self._base.close()

@@ -1,6 +1,6 @@
 """What Redis does in one step: scripts in Lua."""
 
-__all__ = ["ADMIT", "END", "LOST", "RENEW", "TAKE"]
+__all__ = ["ADMIT", "COMMON", "END", "LOST", "RENEW", "TAKE"]
 
 # Redis runs a script as one step. Where its memory is full it lets a script write on that began with freeing something:
 # the few bytes of a state always fit, or nothing would ever be freed again.
@@ -8,17 +8,16 @@ __all__ = ["ADMIT", "END", "LOST", "RENEW", "TAKE"]
 # The open pictures are a sorted set: when there was last a sign of life of each, that is when it was handed out, or
 # when its worker last renewed the lease. The clock is that of Redis.
 
-_COMMON = """
+COMMON = """
 local now = redis.call('TIME')
 now = now[1] + now[2] / 1e6
 local open = 'cutout:open'
 local function batch(task) return 'cutout:task:' .. task end
 local function ended(state) return not state or state == 'done' or state == 'failed' end
 """
+"""What stands before each of them."""
 
-ADMIT = (
-    _COMMON
-    + """
+ADMIT = """
 local task, client, most, seconds = unpack(ARGV)
 local unfinished = 'cutout:unfinished:' .. client
 if redis.call('SCARD', unfinished) >= tonumber(most) then return 0 end
@@ -27,12 +26,9 @@ redis.call('EXPIRE', batch(task), seconds)
 redis.call('SADD', unfinished, task)
 return 1
 """
-)
 """Begin a batch unless its client has enough of them: batch, client, most, seconds until it is forgotten."""
 
-TAKE = (
-    _COMMON
-    + """
+TAKE = """
 local task, number, lease = unpack(ARGV)
 local picture = task .. ':' .. number
 local client, fields, state = unpack(redis.call('HMGET', batch(task), 'client', 'fields', 'state:' .. number))
@@ -46,24 +42,18 @@ redis.call('HSET', batch(task), 'state:' .. number, 'working')
 redis.call('ZADD', open, now, picture)
 return {client, fields, redis.call('HINCRBY', batch(task), 'attempts:' .. number, 1)}
 """
-)
 """Take a picture: client, fields and how often it was taken, or nothing if it has ended or another has it and lives.
 
 Arguments: batch, number, the lease in seconds.
 """
 
-RENEW = (
-    _COMMON
-    + """
+RENEW = """
 redis.call('ZREM', open, 'nothing')
 for _, picture in ipairs(ARGV) do redis.call('ZADD', open, 'XX', now, picture) end
 """
-)
 """A sign of life of open pictures, which are named as `batch:number`."""
 
-LOST = (
-    _COMMON
-    + """
+LOST = """
 local lease, most = unpack(ARGV)
 local before = now - lease
 local next = redis.call('LINDEX', 'cutout:cutout', -1)
@@ -83,7 +73,6 @@ for _, picture in ipairs(redis.call('ZRANGEBYSCORE', open, '-inf', before, 'LIMI
 end
 return {string.format('%.17g', now), lost}
 """
-)
 """Find pictures that no living worker has, and let them wait again: the time, and their names among the open pictures.
 
 Such a one has given no sign of life for a whole lease, and was handed out before what is next in the queue: the queue
@@ -92,9 +81,7 @@ is first in, first out, so that it is not in there. That costs the same however 
 Arguments: the lease in seconds, at most how many.
 """
 
-END = (
-    _COMMON
-    + """
+END = """
 local task, number, state, name, value, fresh, expiry, forgotten = unpack(ARGV)
 local key = batch(task)
 local client, before, count = unpack(redis.call('HMGET', key, 'client', 'state:' .. number, 'count'))
@@ -116,7 +103,6 @@ redis.call('PEXPIRE', key, expiry)
 for other = 0, count - 1 do redis.call('PEXPIRE', key .. ':' .. other .. ':out', expiry) end
 redis.call('SREM', 'cutout:unfinished:' .. client, task)
 """
-)
 """Keep an outcome, the first one only; the last outcome of a batch lets it expire.
 
 Arguments: batch, number, state, a field and its value, the key that the result was just written under, milliseconds
