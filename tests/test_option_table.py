@@ -66,7 +66,7 @@ def test_an_option_that_is_added_is_a_field_of_the_service(monkeypatch: pytest.M
 
     monkeypatch.setitem(form._FIELDS, "glow", Toy.table["glow"])
     shown = {"description": "How much it glows, beside shadow.", "type": "integer", "minimum": 0, "maximum": 5}
-    assert form.schema()["glow"] == shown | {"default": 3}
+    assert form.schema()["glow"] == shown | {"x-group": "Look", "x-unit": "lumens", "default": 3}
     assert form._parsed("glow", Toy.table["glow"], "4") == 4
     with pytest.raises(UsageError, match="glow holds 7, but at most 5 is allowed here"):
         form._parsed("glow", Toy.table["glow"], "7")

@@ -1,18 +1,21 @@
-"""The web page in a real browser."""
+"""The web page in a real browser: what is seen, how it is handled, what comes out."""
 
 from __future__ import annotations
 
-import base64
 import io
+import shutil
+import subprocess
 import zipfile
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from browsers import chromium
-from served import Held, quick, served, until
+from browsers import Page, chromium
+from PIL import Image
+from selenium.webdriver.common.action_chains import ActionChains
+from selenium.webdriver.common.actions.wheel_input import ScrollOrigin
+from selenium.webdriver.common.keys import Keys
+from served import Held, Watched, quick, served, until
 from small import half
 
 from cutout.service.models import Models
@@ -23,14 +26,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     import httpx
-
-_DROP = """
-const [name, data] = arguments, bytes = Uint8Array.from(atob(data), (sign) => sign.charCodeAt(0));
-const transfer = new DataTransfer();
-transfer.items.add(new File([bytes], name, { type: "image/jpeg" }));
-document.getElementById("drop").dispatchEvent(
-  new DragEvent("drop", { dataTransfer: transfer, bubbles: true, cancelable: true }));
-"""
 
 
 @pytest.fixture(scope="module")
@@ -45,130 +40,211 @@ def browser(downloads: Path) -> Iterator[Any]:
         yield found
 
 
-def _text(browser: Any, selector: str) -> str:
-    return " ".join(element.text for element in browser.find_elements("css selector", selector))
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Watched, httpx.Client]]:
+    settings, _ = quick(tmp_path_factory.mktemp("page"))
+    watched = Watched(settings)
+    with served(settings, watched) as client:
+        yield watched, client
+
+
+@pytest.fixture
+def page(browser: Any, models: tuple[Watched, httpx.Client]) -> Page:
+    return Page(browser, models[1])
+
+
+@pytest.fixture
+def picture(tmp_path: Path) -> Path:
+    """Left black, which the model takes for the background; right orange."""
+    return half(tmp_path / "half.png", (640, 320))
 
 
 def test_drop_a_picture_see_the_cutout_download_it(
     browser: Any, downloads: Path, examples: Path, tmp_path: Path
 ) -> None:
     """The file is what the interface gives, byte for byte; the page asks nobody but the service."""
-    data = (examples / "chelsea.jpg").read_bytes()
     settings = Settings(device="cpu", workers=2, folder=tmp_path / "jobs")
     with served(settings, Models(settings)) as client:
-        browser.get(str(client.base_url))
-        find = browser.find_element
-        until(lambda: "waiting in the queue" in find("id", "queue").text)
-        until(lambda: len(browser.find_elements("css selector", "#options [name]")) > 8)
-        browser.execute_script(_DROP, "chelsea.jpg", base64.b64encode(data).decode())
-        link = until(lambda: next(iter(browser.find_elements("css selector", "a.download")), None))
-        seen = find("css selector", "img.after")
-        assert until(lambda: seen.get_property("naturalWidth")) == 451
-        assert seen.is_displayed()
-        assert "1 of 1 done" in find("id", "progress").text
-        slider = find("css selector", ".card input[type=range]")
-        slider.send_keys("\ue014" * 5)  # the right arrow
-        assert slider.get_property("value") == "40"
-        assert "40%" in find("css selector", ".view").get_attribute("style")
-        find("css selector", "input[value=black]").click()
-        assert "black" in find("css selector", ".view").get_attribute("class")
-        link.click()
+        page = Page(browser, client)
+        until(lambda: page.text("#queue") == "Service on cpu: 0 waiting, 0 working")
+        page.drop(examples / "chelsea.jpg")
+        page.ends("done")
+        seen = page.find("#after")
+        assert (seen.is_displayed(), seen.get_property("naturalWidth")) == (True, 451)
+        assert page.text("#counts") == "1 done"
+        page.click("#download")
+        data = (examples / "chelsea.jpg").read_bytes()
         expected = client.post("/remove-background", files={"file": data}).content
         file = downloads / "chelsea-cutout.png"
         until(lambda: file.exists() and len(file.read_bytes()) == len(expected))
         assert file.read_bytes() == expected
-        find("id", "all").click()
+        page.click("#all")
         packed = downloads / "cutouts.zip"
         until(lambda: packed.exists() and packed.stat().st_size > len(expected))
         with zipfile.ZipFile(io.BytesIO(packed.read_bytes())) as archive:
             assert archive.testzip() is None
             assert archive.read("chelsea-cutout.png") == expected
-        browser.set_window_size(500, 800)
-        inner, body = browser.execute_script("return [innerWidth, document.documentElement.scrollWidth]")
-        assert body <= inner, "nothing sticks out at the width of a phone"
-        bad = [entry for entry in browser.get_log("browser") if entry["level"] in {"SEVERE", "WARNING"}]
-        assert not bad
-        asked = browser.execute_script("return performance.getEntriesByType('resource').map((entry) => entry.name)")
+        packed.unlink()
+        assert not [entry for entry in browser.get_log("browser") if entry["level"] in {"SEVERE", "WARNING"}]
+        asked = page.run("return performance.getEntriesByType('resource').map((entry) => entry.name)")
         assert all(name.startswith((str(client.base_url), "blob:")) for name in asked)
 
 
-def test_what_cannot_be_done_is_told_beside_its_picture(browser: Any, tmp_path: Path) -> None:
-    settings = Settings(device="cpu", workers=2, folder=tmp_path / "jobs", api_keys=("some-key",))
-    with served(settings, Models(settings)) as client:
-        browser.get(str(client.base_url))
-        browser.execute_script(_DROP, "broken.jpg", base64.b64encode(b"no picture").decode())
-        until(lambda: "API key" in _text(browser, ".card .error"))
-        key = browser.find_element("id", "key")
-        until(key.is_displayed)
-        key.send_keys("some-key\t")
-        browser.find_element("css selector", ".card button").click()
-        until(lambda: "not a picture" in _text(browser, ".card .error"))
+def test_the_original_is_seen_at_once_and_counters_tell_who_waits(browser: Any, tmp_path: Path, picture: Path) -> None:
+    settings, _ = quick(tmp_path, workers=1)
+    held = Held(settings)
+    with served(settings, held) as client:
+        page = Page(browser, client)
+        page.drop(picture, half(tmp_path / "other.png"))
+        until(lambda: held.begun)
+        until(lambda: page.text("#counts") == "1 waiting · 1 working")
+        before = page.find("#before")
+        assert (before.is_displayed(), before.get_property("naturalWidth")) == (True, 640)
+        assert page.text("#step") == "working"
+        assert page.find("#progress").is_displayed()
+        until(lambda: page.text("#queue") == "Service on cpu: 0 waiting, 1 working")
+        held.go.set()
+        page.ends("done", "done")
+        assert page.text("#counts") == "2 done"
 
 
-_WATCHED = """
-window.sent = 0;
-window.timers = [];
-window.held = %s;
-const send = XMLHttpRequest.prototype.send, later = window.setTimeout.bind(window);
-XMLHttpRequest.prototype.send = function (...given) { window.sent += 1; return send.apply(this, given); };
-window.setTimeout = (work, milliseconds) => window.held ? window.timers.push(work) : later(work, milliseconds / 50);
-"""
+def test_a_format_that_browsers_do_not_show_is_shown_by_the_service(page: Page, tmp_path: Path) -> None:
+    Image.open(half(tmp_path / "half.png", (3000, 1500))).save(tmp_path / "scan.tif", compression="tiff_lzw")
+    page.drop(tmp_path / "scan.tif")
+    page.ends("done")
+    assert page.find("#before").get_property("naturalWidth") == 2048
+    assert page.find("#after").get_property("naturalWidth") == 3000
+    page.enter("divider", "100")
+    box = page.find("#before").rect
+    assert box["width"] / box["height"] == pytest.approx(2, 0.01)
+
+
+def test_the_divider_is_dragged_on_the_picture_which_zooms_and_pans(page: Page, picture: Path) -> None:
+    page.drop(picture)
+    page.ends("done")
+    view, sheet = page.find("#view"), page.find("#sheet")
+    width = sheet.rect["width"]
+    ActionChains(page.browser, 20).move_to_element_with_offset(view, -100, 0).click_and_hold().move_by_offset(
+        160, 0
+    ).release().perform()
+    assert page.find("#divider").get_property("value") == str(round(50 + 60 / width * 100))
+    ActionChains(page.browser).scroll_from_origin(ScrollOrigin.from_element(view), 0, -400).perform()
+    assert sheet.rect["width"] > 1.3 * width
+    place = sheet.rect["x"]
+    view.send_keys("+" + Keys.ARROW_LEFT)
+    page.enter("divider", "100")
+    moved = sheet.rect["x"]
+    assert moved != place
+    ActionChains(page.browser, 20).move_to_element_with_offset(view, 0, 40).click_and_hold().move_by_offset(
+        -50, 0
+    ).release().perform()
+    assert sheet.rect["x"] == pytest.approx(moved - 50, abs=1)
+    view.send_keys("1")
+    assert sheet.rect["width"] == 640
+    view.send_keys("0")
+    assert sheet.rect["width"] == width
+
+
+def test_the_list_is_walked_emptied_and_restored_by_keys(page: Page, tmp_path: Path) -> None:
+    def names() -> list[str]:
+        return [found.text.split("\n")[0] for found in page.browser.find_elements("css selector", ".thumb")]
+
+    page.drop(*(half(tmp_path / f"{name}.png") for name in "abc"))
+    page.ends("done", "done", "done")
+    page.find(".thumb").send_keys(Keys.ARROW_RIGHT)
+    assert page.text("#name") == "b.png"
+    page.browser.switch_to.active_element.send_keys(Keys.DELETE)
+    assert names() == ["a.png", "c.png"]
+    assert page.text("#name") == "c.png"
+    assert page.text("#said") == "Removed b.png"
+    page.browser.switch_to.active_element.send_keys(Keys.CONTROL, "z")
+    assert names() == ["a.png", "b.png", "c.png"]
+    assert page.text("#name") == "b.png"
+    page.click("#clear")
+    assert names() == []
+    assert page.find("#drop").rect["height"] > 400, "the empty page is one place to drop"
+    page.click("#undo")
+    assert names() == ["a.png", "b.png", "c.png"]
+    page.ends("done", "done", "done")
+
+
+def test_a_folder_is_dropped_and_comes_back_as_one_zip(page: Page, downloads: Path, tmp_path: Path) -> None:
+    shop = tmp_path / "shop"
+    half(shop / "one.png")
+    half(shop / "shoes" / "one.png")
+    (shop / "notes.txt").write_text("no picture")
+    page.drop(shop)
+    until(lambda: page.text("#said") == "1 file that is no picture left out")
+    page.ends("done", "done")
+    page.click("#all")
+    packed = downloads / "cutouts.zip"
+    until(packed.exists)
+    with zipfile.ZipFile(packed) as archive:
+        assert sorted(archive.namelist()) == ["shop/one-cutout.png", "shop/shoes/one-cutout.png"]
+    packed.unlink()
+
+
+def test_nothing_sticks_out_at_the_width_of_a_phone(
+    browser: Any, models: tuple[Watched, httpx.Client], picture: Path
+) -> None:
+    page = Page(browser, models[1], width=360)
+    page.drop(picture)
+    page.ends("done")
+    page.run("for (const group of document.querySelectorAll('details')) group.open = true")
+    for ground in ("transparent", "own", "picture", "blur", "gradient"):
+        page.choose("ground", ground)
+        inner, body = page.run("return [innerWidth, document.documentElement.scrollWidth]")
+        assert body <= inner, ground
 
 
 @contextmanager
-def _busy(tmp_path: Path, picture: bytes, **changes: Any) -> Iterator[tuple[httpx.Client, Held]]:
-    """A service that takes no further picture until it is let go."""
-    settings, _ = quick(tmp_path, workers=1, queue=1, **changes)
-    engine = Held(settings)
-    with served(settings, engine) as client, ThreadPoolExecutor(2) as pool:
-        for number in (1, 2):  # a client with one there may have a second
-            pool.submit(client.post, "/remove-background", files={"file": picture})
-            until(partial(_holds, client, number))
-        try:
-            yield client, engine
-        finally:
-            engine.go.set()
+def _dark(page: Page) -> Iterator[None]:
+    def scheme(value: str) -> None:
+        features = [{"name": "prefers-color-scheme", "value": value}]
+        page.browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+
+    scheme("dark")
+    try:
+        yield
+    finally:
+        scheme("")
 
 
-def _watch(browser: Any, client: httpx.Client, picture: bytes, *, hold_timers: bool = False) -> None:
-    """Drop a picture on the page, which counts what it sends."""
-    browser.get(str(client.base_url))
-    browser.execute_script(_WATCHED % str(hold_timers).lower())
-    browser.execute_script(_DROP, "half.png", base64.b64encode(picture).decode())
+@pytest.fixture(scope="module")
+def axe(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The script of axe-core."""
+    npm, folder = shutil.which("npm"), tmp_path_factory.mktemp("axe")
+    if (
+        npm is None
+        or subprocess.run([npm, "install", "--silent", "axe-core@4.14.1"], cwd=folder, check=False).returncode
+    ):
+        pytest.skip("axe-core cannot be had")
+    return (folder / "node_modules/axe-core/axe.min.js").read_text("utf-8")
 
 
-def _holds(client: httpx.Client, number: int) -> bool:
-    return f"cutout_queue_depth {number}.0" in client.get("/metrics").text
+@pytest.mark.parametrize("width", [1280, 360])
+def test_axe_finds_nothing(
+    browser: Any, models: tuple[Watched, httpx.Client], picture: Path, axe: str, width: int
+) -> None:
+    page = Page(browser, models[1], width)
+    page.run(axe)
 
+    def findings() -> Any:
+        return browser.execute_async_script("""
+          const found = ({ id, nodes }) => [id, nodes.map((node) => node.html)];
+          axe.run().then(({ violations }) => arguments[0](violations.map(found)));
+        """)
 
-def test_a_busy_service_is_asked_a_few_times_and_then_no_more(browser: Any, tmp_path: Path) -> None:
-    picture = half(tmp_path / "half.png").read_bytes()
-    with _busy(tmp_path, picture) as (client, engine):
-        _watch(browser, client, picture)
-        until(lambda: "busy" in _text(browser, ".card .error"))
-        assert browser.execute_script("return window.sent") == 6
-        engine.go.set()
-        until(lambda: _holds(client, 0))
-        browser.find_element("css selector", ".card button").click()
-        until(lambda: browser.find_elements("css selector", "a.download"))
-        assert not _text(browser, ".card .error")
-
-
-def test_what_has_run_out_of_time_is_not_sent_again_by_itself(browser: Any, tmp_path: Path) -> None:
-    settings, _ = quick(tmp_path, workers=1, timeout=0.3)
-    engine = Held(settings)
-    with served(settings, engine) as client:
-        _watch(browser, client, half(tmp_path / "half.png").read_bytes())
-        until(lambda: "time limit" in _text(browser, ".card .error"))
-        assert browser.execute_script("return window.sent") == 1
-        engine.go.set()
-
-
-def test_pictures_that_were_cleared_are_not_sent_again(browser: Any, tmp_path: Path) -> None:
-    picture = half(tmp_path / "half.png").read_bytes()
-    with _busy(tmp_path, picture) as (client, _engine):
-        _watch(browser, client, picture, hold_timers=True)
-        until(lambda: "trying again" in _text(browser, ".card"))
-        browser.find_element("id", "clear").click()
-        browser.execute_script("for (const work of window.timers.splice(0)) work();")
-        assert browser.execute_async_script("requestAnimationFrame(() => arguments[0](window.sent))") == 1
+    assert findings() == []
+    broken = picture.with_name("broken.png")
+    broken.write_bytes(picture.read_bytes()[:60])
+    page.drop(picture, broken)
+    page.ends("done", "failed")
+    page.run("for (const group of document.querySelectorAll('details')) group.open = true")
+    page.choose("ground", "gradient")
+    page.choose("frame", "Passport")
+    assert findings() == []
+    page.run("entries[1].button.click()")
+    page.choose("ground", "picture")
+    with _dark(page):
+        assert findings() == []

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import httpx
 import pytest
+from browsers import Page, chromium
 from served import quick, served, until
 from small import half
 
@@ -76,6 +77,20 @@ def test_every_address_works_below_the_path(proxied: httpx.Client, tmp_path: Pat
     assert (old.status_code, old.json()["errors"][0]["code"]) == (400, "missing_source")
     task = proxied.post("/cutout/batch-remove-background", files={"files": picture["file"]}, headers=key).json()
     until(lambda: proxied.get(f"/cutout/task-result/{task['task_id']}", headers=key).status_code == 200)
+
+
+def test_the_page_works_below_the_path(proxied: httpx.Client, tmp_path: Path) -> None:
+    with chromium(tmp_path) as browser:
+        page = Page(browser, proxied)
+        browser.get(f"{proxied.base_url}/cutout/")
+        page.drop(half(tmp_path / "half.png"))
+        until(page.find("#key-dialog").is_displayed)
+        page.find("#key").send_keys("some-key\n")
+        page.ends("done")
+        assert page.text("#queue") == "Service on cpu: 0 waiting, 0 working"
+        page.click("header a")
+        until(lambda: "POST /remove-background" in page.text("main"))
+        assert f"{proxied.base_url.netloc.decode()}/cutout/remove-background" in page.text("main")
 
 
 def test_without_the_last_slash_the_page_is_found_too(tmp_path: Path) -> None:

@@ -133,3 +133,15 @@ class Held(Models):
         self.begun.append(data)
         assert self.go.wait(60)
         return super().cut(data, cut_request, **how)
+
+
+class Watched(Models):
+    """Models that remember what was asked of them."""
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(settings)
+        self.asked: list[CutRequest] = []
+
+    def cut(self, data: bytes, cut_request: CutRequest, **how: Any) -> Done:
+        self.asked.append(cut_request)
+        return super().cut(data, cut_request, **how)

@@ -44,6 +44,7 @@ class Option(NamedTuple):
         service_least: The smallest that a request may ask for.
         service_most: The largest; of percentages `service_percent`, where there is one.
         any_case: A word may be written in capitals.
+        unit: Of a number, in the plural.
     """
 
     about: str
@@ -61,6 +62,7 @@ class Option(NamedTuple):
     service_most: float = SERVICE_MOST
     service_percent: float | None = None
     any_case: bool = False
+    unit: str = ""
 
     def help(self, write: Callable[[str], str] = str) -> str:
         """The sentence, other options in it written so."""
@@ -89,6 +91,7 @@ def whole(about: str, panel: str, *, default: int | None, unit: str = "", **know
             raise refused(name, int(value), bounds)
         return int(value)
 
+    known["unit"] = unit and f"{unit.strip(' s')}s"
     known["service_most"] = min(known.get("service_most", SERVICE_MOST), math.inf if most is None else most)
     return Option(about, panel, (), int, default, read, (int,), metavar="N", **{"least": 0, **known})
 

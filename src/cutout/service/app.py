@@ -59,7 +59,7 @@ def create_app(settings: Settings, models: Models | None = None) -> FastAPI:
     _add_monitoring(app, service)
     app.include_router(batches.router(settings))
     app.include_router(removebg.router(service))
-    app.include_router(pages.router())
+    app.include_router(pages.router(service))
     app.add_middleware(Guard, settings=settings, metrics=service.metrics)
     plain = app.openapi
     app.openapi = lambda: secured(plain(), settings.open_paths, required=bool(settings.api_keys))  # type: ignore[method-assign]

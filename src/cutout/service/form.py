@@ -210,7 +210,8 @@ def schema(models: Sequence[str] = ()) -> dict[str, Any]:
 
 def _schema(row: Option) -> dict[str, Any]:
     found = [_schema_of(kind, row) for kind in row.takes]
-    result = {"description": row.help()} | (found[0] if len(found) == 1 else {"anyOf": found})
+    shown = {"x-group": row.panel} | ({"x-unit": row.unit} if row.unit else {})
+    result = {"description": row.help(), **shown} | (found[0] if len(found) == 1 else {"anyOf": found})
     return result if row.default is None else result | {"default": row.default}
 
 
