@@ -28,7 +28,7 @@ import numpy as np
 from PIL import Image
 
 from cutout.engines.devices import Device, DeviceRequest, parse_device, provider_entry
-from cutout.engines.gpu import cards
+from cutout.engines.environment import cards
 from cutout.engines.graphs.device import free_batch, to_half
 from cutout.engines.runtime import load_runtime
 from cutout.enums import Fit

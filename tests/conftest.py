@@ -39,6 +39,7 @@ def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("HOME", str(folder))
     monkeypatch.setenv("USERPROFILE", str(folder))  # what Windows calls it
     monkeypatch.setenv("CUTOUT_HOME", str(folder / "cutout"))
+    monkeypatch.setenv("CUTOUT_ENGINE", "onnxruntime")  # each new home would try MNN out anew, which takes two seconds
     return folder
 
 

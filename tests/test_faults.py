@@ -755,7 +755,7 @@ class TestReport:
         assert report.exit_code == 130
 
     def test_what_was_not_started_is_counted(self) -> None:
-        running = Running(model="m", device="cpu", precision=Precision.FULL, batch=1, workers=2)
+        running = Running(model="m", device="cpu", engine="mnn", precision=Precision.FULL, batch=1, workers=2)
         line = self.report(outcome(Status.DONE), total=5).as_json(seconds=1.23456, running=running)
         assert (line["not_started"], line["seconds"]) == (4, 1.235)
 

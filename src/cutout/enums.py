@@ -8,6 +8,7 @@ __all__ = [
     "BackgroundFit",
     "BitDepth",
     "EdgeColors",
+    "EngineName",
     "Existing",
     "Fit",
     "OnCollision",
@@ -88,6 +89,15 @@ class Precision(StrEnum):
     """float32."""
     REDUCED = "reduced"
     """bfloat16 wherever that was measured to do no harm."""
+
+
+class EngineName(StrEnum):
+    """What runs a model on the processor."""
+
+    AUTO = "auto"
+    """MNN where a trial found it faster and as good, else ONNX Runtime."""
+    MNN = "mnn"
+    ONNXRUNTIME = "onnxruntime"
 
 
 class BackgroundFit(StrEnum):

@@ -15,7 +15,7 @@ from onnx import TensorProto, helper
 from small import brightness_model, half
 
 from cutout.engines.batching import BatchedEngine, BoundRun
-from cutout.engines.gpu import Card
+from cutout.engines.environment import Card
 from cutout.engines.graphs.device import free_batch, to_half
 from cutout.engines.graphs.onnx_bytes import UnknownGraphError
 from cutout.enums import Fit

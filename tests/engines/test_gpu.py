@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from cutout.engines.gpu import Card, cards, visible
+from cutout.engines.environment import Card, cards, visible
 
 DRIVER = "580.126.18"
 TWO = [

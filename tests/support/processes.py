@@ -34,6 +34,7 @@ def _begin(request: RunRequest) -> Running:
     return Running(
         model=remover.model,
         device=remover.device,
+        engine=remover.engine,
         precision=remover.precision,
         batch=remover.batch,
         workers=request.workers,

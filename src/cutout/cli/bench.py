@@ -9,7 +9,7 @@ import typer
 
 from cutout.cli.console import Console
 from cutout.cli.options import option
-from cutout.enums import Precision
+from cutout.enums import EngineName, Precision
 from cutout.errors import UsageError
 from cutout.models.registry import DEFAULT_MODEL
 from cutout.options import RemoveOptions
@@ -24,6 +24,7 @@ def bench(
     ] = None,
     model: Annotated[str, option("--model", "-m", text="The model to measure.")] = DEFAULT_MODEL,
     device: Annotated[str | None, option("--device", "-d", text="auto, cpu, cuda, ... (default: auto)")] = None,
+    engine: Annotated[EngineName, option("--engine", text="What runs the model on the processor.")] = EngineName.AUTO,
     precision: Annotated[
         Precision, option("--precision", text="full, or reduced where the model has it.")
     ] = Precision.FULL,
@@ -53,7 +54,13 @@ def bench(
         megapixels=megapixels,
         options=RemoveOptions(),
         output_format=output_format,
-        remover_settings={"model": model, "device": device, "precision": precision, "warn": console.warn},
+        remover_settings={
+            "model": model,
+            "device": device,
+            "engine": engine,
+            "precision": precision,
+            "warn": console.warn,
+        },
         tell=console.say,
     )
     best = max(results, key=lambda result: result.rate)
@@ -63,7 +70,7 @@ def bench(
         typer.echo(json.dumps({"event": "recommendation", "jobs": best.jobs}))
         return
     stages = list(best.ms)
-    typer.echo(f"{best.model} on {best.device}{best.note}; milliseconds of one picture by stage")
+    typer.echo(f"{best.model} on {best.device} ({best.engine}){best.note}; milliseconds of one picture by stage")
     typer.echo("  ".join(["jobs", "pictures/s", *(f"{stage:>11}" for stage in stages)]))
     for result in results:
         times = (f"{result.ms.get(stage, 0.0):11.1f}" for stage in stages)

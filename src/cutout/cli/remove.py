@@ -26,7 +26,7 @@ from cutout.cli.options import (
     workers_for,
 )
 from cutout.cli.run import Interrupt, is_terminal, print_plan, run_plan
-from cutout.enums import BitDepth, Existing, OnCollision, Precision
+from cutout.enums import BitDepth, EngineName, Existing, OnCollision, Precision
 from cutout.errors import ExitCode, UsageError
 from cutout.jobs.executors.base import EXECUTORS
 from cutout.models.registry import DEFAULT_MODEL
@@ -120,6 +120,9 @@ def remove(
     half: Half = False,
     cpu_fallback: CpuFallback = False,
     gpu_memory_limit: GpuMemoryLimit = 80.0,
+    engine: Annotated[
+        EngineName, option("--engine", text="What runs the model on the processor: the faster, or this.", panel=_MODEL)
+    ] = EngineName.AUTO,
     precision: Annotated[
         Precision,
         option(
@@ -190,6 +193,7 @@ def remove(
             gpu_memory_limit=gpu_memory_limit,
             pictures=len(todo.jobs),
         ),
+        "engine": engine,
         "precision": precision,
         "memory_limit": memory_limit,
     }

@@ -134,7 +134,7 @@ def run_plan(
 
 def _used(running: Running) -> str:
     note = "" if running.precision is Precision.FULL else f" in {running.precision} precision"
-    return f"{running.model} on {running.device}{note}"
+    return f"{running.model} on {running.device} ({running.engine}){note}"
 
 
 def _closed(job: Job, report: Report) -> bool:

@@ -9,10 +9,11 @@ import os
 import sys
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cutout.engines.devices import CPU, DeviceRequest, request_device
-from cutout.enums import Precision
+from cutout.enums import EngineName, Precision
 from cutout.errors import ClosedError, UsageError
 from cutout.models.registry import ModelSpec, refuse_config, resolve_model
 from cutout.models.tensors import input_size, to_input, to_mask
@@ -39,6 +40,7 @@ __all__ = [
     "closed",
     "describe",
     "open_engine",
+    "parse_engine",
     "parse_precision",
 ]
 
@@ -52,6 +54,7 @@ class Engine(ABC):
     Attributes:
         spec: Its description.
         device: What really runs, such as `cpu` or `cuda:0`.
+        engine: What runs it: a word of `EngineName`, or `openvino` or `rembg`.
         precision: What it computes in.
         batch: Pictures that the device computes at once.
         in_flight: Pictures that wait for the device or are on it, beyond those that the processor works on.
@@ -59,6 +62,7 @@ class Engine(ABC):
 
     spec: ModelSpec
     device: str
+    engine: str = EngineName.ONNXRUNTIME
     precision = Precision.FULL
     batch = 1
     in_flight = 0
@@ -130,6 +134,20 @@ def parse_precision(value: str) -> Precision:
         ) from None
 
 
+def parse_engine(value: str) -> EngineName:
+    """`auto`, `mnn` or `onnxruntime`.
+
+    Raises:
+        UsageError: None of them.
+    """
+    try:
+        return EngineName(value)
+    except ValueError:
+        raise UsageError(
+            f"unknown engine {value!r}", hint=f"known: {', '.join(EngineName)}", options=("engine",)
+        ) from None
+
+
 def unknown_model_option(text: str, hint: str) -> UsageError:
     """The error for an option, as `key=value`, that the model does not have."""
     return UsageError(f"unknown model_option {text}", hint=hint, options=("model_option",))
@@ -147,6 +165,7 @@ class EngineRequest:
     Attributes:
         spec: What `describe` gave.
         device: `auto`, `cpu`, `cuda:1`, …; None asks the environment.
+        engine: What is to run it on the processor; None asks `CUTOUT_ENGINE`, then takes `auto`.
         precision: What to compute in.
         options: How devices other than the processor are used.
         model_options: Options of the model itself, such as `{"class": "upper"}`.
@@ -155,11 +174,12 @@ class EngineRequest:
         memory: Bytes that pictures may take together.
 
     Raises:
-        UsageError: Half precision beside reduced precision.
+        UsageError: Half precision, or an engine, beside reduced precision; an unknown engine in the environment.
     """
 
     spec: ModelSpec
     device: str | None = None
+    engine: EngineName | None = None
     precision: Precision = Precision.FULL
     options: DeviceOptions = field(default_factory=DeviceOptions)
     model_options: Mapping[str, Any] = field(default_factory=dict)
@@ -174,6 +194,18 @@ class EngineRequest:
                 hint="leave out one of them",
                 options=("precision", "half"),
             )
+
+        if self.engine not in {None, EngineName.AUTO} and self.precision is Precision.REDUCED:
+            raise UsageError(
+                f"precision reduced runs on OpenVINO, not on {self.engine}",
+                hint="leave out one of them",
+                options=("precision", "engine"),
+            )
+
+    @property
+    def chosen_engine(self) -> EngineName:
+        """The engine that is asked for, here or by the environment of this process."""
+        return self.engine or parse_engine(os.environ.get("CUTOUT_ENGINE") or EngineName.AUTO)
 
     @property
     def asked(self) -> DeviceRequest:
@@ -211,6 +243,12 @@ def _reduced(request: EngineRequest, warn: Warn) -> Engine:
     return open_reduced(request, warn)
 
 
+def _mnn(request: EngineRequest, warn: Warn) -> Engine:
+    from cutout.engines.mnn import open_mnn
+
+    return open_mnn(request, warn)
+
+
 def _batched(request: EngineRequest, warn: Warn) -> Engine:
     from cutout.engines.batching import open_batched
 
@@ -232,6 +270,13 @@ def _wants_more_than_the_processor(request: EngineRequest) -> bool:
     return not devices and has_accelerator()
 
 
+def _takes_mnn(request: EngineRequest) -> bool:
+    chosen = request.chosen_engine
+    if chosen is EngineName.AUTO:
+        return find_spec("_mnncengine") is not None and not _wants_more_than_the_processor(request)
+    return chosen is EngineName.MNN
+
+
 ENGINES: list[EngineRow] = [
     EngineRow(
         "rembg",
@@ -246,6 +291,7 @@ ENGINES: list[EngineRow] = [
         _reduced,
         ignores="--precision reduced, which runs on the CPU",
     ),
+    EngineRow("MNN", _takes_mnn, _mnn, ignores="engine mnn, which runs on the CPU"),
     EngineRow("ONNX Runtime, batches", _wants_more_than_the_processor, _batched),
     EngineRow("ONNX Runtime, processor", lambda _request: True, _processor),
 ]

@@ -26,7 +26,7 @@ from cutout.engines.devices import (
     unusable,
     with_options,
 )
-from cutout.engines.gpu import cards
+from cutout.engines.environment import cards
 from cutout.engines.graphs.device import free_batch, to_half
 from cutout.engines.graphs.onnx_bytes import UnknownGraphError
 from cutout.engines.known_errors import explained, first_line, is_out_of_memory, why_not

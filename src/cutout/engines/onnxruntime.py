@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from cutout.engines.runtime import LoadedRuntime
     from cutout.models.registry import ModelSpec
 
-__all__ = ["OnnxEngine", "open_file", "open_onnx"]
+__all__ = ["OnnxEngine", "faster_copy", "open_file", "open_onnx", "wanted_class"]
 
 _TYPES = {"tensor(float)": "float32", "tensor(float16)": "float16"}
 _MASKS = frozenset(
@@ -103,9 +103,9 @@ def open_file(
         ModelError: The file is no model, or does not fit its description.
         UsageError: An unknown model option.
     """
-    wanted_class = _wanted_class(spec, dict(model_options or {}))
+    chosen_class = wanted_class(spec, dict(model_options or {}))
     here = load_runtime(request)
-    faster = _prepared(path, spec, here)
+    faster = faster_copy(path, spec, here)
     try:
         inner, said = _open(faster or path, here, here.settings(threads))
     except ModelError:
@@ -116,7 +116,7 @@ def open_file(
         inner, said = _open(path, here, here.settings(threads))
     used = here.settle(inner.get_providers(), said, warn)
     spec = _check_signature(inner, spec, path)
-    return OnnxEngine(inner, spec, str(used), wanted_class, sparing_runs(here) if used.provider == CPU else None)
+    return OnnxEngine(inner, spec, str(used), chosen_class, sparing_runs(here) if used.provider == CPU else None)
 
 
 def _open(path: Path, here: LoadedRuntime, settings: Any) -> tuple[Any, str]:
@@ -143,7 +143,7 @@ def _open(path: Path, here: LoadedRuntime, settings: Any) -> tuple[Any, str]:
                 raise unusable(here.devices[0], here.request, here.machine, said) from error
 
 
-def _prepared(path: Path, spec: ModelSpec, here: LoadedRuntime) -> Path | None:
+def faster_copy(path: Path, spec: ModelSpec, here: LoadedRuntime) -> Path | None:
     """A copy of the graph that is faster on a CPU, made once per model and runtime and kept; None where there is none.
 
     An empty file says that there is nothing to gain. Two runs that make it at once each move a whole file into place.
@@ -222,7 +222,12 @@ def _check_signature(inner: Any, spec: ModelSpec, path: Path) -> ModelSpec:
     return replace(spec, size=fixed)
 
 
-def _wanted_class(spec: ModelSpec, options: dict[str, Any]) -> str:
+def wanted_class(spec: ModelSpec, options: dict[str, Any]) -> str:
+    """The class of a model with classes that the model's own options name.
+
+    Raises:
+        UsageError: An unknown option or class.
+    """
     known = ("all", *spec.classes) if spec.activation is Activation.ARGMAX else ()
     wanted = str(options.pop("class", "all"))
     if options or (wanted != "all" and wanted not in known):

@@ -54,6 +54,7 @@ class OpenVinoEngine(TensorEngine):
     """A model that OpenVINO runs in bfloat16, always on the CPU."""
 
     device = CPU.device
+    engine = "openvino"
     precision = Precision.REDUCED
 
     def __init__(self, compiled: Any, spec: ModelSpec) -> None:

@@ -30,6 +30,8 @@ __all__ = ["RembgEngine", "open_rembg"]
 class RembgEngine(Engine):
     """One of rembg's sessions, which does its own pre- and post-processing."""
 
+    engine = "rembg"
+
     def __init__(self, inner: Any, spec: ModelSpec, device: str, options: dict[str, Any]) -> None:
         self._inner = inner
         self._options = options

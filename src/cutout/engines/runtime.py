@@ -28,7 +28,7 @@ from cutout.errors import DeviceError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-__all__ = ["LoadedRuntime", "has_accelerator", "load_runtime", "machine", "quiet", "sparing_runs"]
+__all__ = ["LoadedRuntime", "has_accelerator", "installed_packages", "load_runtime", "machine", "quiet", "sparing_runs"]
 
 _PACKAGES = (
     "onnxruntime",
@@ -43,18 +43,26 @@ _PACKAGES = (
 
 def has_accelerator() -> bool:
     """Whether the installed runtime has a device that `auto` may take before the processor."""
+    if set(installed_packages()) == {"onnxruntime"}:  # built for processors: no need to load it, which takes 0.1 s
+        return False
     with contextlib.suppress(DeviceError):  # whoever opens a model tells it
         available = _runtime().get_available_providers()
         return any(provider.auto and provider != CPU and provider.name in available for provider in PROVIDERS)
     return False
 
 
-def machine() -> Machine:
-    """What the installed runtime offers; empty where none is installed."""
+def installed_packages() -> dict[str, str]:
+    """The versions of the runtime's distributions that are installed, by name."""
     packages = {}
     for name in _PACKAGES:
         with contextlib.suppress(metadata.PackageNotFoundError):
             packages[name] = metadata.version(name)
+    return packages
+
+
+def machine() -> Machine:
+    """What the installed runtime offers; empty where none is installed."""
+    packages = installed_packages()
     try:
         runtime = _runtime()
     except DeviceError:

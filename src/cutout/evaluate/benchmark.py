@@ -41,6 +41,7 @@ class Measured:
         ms: Median milliseconds of one picture by stage; side by side they share the processors.
         model: The model that ran.
         device: The device that ran it.
+        engine: What ran it there.
         precision: What it computed in.
     """
 
@@ -50,6 +51,7 @@ class Measured:
     ms: dict[str, float]
     model: str
     device: str
+    engine: str
     precision: Precision = Precision.FULL
 
     @property
@@ -66,6 +68,7 @@ class Measured:
             "ms": {stage: round(value, 1) for stage, value in self.ms.items()},
             "model": self.model,
             "device": self.device,
+            "engine": self.engine,
             **({} if self.precision is Precision.FULL else {"precision": self.precision.value}),
         }
 
@@ -160,6 +163,7 @@ def _one(
         ms=ms,
         model=remover.model,
         device=remover.device,
+        engine=remover.engine,
         precision=remover.precision,
     )
 

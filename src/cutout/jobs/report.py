@@ -157,6 +157,7 @@ class Report:
             **({} if self.stopped is None else {"stopped": self.stopped.cause}),
             "model": running.model if running else "",
             "device": running.device if running else "",
+            "engine": running.engine if running else "",
             **({"precision": running.precision.value} if running and running.precision is not Precision.FULL else {}),
             "seconds": round(seconds, 3),
             "exit_code": int(self.exit_code),

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import ImageChops
 
-from cutout.engines.base import EngineRequest, describe, open_engine, parse_precision
-from cutout.enums import EdgeColors, Precision
+from cutout.engines.base import EngineRequest, describe, open_engine, parse_engine, parse_precision
+from cutout.enums import EdgeColors, EngineName, Precision
 from cutout.errors import OutOfMemoryError, remark
 from cutout.formats.checks.preflight import allowing
 from cutout.formats.color import is_srgb, to_srgb
@@ -108,6 +108,8 @@ class Remover:
         model_config: For an `.onnx` file: columns of `ModelSpec`, as a mapping or the path of a JSON file.
         model_options: Options of the model itself, such as `{"class": "upper"}`.
         device_options: How devices other than the processor are used.
+        engine: What runs the model on the processor: `mnn`, `onnxruntime`, or `auto`; None asks `CUTOUT_ENGINE`, then
+            takes `auto`.
         precision: `full`, or `reduced`: bfloat16 on a CPU that computes it, for models that were measured to bear it.
         memory_limit: Memory that all pictures worked on at once may take, in bytes or as `2GB`: those that do not fit
             beside others wait, those that never fit are refused. None asks `CUTOUT_MEMORY_LIMIT`, then takes 60% of
@@ -132,6 +134,7 @@ class Remover:
         model_config: Mapping[str, Any] | Path | None = None,
         model_options: Mapping[str, Any] | None = None,
         device_options: DeviceOptions | None = None,
+        engine: EngineName | str | None = None,
         precision: Precision | str = Precision.FULL,
         memory_limit: Budget | str | int | None = None,
         warn: Callable[[str], None] = remark,
@@ -142,6 +145,7 @@ class Remover:
         request = EngineRequest(
             spec=describe(model, model_config),
             device=device,
+            engine=None if engine is None else parse_engine(engine),
             precision=parse_precision(precision),
             options=device_options or DeviceOptions(),
             model_options=dict(model_options or {}),
@@ -170,6 +174,11 @@ class Remover:
     def device(self) -> str:
         """The device that really runs, as the runtime reports it."""
         return self.session.device
+
+    @property
+    def engine(self) -> str:
+        """What runs the model, such as `onnxruntime` or `mnn`."""
+        return self.session.engine
 
     @property
     def precision(self) -> Precision:

@@ -12,7 +12,7 @@ from prometheus_client.metrics_core import GaugeMetricFamily
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
-from cutout.engines.gpu import cards
+from cutout.engines.environment import cards
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

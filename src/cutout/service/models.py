@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from cutout.engines.base import describe
+from cutout.enums import EngineName
 from cutout.errors import CutoutError, OutOfMemoryError, UsageError
 from cutout.formats.decode import decode, header
 from cutout.formats.input_formats import HEAD, sniff
@@ -75,7 +76,8 @@ class _Opened:
         shared: dict[str, Any] = {"device": settings.device, "memory_limit": budget, "warn": warn}
         self.many = Remover(name, jobs=settings.workers, **shared)
         spec = self.many.session.spec
-        several = settings.workers > 1 and self.many.device == "cpu" and spec.file and spec.bytes < _SMALL_MODEL
+        alike = self.many.device == "cpu" and self.many.engine == EngineName.ONNXRUNTIME  # MNN computes on one thread
+        several = settings.workers > 1 and alike and spec.file and spec.bytes < _SMALL_MODEL
         self.alone = Remover(name, **shared) if several else self.many
         self.version = f"{spec.name}-{spec.sha256[:12]}" if spec.sha256 else spec.name
 

@@ -59,6 +59,7 @@ class Running:
     Attributes:
         model: Its name.
         device: The device that really runs, as the runtime reports it.
+        engine: What runs the model, such as `onnxruntime` or `mnn`.
         precision: What it computes in.
         batch: Pictures that a device computes at once.
         workers: Pictures that are worked on at once.
@@ -66,6 +67,7 @@ class Running:
 
     model: str
     device: str
+    engine: str
     precision: Precision
     batch: int
     workers: int

@@ -36,6 +36,7 @@ class Threads(Executor):
         return Running(
             model=remover.model,
             device=remover.device,
+            engine=remover.engine,
             precision=remover.precision,
             batch=remover.batch,
             workers=self._workers(remover),
