@@ -471,7 +471,7 @@ class TestWhatIsPrinted:
         Path("in/notes.txt").write_text("no picture")
         run = done(cutout("remove", "in", "-o", "out", "-v"))
         assert "in/notes.txt: ignored, no picture" in run.err
-        assert "brightness on cpu, 1 at a time" in run.err
+        assert "brightness on cpu (onnxruntime), 1 at a time" in run.err
         (line,) = (line for line in run.err.splitlines() if "[ms]" in line)
         assert "in/a.png → out/a.png" in line
         for stage in ("load", "decode", "preprocess", "inference", "postprocess", "encode", "write"):
