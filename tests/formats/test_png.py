@@ -77,8 +77,12 @@ def test_segments_and_strips_of_every_shape_join(size: tuple[int, int], monkeypa
     one = encode_png(rgb, alpha, keep_hidden=True)
     assert encode_png(rgb, alpha, keep_hidden=True, threads=4) == one
     assert np.array_equal(np.asarray(reopen(one))[..., :3], np.asarray(rgb))
-    stream = b"".join(data for name, data in chunks(one) if name == b"IDAT")
-    assert len(zlib.decompress(stream)) == size[1] * (4 * size[0] + 1)  # checks the Adler-32 as well
+    assert len(unpacked(one)) == size[1] * (4 * size[0] + 1)
+
+
+def unpacked(data: bytes) -> bytes:
+    """The filtered rows of a PNG file; their Adler-32 is checked as well."""
+    return zlib.decompress(b"".join(content for name, content in chunks(data) if name == b"IDAT"))
 
 
 def chunks(data: bytes) -> list[tuple[bytes, bytes]]:
@@ -192,12 +196,24 @@ class TestLargePictures:
     def test_colours_that_were_kept_are_the_pictures_own(self, large: tuple[Image.Image, Image.Image]) -> None:
         assert np.array_equal(np.asarray(reopen(encode_png(*large, keep_hidden=True)))[..., :3], np.asarray(large[0]))
 
+    @pytest.mark.parametrize("top", [0, 1, 900])
     @pytest.mark.parametrize("rows", [0, 1, 40, 2000])
-    def test_little_content_is_no_trouble(self, rows: int, large: tuple[Image.Image, Image.Image]) -> None:
+    def test_little_content_is_no_trouble(self, rows: int, top: int, large: tuple[Image.Image, Image.Image]) -> None:
         alpha = Image.new("L", large[0].size)
-        alpha.paste(255, (100, 0, 2000, rows))
+        alpha.paste(255, (100, top, 2000, top + rows))
         expected = np.asarray(large[0]) * (np.asarray(alpha) > 0)[..., None]
-        assert np.array_equal(np.asarray(reopen(encode_png(large[0], alpha)))[..., :3], expected)
+        result = encode_png(large[0], alpha)
+        assert np.array_equal(np.asarray(reopen(result))[..., :3], expected)
+        assert len(unpacked(result)) == alpha.height * (4 * alpha.width + 1)
+        assert encode_png(large[0], alpha, threads=3) == result
+
+    @pytest.mark.parametrize("level", LEVELS)
+    def test_empty_rows_take_a_thousandth_of_their_bytes(self, level: PngLevel) -> None:
+        """They are compressed once, and these bytes repeated."""
+        size = (3001, 1501)
+        result = encode_png(Image.new("RGB", size, "red"), Image.new("L", size), level=level)
+        assert not any(unpacked(result))
+        assert len(result) < 4 * size[0] * size[1] / 700
 
     @pytest.mark.parametrize("tool", ["pngcheck", "pngtopam"])
     def test_other_readers_agree(self, tool: str, large: tuple[Image.Image, Image.Image], tmp_path: Path) -> None:
