@@ -11,13 +11,13 @@ from starlette.exceptions import HTTPException
 
 from cutout import __version__
 from cutout.service import form, requests
-from cutout.service.http.answers import disposition, picture_headers
+from cutout.service.http.answers import picture_answer
 from cutout.service.http.middleware import Guard
 from cutout.service.http.problems import Problem
 from cutout.service.metrics import CONTENT_TYPE
 from cutout.service.models import Models
 from cutout.service.openapi import PICTURE, errors, form_body, secured
-from cutout.service.routes import batches, pages, removebg
+from cutout.service.routes import batches, pages, rembg, removebg
 from cutout.service.settings import Settings
 from cutout.service.state import Service
 
@@ -59,6 +59,7 @@ def create_app(settings: Settings, models: Models | None = None) -> FastAPI:
     _add_monitoring(app, service)
     app.include_router(batches.router(settings))
     app.include_router(removebg.router(service))
+    app.include_router(rembg.router())
     app.include_router(pages.router(service))
     app.add_middleware(Guard, settings=settings, metrics=service.metrics)
     plain = app.openapi
@@ -90,9 +91,7 @@ def _add_remove_background(app: FastAPI, service: Service) -> None:
             most = service.settings.max_pixels
             cut_request = form.cut_request(values, service.models, max_pixels=most, background=background)
             done = await requests.cut(service, request, data, cut_request)
-        headers = picture_headers(done, asyncio.get_running_loop().time() - started)
-        headers["Content-Disposition"] = disposition(getattr(upload, "filename", ""), done.output_format.value)
-        return Response(done.data, media_type=done.output_format.row.media_type, headers=headers)
+        return picture_answer(done, getattr(upload, "filename", ""), asyncio.get_running_loop().time() - started)
 
 
 async def _batch_workers(service: Service) -> dict[str, Any]:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from cutout.options.backgrounds import Background
     from cutout.options.kinds import Option
 
-__all__ = ["FORMATS", "SHORT", "cut_request", "schema"]
+__all__ = ["FORMATS", "SHORT", "as_flag", "cut_request", "schema"]
 
 FORMATS = {suffix.removeprefix("."): kind for suffix, kind in SUFFIXES.items()}
 SHORT = {
@@ -102,7 +102,7 @@ def cut_request(
         rembg=not spec.file,
         classes=bool(spec.classes),
     )
-    warnings = tuple(idle(run, told if canvas is None else told - {"crop"}))
+    warnings = tuple(idle(run, told))
     return CutRequest(model=name, options=options, output_format=output_format, encoding=encoding, warnings=warnings)
 
 
@@ -168,11 +168,16 @@ def _background(text: str) -> Background | None:
     )
 
 
+def as_flag(text: str) -> bool | None:
+    """Yes or no, in one of the words for it; None for any other."""
+    word = text.lower()
+    return True if word in _YES else False if word in _NO else None
+
+
 def _as_kind(kind: Any, text: str) -> Any:
     """The text as this kind of value, or None."""
     if kind is bool:
-        word = text.lower()
-        return True if word in _YES else False if word in _NO else None
+        return as_flag(text)
     if kind in {int, float}:
         # not whatever Python reads, such as 1_000: the limits look for plain numbers
         if (_WHOLE if kind is int else _DECIMAL).fullmatch(text) is None:

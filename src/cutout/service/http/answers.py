@@ -7,10 +7,12 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
+from starlette.responses import Response
+
 if TYPE_CHECKING:
     from cutout.service.models import Done
 
-__all__ = ["disposition", "header_text", "label", "picture_headers"]
+__all__ = ["disposition", "header_text", "label", "picture_answer", "picture_headers"]
 
 _LONGEST = 120
 _NOT_IN_NAMES = re.compile(r'[<>:"|?*]')
@@ -37,6 +39,13 @@ def picture_headers(done: Done, seconds: float) -> dict[str, str]:
     if done.warnings:
         headers["X-Warning"] = header_text("; ".join(done.warnings))
     return headers
+
+
+def picture_answer(done: Done, given: str | None, seconds: float) -> Response:
+    """A picture with all that is said beside it; `given` is the name of the client's file or address."""
+    headers = picture_headers(done, seconds)
+    headers["Content-Disposition"] = disposition(given, done.output_format.value)
+    return Response(done.data, media_type=done.output_format.row.media_type, headers=headers)
 
 
 def label(given: str | None, otherwise: str) -> str:

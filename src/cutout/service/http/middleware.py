@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Guard"]
 
+_FETCHING = frozenset({"/api/remove"})  # even GET makes it fetch and work, so no page may send one unasked
 _FORM_ROOM = 1 << 20  # of a request beside its files
 _GIVEN_ID = re.compile(r"[\w.-]{1,64}", re.ASCII)
 _ALWAYS = {
@@ -81,7 +82,7 @@ class Guard:
             await send(message)
 
         try:
-            self._check_origin(scope["method"], headers)
+            self._check_origin(headers, safe=scope["method"] in SAFE_METHODS and scope["path"] not in _FETCHING)
             if not scope["path"]:  # the addresses in the page are relative
                 await RedirectResponse(f"{self._settings.root_path}/")(scope, receive, answered)
                 return
@@ -108,7 +109,7 @@ class Guard:
         root, path = self._settings.root_path, scope["path"]
         return {**scope, "path": path.removeprefix(root)} if f"{path}/".startswith(f"{root}/") else scope
 
-    def _check_origin(self, method: str, headers: Headers) -> None:
+    def _check_origin(self, headers: Headers, *, safe: bool) -> None:
         """Refuse what a page of another origin makes a browser send; see `origins`."""
         if len(headers.getlist("host")) > 1:
             raise Problem(400, "host", "the request names more than one host")
@@ -116,9 +117,7 @@ class Guard:
         if not is_known_host(host, self._settings.allowed_hosts):
             text = f"this service is not known as {header_text(host[:80])!r}"
             raise Problem(421, "host", text, hint="--allowed-host NAME, where it is started, allows a name")
-        if method not in SAFE_METHODS and is_foreign(
-            origin=origin, site=site, host=host, allowed=self._settings.origins
-        ):
+        if not safe and is_foreign(origin=origin, site=site, host=host, allowed=self._settings.origins):
             text = "pages of other origins may not call this service"
             raise Problem(403, "origin", text, hint="--origin ORIGIN, where it is started, allows one")
 
