@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 
 from cutout.errors import PictureError, UsageError, remark
 from cutout.formats import decode
-from cutout.formats.checks.preflight import CheckedFile
 from cutout.formats.encode import encode
-from cutout.formats.picture import Header, from_array, from_image
 from cutout.formats.reading import most_bytes, read_file
+from cutout.formats.sources import header_of, picture_of
 from cutout.jobs.plan import STDIO, plan
 from cutout.jobs.worker import process
 from cutout.models.registry import DEFAULT_MODEL
@@ -135,14 +134,8 @@ def remove(
     as_bytes, length = force_return_bytes, 0
     if isinstance(data, bytes | bytearray | memoryview):
         as_bytes, length, data = True, len(data), decode.check(bytes(data))
-    with remover.budget.hold(_need(data, length, wanted)):
-        if isinstance(data, CheckedFile):
-            picture = decode.decode(data, max_size=wanted.max_size, deep=True)
-        elif isinstance(data, Image.Image):
-            picture = from_image(data, max_size=wanted.max_size)
-        else:
-            picture = from_array(data, max_size=wanted.max_size)
-        cutout = remover.cut(picture, wanted)
+    with remover.budget.hold(need_of(header_of(data), wanted, OutputFormat.PNG, data=length).memory):
+        cutout = remover.cut(picture_of(data, max_size=wanted.max_size, deep=True), wanted)
         if as_bytes:
             return encode(cutout.rgb, cutout.alpha, OutputFormat.PNG, cutout.metadata, deep=cutout.deep)
         image = cutout.image
@@ -156,30 +149,6 @@ def remove(
     import numpy as np
 
     return np.array(image)
-
-
-def _need(data: Any, length: int, options: RemoveOptions) -> int:
-    """Bytes that a picture will take: a file that was so long, an image or an array.
-
-    Raises:
-        UsageError: The data is no picture's.
-        PictureError: Its header is broken, or says that it is too large.
-    """
-    import numpy as np
-    from PIL import Image
-
-    if isinstance(data, CheckedFile):
-        found = decode.header(data)
-    elif isinstance(data, Image.Image):
-        found = Header(size=data.size, mode="RGBA")
-    elif isinstance(data, np.ndarray):
-        sides = (*data.shape, 1, 1)
-        found = Header(size=(sides[1], sides[0]), mode="RGBA")
-    else:
-        raise UsageError(
-            f"a {type(data).__name__} is no picture", hint="a path, bytes, a Pillow image and an array are"
-        )
-    return need_of(found, options, OutputFormat.PNG, data=length).memory
 
 
 _REMBG_WORDS = {

@@ -58,14 +58,6 @@ class CutoutError(Exception):
         self.hint = hint
         self.options = options
 
-    def __reduce__(self) -> tuple[object, ...]:
-        return _rebuild, (type(self), self.message), vars(self)
-
-
-def _rebuild(cls: type[CutoutError], message: str) -> CutoutError:
-    """Unpickle an error: what its arguments and those who raised it set comes after."""
-    return cls(message)
-
 
 class CancelledError(CutoutError):
     """Nobody wants the picture any more: the work on it was dropped between two steps."""

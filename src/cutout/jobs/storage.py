@@ -9,7 +9,7 @@ import select
 import sys
 import threading
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from cutout.atomic import write_atomic
 from cutout.enums import Existing
@@ -19,7 +19,6 @@ from cutout.formats.reading import TooManyBytesError, most_bytes, read_file, rea
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from contextlib import AbstractContextManager
 
     from cutout.jobs.plan import Job
 
@@ -42,16 +41,9 @@ class Activity:
         self._lock = threading.Lock()
         self._counts = {"working": 0, "waiting": 0}
 
-    def working(self) -> AbstractContextManager[None]:
-        """Around one file."""
-        return self._counted("working")
-
-    def waiting(self) -> AbstractContextManager[None]:
-        """Around reading what may never end: standard input, a pipe."""
-        return self._counted("waiting")
-
     @contextmanager
-    def _counted(self, what: str) -> Iterator[None]:
+    def counted(self, what: Literal["working", "waiting"]) -> Iterator[None]:
+        """Around one file, or around reading what may never end: standard input, a pipe."""
         with self._lock:
             self._counts[what] += 1
         try:
@@ -88,7 +80,7 @@ def read_input(job: Job, max_pixels: int, memory: int = sys.maxsize) -> bytes:
     memory = max(memory, _LEAST)  # of a smaller one, the estimate tells more
     try:
         if job.source is None:
-            with activity.waiting():
+            with activity.counted("waiting"):
                 return _read_stdin(min(most, memory))
         if job.source.suffix.lower() in CAMERA_RAW_NAMES:
             raise PictureError(
@@ -97,7 +89,8 @@ def read_input(job: Job, max_pixels: int, memory: int = sys.maxsize) -> bytes:
             )
         if job.source.is_file():
             return read_file(job.source, min(most, memory))
-        with activity.waiting(), job.source.open("rb", buffering=0) as file:  # a pipe, such as a shell's <(...)
+        # a pipe, such as a shell's <(...)
+        with activity.counted("waiting"), job.source.open("rb", buffering=0) as file:
             return read_to_the_end(file, min(most, memory))
     except TooManyBytesError as error:
         way = error.hint if most <= memory else "a higher memory_limit where there is more memory"

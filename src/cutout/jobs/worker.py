@@ -41,7 +41,7 @@ def process(
     Raises:
         BrokenPipeError: Whoever read standard output has gone: there is nobody to tell.
     """
-    with activity.working():
+    with activity.counted("working"):
         outcome = _process(job, remover, options, encoding, slots or nullcontext())
     _let_go(outcome.error)
     return outcome

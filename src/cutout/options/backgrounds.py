@@ -44,14 +44,14 @@ class Blur:
 class BackgroundPicture:
     """A picture behind the subject: a file, a file's bytes, a Pillow image or an array.
 
-    `pipeline.behind` decodes it, and keeps in `kept` what it needs again: as long as the options live that hold this.
+    `pipeline.behind` decodes it, and keeps in `found` what it needs again: as long as the options live that hold this.
     """
 
-    __slots__ = ("kept", "lock", "source")
+    __slots__ = ("found", "lock", "source")
 
     def __init__(self, source: Any) -> None:
         self.source = source
-        self.kept: dict[str, Any] = {}
+        self.found: dict[str, Any] = {}
         self.lock = Lock()
 
     @property

@@ -5,19 +5,19 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from PIL import Image
-
 from cutout.enums import BackgroundFit
 from cutout.errors import PictureError, UsageError
 from cutout.formats import decode
 from cutout.formats.color import to_srgb
-from cutout.formats.picture import from_array, from_image
 from cutout.formats.reading import most_bytes, read_file
+from cutout.formats.sources import header_of, picture_of
 from cutout.imaging import composite
 from cutout.imaging.background import fitted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from PIL import Image
 
     from cutout.formats.picture import Picture
     from cutout.options.backgrounds import BackgroundPicture
@@ -33,11 +33,10 @@ def memory_of(picture: BackgroundPicture) -> int:
     Raises:
         UsageError: It cannot be read.
     """
-    with _told(picture), picture.lock:
-        if "rgb" not in picture.kept:  # so that the file is read once
-            picture.kept["source"] = _changed(picture), _source(picture)
-        width, height = picture.kept["rgb"].size if "rgb" in picture.kept else _size(picture.kept["source"][1])
-    return 4 * width * height
+    if (rgb := picture.found.get("rgb")) is None:
+        with _current(picture) as found:
+            rgb = found.get("rgb") or header_of(found["source"])
+    return 4 * int(rgb.size[0] * rgb.size[1])
 
 
 def behind(
@@ -50,54 +49,32 @@ def behind(
     Raises:
         UsageError: It cannot be read.
     """
-    kept = picture.kept
-    with _told(picture), picture.lock:
-        changed = _changed(picture)
-        if kept.get("changed") != changed:
-            when, source = kept.pop("source", (None, None))
-            kept.clear()
-            kept.update(rgb=_opaque(_decoded(source if when == changed else _source(picture))), changed=changed)
-        rgb: Image.Image = kept["rgb"]
-        if size is None:
-            return rgb
-        if kept.get("brought to") != (fit, size):
-            kept.update({"fitted": fitted(rgb, size, fit), "brought to": (fit, size)})
-        result: Image.Image = kept["fitted"]
+    with _current(picture) as found:
+        if "rgb" not in found:
+            found["rgb"] = _opaque(picture_of(found["source"]))
+            del found["source"]
+        if size is not None and found.get("brought to") != (fit, size):
+            found.update({"fitted": fitted(found["rgb"], size, fit), "brought to": (fit, size)})
+        result: Image.Image = found["rgb" if size is None else "fitted"]
         return result
 
 
 @contextmanager
-def _told(picture: BackgroundPicture) -> Iterator[None]:
+def _current(picture: BackgroundPicture) -> Iterator[dict[str, Any]]:
+    """What is kept of a picture, for one thread at a time: `source`, or what was made of it."""
+    path = picture.path
     try:
-        yield
+        with picture.lock:
+            changed = 0 if path is None else path.stat().st_mtime_ns
+            if picture.found.get("changed") != changed:
+                source = picture.source if path is None else read_file(path, most_bytes(decode.DEFAULT_MAX_PIXELS))
+                picture.found.clear()
+                picture.found.update(source=source, changed=changed)
+            yield picture.found
     except (OSError, PictureError) as error:
         raise UsageError(
             f"the background picture {picture} cannot be used: {error}", options=("background",)
         ) from error
-
-
-def _changed(picture: BackgroundPicture) -> int:
-    return 0 if picture.path is None else picture.path.stat().st_mtime_ns
-
-
-def _size(source: Any) -> tuple[int, int]:
-    if isinstance(source, bytes | bytearray | memoryview):
-        return decode.header(bytes(source)).size
-    if isinstance(source, Image.Image):
-        return source.size
-    height, width = (*source.__array_interface__["shape"], 1, 1)[:2]
-    return width, height
-
-
-def _source(picture: BackgroundPicture) -> Any:
-    """What was given, or the content of the file that was."""
-    return picture.source if picture.path is None else read_file(picture.path, most_bytes(decode.DEFAULT_MAX_PIXELS))
-
-
-def _decoded(source: Any) -> Picture:
-    if isinstance(source, bytes | bytearray | memoryview):
-        return decode.decode(bytes(source))
-    return from_image(source) if isinstance(source, Image.Image) else from_array(source)
 
 
 def _opaque(picture: Picture) -> Image.Image:

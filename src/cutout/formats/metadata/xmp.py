@@ -42,30 +42,20 @@ def strip(packet: bytes, *, place: bool = True) -> bytes:
     if len(packet) > _MOST:
         raise ValueError(f"it has {len(packet) / 1e6:.0f} MB")
     finder = _Finder(packet, place=place)
-    try:
-        finder.parse()
-    except (expat.ExpatError, LookupError) as error:
-        raise ValueError(str(error)) from error
     parts, at = [], 0
     for start, end in sorted(finder.cuts):
         if start >= at:
             parts.append(packet[at:start])
             at = end
     cleaned = b"".join((*parts, packet[at:]))
-    if not place and finder.found:
-        _check_gone(cleaned)
+    if not place and finder.found:  # a promise is proved
+        try:
+            found = _Finder(cleaned, place=False).found
+        except ValueError as error:
+            raise ValueError(f"places could not be taken out of it: {error}") from error
+        if found:
+            raise ValueError("places could not be taken out of it")
     return cleaned
-
-
-def _check_gone(packet: bytes) -> None:
-    """A promise is proved: nothing that was to go is found in what is left."""
-    finder = _Finder(packet, place=False)
-    try:
-        finder.parse()
-    except expat.ExpatError as error:
-        raise ValueError(f"places could not be taken out of it: {error}") from error
-    if finder.found:
-        raise ValueError("places could not be taken out of it")
 
 
 class _Finder:
@@ -89,10 +79,14 @@ class _Finder:
             self._is_place = is_place
             self._parser.CommentHandler = lambda _text: self._remark(b"-->")
             self._parser.ProcessingInstructionHandler = lambda name, _text: self._remark(b"?>", name)
+        self.parse()
 
     def parse(self) -> None:
         """Fill `cuts`."""
-        self._parser.Parse(self.packet, True)  # noqa: FBT003 - takes it by place only
+        try:
+            self._parser.Parse(self.packet, True)  # noqa: FBT003 - takes it by place only
+        except (expat.ExpatError, LookupError) as error:
+            raise ValueError(str(error)) from error
 
     @staticmethod
     def _refuse(*_: object) -> None:
