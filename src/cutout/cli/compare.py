@@ -115,9 +115,9 @@ def _color(text: str) -> Color:
 
 def _check_size(pixels: int, *, page: bool) -> None:
     """Refuse before the work what could not be opened after it: pixels of one view of each cut-out."""
-    from cutout.evaluate.contact_sheet import VIEWS
+    from cutout.evaluate.contact_sheet import View
 
-    pixels *= 2 if page else len(VIEWS)
+    pixels *= 2 if page else len(View)
     if pixels > _MOST_PIXELS * (4 if page else 1):
         other = "" if page else "-o gallery.html makes a page, "
         raise UsageError(

@@ -24,12 +24,12 @@ if TYPE_CHECKING:
     from cutout.evaluate.predictors import Cut, Sample
     from cutout.pipeline.remover import Cutout
 
-__all__ = ["PAGES", "Comparison", "check_output", "spread"]
+__all__ = ["Comparison", "check_output", "spread"]
 
-PAGES = frozenset({".html", ".htm"})
+_PAGES = {".html", ".htm"}
 """Extensions of a gallery; every other one is a sheet."""
 
-ZOOM = 3
+_ZOOM = 3
 """How many times as large details are shown."""
 
 
@@ -57,9 +57,9 @@ class Comparison:
         if self._picture is None:
             self._picture = fitted(rgb, self._size)
         if self._detail and whole.size == rgb.size:
-            self._box = self._box or edge_window(whole.getchannel("A"), max(1, self._size // ZOOM))
-            self._close = self._close or enlarged(rgb.crop(self._box), ZOOM)
-            self._enlarged.append(Result(by, enlarged(whole.crop(self._box), ZOOM)))
+            self._box = self._box or edge_window(whole.getchannel("A"), max(1, self._size // _ZOOM))
+            self._close = self._close or enlarged(rgb.crop(self._box), _ZOOM)
+            self._enlarged.append(Result(by, enlarged(whole.crop(self._box), _ZOOM)))
         self._results.append(Result(by, fitted(whole, self._size), "; ".join(made.warnings)))
 
     def rows(self, below: Path) -> list[SheetRow]:
@@ -69,7 +69,7 @@ class Comparison:
         if self._box is None:
             return [whole]
         left, top, *_ = self._box
-        detail = f"{name}, detail at {left},{top}, {ZOOM} times as large"
+        detail = f"{name}, detail at {left},{top}, {_ZOOM} times as large"
         return [whole, SheetRow(detail, self._close, tuple(self._enlarged))]
 
 
@@ -103,7 +103,7 @@ def check_output(output: Path, inputs: Sequence[Path]) -> OutputFormat | None:
     suffix = output.suffix.lower()
     if output.is_dir():
         raise UsageError(f"the output {output} is a folder", hint="name a file: sheet.png or gallery.html")
-    if suffix not in PAGES and suffix not in SUFFIXES:
+    if suffix not in _PAGES and suffix not in SUFFIXES:
         raise UsageError(
             f"the output {output} ends in {suffix or 'nothing'}, which is no format of a sheet",
             hint=f"use .html, or one of {' '.join(SUFFIXES)}",

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 __all__ = [
-    "VIEWS",
     "Result",
     "SheetRow",
     "View",
@@ -29,7 +28,7 @@ __all__ = [
 Color = tuple[int, int, int]
 
 _PAPER, _INK = (236, 236, 236), (40, 40, 40)
-_GAP, _TEXT = 8, 14
+_GAP, _TEXT, _SQUARE = 8, 14, 10
 
 
 class View(StrEnum):
@@ -41,9 +40,6 @@ class View(StrEnum):
     BLACK = "black"
     WHITE = "white"
     COLOR = "color"
-
-
-VIEWS = tuple(View)
 
 
 class Result(NamedTuple):
@@ -76,9 +72,9 @@ class SheetRow(NamedTuple):
     link: str = ""
 
 
-def checkerboard(size: tuple[int, int], square: int = 10) -> Image.Image:
+def checkerboard(size: tuple[int, int]) -> Image.Image:
     """The usual sign for transparency (mode RGB)."""
-    across, down = np.arange(size[0]) // square, np.arange(size[1]) // square
+    across, down = np.arange(size[0]) // _SQUARE, np.arange(size[1]) // _SQUARE
     tone = np.where((across[None] + down[:, None]) % 2, 235, 190).astype(np.uint8)
     return Image.fromarray(tone).convert("RGB")
 
@@ -143,7 +139,7 @@ def edge_window(alpha: Image.Image, side: int) -> tuple[int, int, int, int]:
     return left, top, left + width, top + height
 
 
-def stacked(entries: Sequence[SheetRow], color: Color = (30, 150, 70), views: Sequence[View] = VIEWS) -> Image.Image:
+def stacked(entries: Sequence[SheetRow], color: Color = (30, 150, 70)) -> Image.Image:
     """All entries below each other: a row for each cut-out, a column for each view, a line of text above each row.
 
     Returns:
@@ -155,18 +151,18 @@ def stacked(entries: Sequence[SheetRow], color: Color = (30, 150, 70), views: Se
     heights = [max((image.height for image in pair), default=1) for pair in images]
     wide = max((image.width for pair in images for image in pair), default=1)
     line = _TEXT + _GAP
-    size = (_GAP + len(views) * (wide + _GAP), line + _GAP + sum(heights) + len(rows) * (line + _GAP))
+    size = (_GAP + len(View) * (wide + _GAP), line + _GAP + sum(heights) + len(rows) * (line + _GAP))
     sheet = Image.new("RGB", size, _PAPER)
     draw = ImageDraw.Draw(sheet)
-    columns = [_GAP + number * (wide + _GAP) for number in range(len(views))]
-    for left, view in zip(columns, views, strict=True):
+    columns = [_GAP + number * (wide + _GAP) for number in range(len(View))]
+    for left, view in zip(columns, View, strict=True):
         draw.text((left, _GAP // 2), view.value, _INK, font)
     top = line + _GAP
     for (entry, result), height in zip(rows, heights, strict=True):
         text = " - ".join(part for part in (entry.name, result.by, result.note) if part)
         draw.text((_GAP, top), text, _INK, font)
         top += line
-        for left, view in zip(columns, views, strict=True):
+        for left, view in zip(columns, View, strict=True):
             if view is View.INPUT:
                 tile = entry.picture if result is entry.results[0] else None
             else:

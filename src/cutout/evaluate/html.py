@@ -43,7 +43,7 @@ figure { margin: 0 } figcaption { color: var(--faint); font-size: .8rem }
 """
 
 
-def gallery(entries: Sequence[SheetRow], color: Color = (30, 150, 70), title: str = "Cut-outs") -> str:
+def gallery(entries: Sequence[SheetRow], color: Color = (30, 150, 70)) -> str:
     """The page; each picture and each cut-out is in it once, whatever the number of views."""
     policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
     head = f"""<!doctype html>
@@ -53,12 +53,12 @@ def gallery(entries: Sequence[SheetRow], color: Color = (30, 150, 70), title: st
 {MARK}
 <meta http-equiv="Content-Security-Policy" content="{policy}">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{escape(title)}</title>
+<title>Cut-outs</title>
 <style>{_STYLE}.color {{ --under: linear-gradient(rgb{color}, rgb{color}) }}
 </style>
 </head>
 <body>
-<h1>{escape(title)}</h1>
+<h1>Cut-outs</h1>
 """
     return "".join((head, *map(_entry, entries), "</body>\n</html>\n"))
 

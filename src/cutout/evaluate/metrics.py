@@ -10,8 +10,7 @@ the whole picture.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
@@ -46,8 +45,7 @@ __all__ = [
 _TINY = float(np.finfo(np.float64).eps)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Metric:
+class Metric(NamedTuple):
     """One column of a table of scores.
 
     Attributes:
@@ -80,8 +78,7 @@ METRICS: tuple[Metric, ...] = (
 """All that `score` computes, in the order of a table."""
 
 
-@dataclass(frozen=True, slots=True)
-class Scores:
+class Scores(NamedTuple):
     """All metrics of one picture.
 
     Attributes:
@@ -200,15 +197,12 @@ def iou(alpha: Array, truth: Array) -> float:
     return _jaccard(alpha > 0.5, truth > 0.5)
 
 
-def boundary_iou(alpha: Array, truth: Array, width: float = 0.02) -> float:
+def boundary_iou(alpha: Array, truth: Array) -> float:
     """IoU of the bands inside both contours, which large subjects cannot outweigh (Cheng et al., CVPR 2021).
 
-    Args:
-        alpha: What a tool gave.
-        truth: What is right.
-        width: Of the band, as a share of the picture's diagonal; the paper's default.
+    The bands are 2% of the picture's diagonal wide, as in the paper.
     """
-    reach = max(1, round(width * math.hypot(*truth.shape)))
+    reach = max(1, round(0.02 * math.hypot(*truth.shape)))
     return _jaccard(*(_band(values > 0.5, reach) for values in (alpha, truth)))
 
 
@@ -222,31 +216,27 @@ def _band(mask: Bits, reach: int) -> Bits:
     return np.asarray(mask & square_maximum(np.pad(~mask, reach, constant_values=True), 2 * reach + 1))
 
 
-def gradient_error(alpha: Array, truth: Array, sigma: float = 1.4) -> float:
+def gradient_error(alpha: Array, truth: Array) -> float:
     """Squared difference of the gradients' lengths, summed, / 1000 (Rhemann et al., CVPR 2009).
 
-    Gradients are by derivatives of Gaussians whose kernels have unit energy, as in the published evaluation code.
+    Gradients are by derivatives of Gaussians (sigma 1.4) whose kernels have unit energy, as in the published
+    evaluation code.
     """
-    difference = _gradient(alpha, sigma) - _gradient(truth, sigma)
+    difference = _gradient(alpha) - _gradient(truth)
     return float(np.square(difference).sum(dtype=np.float64) / 1e3)
 
 
-def _gradient(values: Array, sigma: float) -> npt.NDArray[np.float32]:
+def _gradient(values: Array, sigma: float = 1.4) -> npt.NDArray[np.float32]:
     """The gradient's length at every pixel; the border repeats."""
     half = math.ceil(sigma * math.sqrt(-2 * math.log(math.sqrt(2 * math.pi) * sigma * 0.01)))
     at = np.arange(-half, half + 1)
     smooth = np.exp(-(at**2) / (2 * sigma**2))
-    slope = at * smooth
-    smooth, slope = smooth / np.linalg.norm(smooth), slope / np.linalg.norm(slope)
+    smooth, slope = ((kernel / np.linalg.norm(kernel)).astype(np.float32) for kernel in (smooth, at * smooth))
     padded = np.pad(values.astype(np.float32), half, mode="edge")
-    across = _filter(_filter(padded, smooth, 0), slope, 1)
-    down = _filter(_filter(padded, slope, 0), smooth, 1)
+    size = smooth.size
+    across = sliding_window_view(sliding_window_view(padded, size, 0) @ smooth, size, 1) @ slope
+    down = sliding_window_view(sliding_window_view(padded, size, 0) @ slope, size, 1) @ smooth
     return np.asarray(np.hypot(across, down, out=across))
-
-
-def _filter(values: npt.NDArray[np.float32], kernel: npt.NDArray[Any], axis: int) -> npt.NDArray[np.float32]:
-    """A kernel along one axis, without the pixels that it does not cover whole."""
-    return np.asarray(sliding_window_view(values, kernel.size, axis) @ kernel.astype(np.float32))
 
 
 def connectivity_error(alpha: Array, truth: Array) -> float:

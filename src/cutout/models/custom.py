@@ -42,11 +42,7 @@ def custom_spec(path: Path, config: dict[str, Any] | None = None) -> ModelSpec:
     """The description of a user's own `.onnx` file.
 
     A file that bears the name of a registry file is taken to be that model; any other starts from u2net's row, with
-    the input size read from the file when it is opened. `config` then replaces single columns.
-
-    Args:
-        path: The file.
-        config: Columns of `ModelSpec` by name: size, divisor ("max" or a number), mean, std, fit, output, …
+    the input size read from the file when it is opened. `config` then replaces columns of `ModelSpec` by their names.
 
     Raises:
         ModelError: The configuration has an unknown column or a value that does not fit.
@@ -82,40 +78,34 @@ def custom_spec(path: Path, config: dict[str, Any] | None = None) -> ModelSpec:
     return replace(spec, **columns)
 
 
+def _accepted(number: Any, good: bool) -> Any:  # noqa: FBT001 - a verdict
+    if not good:
+        raise ValueError(number)
+    return number
+
+
+def _side(value: Any) -> int:
+    return int(_accepted(value, 1 <= int(value) <= LARGEST_SIDE))
+
+
 def _size(value: Any) -> tuple[int, int] | None:
     if value is None:
         return None
     height, width = (value, value) if isinstance(value, int) else value
-    if not 1 <= min(int(height), int(width)) <= max(int(height), int(width)) <= LARGEST_SIDE:
-        raise ValueError(value)
-    return int(height), int(width)
-
-
-def _count(value: Any) -> int:
-    if not 1 <= int(value) <= LARGEST_SIDE:
-        raise ValueError(value)
-    return int(value)
+    return _side(height), _side(width)
 
 
 def _divisor(value: Any) -> float | None:
-    if value == "max":
-        return None
-    if not 0 < float(value) < math.inf:
-        raise ValueError(value)
-    return float(value)
+    return None if value == "max" else float(_accepted(value, 0 < float(value) < math.inf))
 
 
 def _triple(value: Any) -> Triple:
-    first, second, third = (float(item) for item in value)
-    if not all(map(math.isfinite, (first, second, third))):
-        raise ValueError(value)
+    first, second, third = (float(_accepted(item, math.isfinite(float(item)))) for item in value)
     return first, second, third
 
 
 def _std(value: Any) -> Triple:
-    if 0.0 in (triple := _triple(value)):
-        raise ValueError(value)
-    return triple
+    return _triple(_accepted(value, 0.0 not in _triple(value)))
 
 
 def _names(value: Any) -> tuple[str, ...]:
@@ -132,8 +122,8 @@ def _bool(value: Any) -> bool:
 
 _CONFIG_COLUMNS: dict[str, Callable[[Any], Any]] = {
     "size": _size,
-    "long_side": _count,
-    "multiple": _count,
+    "long_side": _side,
+    "multiple": _side,
     "divisor": _divisor,
     "mean": _triple,
     "std": _std,

@@ -11,7 +11,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from cutout.errors import ModelError
+from cutout.atomic import write_atomic
+from cutout.errors import CutoutError, ModelError
 from cutout.formats.reading import NOTES, read_file
 
 if TYPE_CHECKING:
@@ -108,14 +109,14 @@ def candidates(spec: ModelSpec) -> Iterator[Path]:
 
 def _rembg_homes() -> Iterator[tuple[Path, bool]]:
     """Folders of rembg's models and whether files may lie in them directly."""
-    environ = os.environ
-    if home := environ.get("U2NET_HOME"):
-        yield expanded(home), True
-    if home := environ.get("REMBG_HOME"):
-        yield expanded(home), False
-    if data := environ.get("XDG_DATA_HOME"):
-        yield expanded(data) / ".u2net", True
-        yield expanded(data) / "rembg", False
+    for variable, below, flat in (
+        ("U2NET_HOME", "", True),
+        ("REMBG_HOME", "", False),
+        ("XDG_DATA_HOME", ".u2net", True),
+        ("XDG_DATA_HOME", "rembg", False),
+    ):
+        if home := os.environ.get(variable):
+            yield expanded(home) / below, flat
     yield expanded("~/.u2net"), True
     yield expanded("~/.rembg"), False
 
@@ -130,16 +131,14 @@ def locate(spec: ModelSpec) -> ModelFile:
 
     A corrupt file is passed over when another place holds a good one.
     """
-    corrupt: Path | None = None
+    corrupt = ModelFile(None, FileState.MISSING)
     for path in candidates(spec):
         state = _quick_state(path, spec)
         if state in {FileState.VERIFIED, FileState.UNVERIFIED}:
-            return ModelFile(path=path, state=state)
-        if state is FileState.CORRUPT and corrupt is None:
-            corrupt = path
-    if corrupt is not None:
-        return ModelFile(path=corrupt, state=FileState.CORRUPT)
-    return ModelFile(path=None, state=FileState.MISSING)
+            return ModelFile(path, state)
+        if state is FileState.CORRUPT and corrupt.path is None:
+            corrupt = ModelFile(path, state)
+    return corrupt
 
 
 def require(spec: ModelSpec) -> Path:
@@ -268,12 +267,6 @@ def _remembered(path: Path) -> str | None:
 
 def _remember(path: Path, digest: str, fingerprint: list[int]) -> None:
     """Best effort: where nothing can be written, the hash is computed again next time."""
-    stamp = _stamp_file(path)
-    part = stamp.with_suffix(f".{os.getpid()}.part")
-    try:
-        stamp.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(json.dumps({"path": str(path), "sha256": digest, "fingerprint": fingerprint}))
-        part.replace(stamp)
-    except OSError:
-        with suppress(OSError):
-            part.unlink(missing_ok=True)
+    line = json.dumps({"path": str(path), "sha256": digest, "fingerprint": fingerprint})
+    with suppress(OSError, CutoutError):
+        write_atomic(_stamp_file(path), line.encode())
