@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -157,15 +157,6 @@ def cache(
 
 
 def _emit(spec: ModelSpec, *, state: str, path: Path | None) -> None:
-    line: dict[str, Any] = {
-        "model": spec.name,
-        "aliases": list(spec.aliases),
-        "bytes": spec.bytes,
-        "sha256": spec.sha256,
-        "licence": spec.licence,
-        "non_commercial": spec.non_commercial,
-        "embedded": spec.embedded,
-        "state": state,
-        "path": None if path is None else str(path),
-    }
-    typer.echo(json.dumps(line))
+    columns = ("aliases", "bytes", "sha256", "licence", "non_commercial", "embedded")
+    line = {"model": spec.name, **{column: getattr(spec, column) for column in columns}}
+    typer.echo(json.dumps({**line, "state": state, "path": None if path is None else str(path)}))

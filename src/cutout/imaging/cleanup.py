@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image, ImageChops, ImageFilter
@@ -16,9 +16,11 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from cutout.imaging.components import Regions
     from cutout.options import RemoveOptions
 
     Pixels = npt.NDArray[np.uint8]
+    Bools = npt.NDArray[np.bool_]
 
 __all__ = ["clean_up", "dilate", "erode", "feather", "fill_holes", "keep_largest", "remove_small"]
 
@@ -48,30 +50,24 @@ def clean_up(alpha: Image.Image, options: RemoveOptions, check: Callable[[], Non
     7. `feather`: the edge becomes soft
     8. `invert`: subject and background change places
 
-    Between them `check` is called; what it raises ends the work.
+    Before each of them `check` is called; what it raises ends the work.
     """
-    if options.threshold is not None:
-        alpha = binary(alpha, options.threshold)
     pixels = alpha.width * alpha.height
-    if options.min_area is not None:
-        check()
-        alpha = remove_small(alpha, options.min_area.of(pixels))
-    if options.largest:
-        check()
-        alpha = keep_largest(alpha)
-    if (largest := options.fill_holes) is not None:
-        check()
-        alpha = fill_holes(alpha, largest.of(pixels))
-    if options.erode:
-        check()
-        alpha = erode(alpha, options.erode)
-    if options.dilate:
-        check()
-        alpha = dilate(alpha, options.dilate)
-    if options.feather:
-        check()
-        alpha = feather(alpha, options.feather)
-    return ImageChops.invert(alpha) if options.invert else alpha
+    steps: tuple[tuple[Any, Callable[[Image.Image, Any], Image.Image]], ...] = (
+        (options.threshold, binary),
+        (options.min_area and options.min_area.of(pixels), remove_small),
+        (options.largest or None, lambda alpha, _: keep_largest(alpha)),
+        (options.fill_holes and options.fill_holes.of(pixels), fill_holes),
+        (options.erode or None, erode),
+        (options.dilate or None, dilate),
+        (options.feather or None, feather),
+        (options.invert or None, lambda alpha, _: ImageChops.invert(alpha)),
+    )
+    for value, step in steps:
+        if value is not None:
+            check()
+            alpha = step(alpha, value)
+    return alpha
 
 
 def binary(mask: Image.Image, threshold: int) -> Image.Image:
@@ -102,12 +98,9 @@ def _cross(pixels: np.ndarray, pick: np.ufunc) -> np.ndarray:
 
 def remove_small(alpha: Image.Image, area: float) -> Image.Image:
     """Without the objects (alpha of a tenth and more) that have fewer pixels than `area`, and without their edges."""
-    pixels = np.asarray(alpha)
-    objects = find_regions(pixels >= _SEEN, diagonal=True)
+    objects = find_regions(np.asarray(alpha) >= _SEEN, diagonal=True)
     small = objects.areas < area
-    if not small.any():
-        return alpha
-    return Image.fromarray(_without(pixels, objects.paint(small), objects.paint(~small), everywhere=False))
+    return _without(alpha, objects, small) if small.any() else alpha
 
 
 def keep_largest(alpha: Image.Image) -> Image.Image:
@@ -117,59 +110,47 @@ def keep_largest(alpha: Image.Image) -> Image.Image:
     the shortest way. Where nothing reaches half alpha, a tenth is enough.
     """
     pixels = np.asarray(alpha)
-    objects = find_regions(pixels >= _SOLID, diagonal=True)
-    if not objects.count:
-        objects = find_regions(pixels >= _SEEN, diagonal=True)
-    if not objects.count:
-        return alpha
-    best = np.arange(objects.count) == np.argmax(objects.areas)
-    return Image.fromarray(_without(pixels, objects.paint(~best), objects.paint(best), everywhere=True))
+    for level in (_SOLID, _SEEN):
+        objects = find_regions(pixels >= level, diagonal=True)
+        if objects.count:
+            others = np.arange(objects.count) != np.argmax(objects.areas)
+            return _without(alpha, objects, others, alone=True)
+    return alpha
 
 
 def fill_holes(alpha: Image.Image, area: float = math.inf) -> Image.Image:
     """Opaque where the background (alpha below half) is enclosed by the subject, up to an area in pixels."""
-    clear = 255 - np.asarray(alpha)
-    gaps = find_regions(clear > 255 - _SOLID, diagonal=False)
+    gaps = find_regions(np.asarray(alpha) < _SOLID, diagonal=False)
     holes = ~gaps.at_frame & (gaps.areas <= area)
-    if not holes.any():
-        return alpha
-    return Image.fromarray(255 - _without(clear, gaps.paint(holes), gaps.paint(~holes), everywhere=False))
+    return ImageChops.invert(_without(ImageChops.invert(alpha), gaps, holes)) if holes.any() else alpha
 
 
-def _without(pixels: Pixels, dropped: Pixels, kept: Pixels, *, everywhere: bool) -> Pixels:
-    """Soft pixels without some of the objects that they form.
+def _without(alpha: Image.Image, objects: Regions, dropped: Bools, *, alone: bool = False) -> Image.Image:
+    """An alpha (mode L) without some of its objects, whose solid parts are given, and without their soft edges.
 
-    Args:
-        pixels: uint8 (height, width).
-        dropped: 255 on the solid part of what goes.
-        kept: 255 on the solid part of what stays; those pixels do not change.
-        everywhere: What is connected to neither goes too.
+    Solid parts of the others do not change. With `alone`, what is connected to no object goes too.
     """
-    height, width = pixels.shape
-    factor = max(1, math.ceil(max(width, height) / _GRID))
+    pixels = np.asarray(alpha)
+    kept, gone = objects.paint(~dropped), objects.paint(dropped)
+    factor = max(1, math.ceil(max(alpha.size) / _GRID))
     soft = _reduced(np.where(pixels >= _FRINGE, np.uint8(255), np.uint8(0)), factor)
-    keep, drop = _reduced(kept, factor), _reduced(dropped, factor)
+    keep, drop = _reduced(kept, factor), _reduced(gone, factor)
     drop &= ~keep
-    keep, drop = _grow(keep, drop, soft | keep | drop, soft.size if everywhere else _FRINGE_CELLS)
-    anywhere = np.ones_like(soft)
-    keep, drop = _grow(keep, drop, anywhere, _FRINGE_CELLS // 2)  # what is fainter still around them
-    share = Image.fromarray(np.where(keep if everywhere else ~drop, np.uint8(255), np.uint8(0)))
-    share = enlarged(share, (width, height), factor)
-    share = ImageChops.lighter(share, Image.fromarray(np.ascontiguousarray(kept)))
-    share = ImageChops.subtract(share, Image.fromarray(np.ascontiguousarray(dropped)))
-    return np.asarray(ImageChops.multiply(Image.fromarray(np.ascontiguousarray(pixels)), share))
+    keep, drop = _grow(keep, drop, soft | keep | drop, soft.size if alone else _FRINGE_CELLS)
+    keep, drop = _grow(keep, drop, np.ones_like(soft), _FRINGE_CELLS // 2)  # what is fainter still around them
+    share = enlarged(
+        Image.fromarray(np.where(keep if alone else ~drop, np.uint8(255), np.uint8(0))), alpha.size, factor
+    )
+    share = ImageChops.subtract(ImageChops.lighter(share, Image.fromarray(kept)), Image.fromarray(gone))
+    return ImageChops.multiply(alpha, share)
 
 
-def _reduced(mask: Pixels, factor: int) -> npt.NDArray[np.bool_]:
+def _reduced(mask: Pixels, factor: int) -> Bools:
     """Whether anything of a mask (0 or 255) is set in each cell of factor × factor pixels."""
-    if factor == 1:
-        return mask > 0
-    return np.asarray(Image.fromarray(np.ascontiguousarray(mask)).reduce(factor)) > 0
+    return np.asarray(Image.fromarray(mask).reduce(factor) if factor > 1 else mask) > 0
 
 
-def _grow(
-    one: npt.NDArray[np.bool_], other: npt.NDArray[np.bool_], ground: npt.NDArray[np.bool_], steps: int
-) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+def _grow(one: Bools, other: Bools, ground: Bools, steps: int) -> tuple[Bools, Bools]:
     """Two areas growing over the ground cell by cell until they meet; `one` takes the cells both reach at once."""
     free = ground & ~one & ~other
     for _ in range(steps):
@@ -183,7 +164,8 @@ def _grow(
     return one, other
 
 
-def _touched(cells: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+def _touched(cells: Bools) -> Bools:
+    """The cells and their four neighbours."""
     result = cells.copy()
     result[1:] |= cells[:-1]
     result[:-1] |= cells[1:]
@@ -250,8 +232,6 @@ def feather(alpha: Image.Image, radius: int) -> Image.Image:
         return alpha
     box = grown(content, 2 * radius + 1, alpha.size)
     part = gaussian(alpha.crop(box), radius / 2)
-    if part.size == alpha.size:
-        return part
     result = Image.new("L", alpha.size)
     result.paste(part, box[:2])
     return result

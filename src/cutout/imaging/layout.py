@@ -149,7 +149,7 @@ def subject_box(alpha: Image.Image) -> Box | None:
         heavy = mass >= _SPECK * mass.max()
         solid = heavy & (_sums(part.point([0] * _SOLID + [255] * (256 - _SOLID)).reduce(factor), objects) > 0)
         counted = solid if solid.any() else heavy
-        cover = Image.fromarray(np.ascontiguousarray(objects.paint(counted)))
+        cover = Image.fromarray(objects.paint(counted))
         cover = cover.resize((cover.width * factor, cover.height * factor), Image.Resampling.NEAREST)
         inner = ImageChops.darker(there, cover.crop((0, 0, *there.size))).getbbox()
         assert inner is not None  # noqa: S101 - some object always counts
