@@ -60,10 +60,9 @@ class Console:
     def error(self, error: CutoutError, *, subject: str = "") -> None:
         """What failed, and what to do next; shown even when quiet."""
         where = f"{subject}: " if subject else ""
-        told = error_json(error)
-        self._write(f"{self._paint('error:', '31;1')} " + printable(f"{where}{told['message']}"))
-        if told["hint"]:
-            self._write(f"  {self._paint('try:', '36')} {printable(told['hint'])}")
+        self._write(f"{self._paint('error:', '31;1')} " + printable(where + dashed(error.message, error.options)))
+        if error.hint:
+            self._write(f"  {self._paint('try:', '36')} {printable(dashed(error.hint, error.options))}")
         if self.verbose and error.__cause__ is not None:
             import traceback
 
@@ -139,7 +138,7 @@ class Progress:
         self._console = console
         self._total = total
         self._done = self._skipped = 0
-        self._start = self._told = time.monotonic()
+        self._start = self._last_line = time.monotonic()
         self._bar: Any = None
         self._task: Any = None
 
@@ -166,8 +165,8 @@ class Progress:
         rate = (self._done - self._skipped) / max(now - self._start, 1e-9)
         if self._bar is not None:
             self._bar.update(self._task, advance=1, rate=f"{rate:.1f} pictures/s")
-        elif self._tenth() or now - self._told > _SPARSE_SECONDS:
-            self._told = now
+        elif self._tenth() or now - self._last_line > _SPARSE_SECONDS:
+            self._last_line = now
             left = f"  {rate:.1f} pictures/s  {(self._total - self._done) / rate:.0f} s left" if rate else ""
             self._console.say(f"{self._done}/{self._total}{left}")
 

@@ -175,10 +175,10 @@ def remove(
         return
     workers = workers_for(jobs, len(todo.jobs))  # by the whole plan: a resumed run computes as the first one did
     encoding = Encoding(**_of(Encoding, given), threads=threads_each(workers))
-    if said := _given(context) - {"output", "model", "device", "jobs", "quiet", "verbose"}:  # which never do nothing
+    if named := _given(context) - {"output", "model", "device", "jobs", "quiet", "verbose"}:  # which never do nothing
         from cutout.options.idle import idle
 
-        for text in idle(_asked(options, encoding, todo, inputs, model, model_config), said, in_dashes):
+        for text in idle(_asked(options, encoding, todo, inputs, model, model_config), named, in_dashes):
             console.warn(text)
     settings = {
         "model": model,

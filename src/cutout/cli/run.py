@@ -69,10 +69,10 @@ def _unreadable(todo: Plan) -> list[Outcome]:
     from cutout.jobs.report import Outcome, Status
 
     def error(reason: OSError) -> PictureError:
-        said = f"the folder cannot be read, nor any picture in it: {reason.strerror or reason}"
+        message = f"the folder cannot be read, nor any picture in it: {reason.strerror or reason}"
         if reason.errno == errno.ENAMETOOLONG:
-            return PictureError(said, hint="start from a folder further down: cd there and name . as the input")
-        return PictureError(said, hint="change its permissions")
+            return PictureError(message, hint="start from a folder further down: cd there and name . as the input")
+        return PictureError(message, hint="change its permissions")
 
     return [Outcome(job=job, status=Status.FAILED, error=error(job.reason)) for job in todo.unreadable]
 
@@ -103,7 +103,7 @@ def run_plan(
     running: Running | None = None
     with Progress(console, report.total) as progress, contextlib.ExitStack() as opened:
 
-        def tell(outcome: Outcome) -> None:
+        def record(outcome: Outcome) -> None:
             report.add(outcome)
             console.outcome(outcome)
             if as_json:
@@ -111,10 +111,10 @@ def run_plan(
             progress.step(skipped=outcome.status is Status.SKIPPED)
 
         for outcome in _unreadable(todo):
-            tell(outcome)
+            record(outcome)
         for job in todo.jobs:
             if _is_there(job):
-                tell(Outcome(job=job, status=Status.SKIPPED))
+                record(Outcome(job=job, status=Status.SKIPPED))
             else:
                 waiting.append(job)
         if waiting:  # a run with nothing left to do opens no model
@@ -123,7 +123,7 @@ def run_plan(
             batches = f", batches of {running.batch}" if running.batch > 1 else ""
             console.detail(f"{_used(running)}, {running.workers} at a time{batches}")
             for outcome in workers.run((job for job in waiting if not _closed(job, report)), stop):
-                tell(outcome)
+                record(outcome)
             report.interrupted = stop.is_set() and report.finished < report.total
     seconds = time.monotonic() - start
     if as_json:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from contextlib import contextmanager, nullcontext
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
@@ -183,14 +182,14 @@ def _model(model: str, options: RemoveOptions, config: Path | None, settings: di
     @contextmanager
     def opened() -> Iterator[Cut]:
         with Remover(model, options=options, **settings) as remover:
-            yield partial(_cut, remover, options)
+
+            def cut(sample: Sample) -> Cutout:
+                with within_memory(_read(sample.path), remover.budget, options) as file:
+                    return remover.cut(decode.decode(file, max_size=options.max_size), quiet=True)
+
+            yield cut
 
     return Predictor(spec.name, opened)
-
-
-def _cut(remover: Remover, options: RemoveOptions, sample: Sample) -> Cutout:
-    with within_memory(_read(sample.path), remover.budget, options) as file:
-        return remover.cut(decode.decode(file, max_size=options.max_size), quiet=True)
 
 
 def _folder(folder: str) -> Predictor:

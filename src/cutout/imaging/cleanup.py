@@ -131,17 +131,17 @@ def _without(alpha: Image.Image, objects: Regions, dropped: Bools, *, alone: boo
     Solid parts of the others do not change. With `alone`, what is connected to no object goes too.
     """
     pixels = np.asarray(alpha)
-    kept, gone = objects.paint(~dropped), objects.paint(dropped)
+    stays, removed = objects.paint(~dropped), objects.paint(dropped)
     factor = max(1, math.ceil(max(alpha.size) / _GRID))
     soft = _reduced(np.where(pixels >= _FRINGE, np.uint8(255), np.uint8(0)), factor)
-    keep, drop = _reduced(kept, factor), _reduced(gone, factor)
+    keep, drop = _reduced(stays, factor), _reduced(removed, factor)
     drop &= ~keep
     keep, drop = _grow(keep, drop, soft | keep | drop, soft.size if alone else _FRINGE_CELLS)
     keep, drop = _grow(keep, drop, np.ones_like(soft), _FRINGE_CELLS // 2)  # what is fainter still around them
     share = enlarged(
         Image.fromarray(np.where(keep if alone else ~drop, np.uint8(255), np.uint8(0))), alpha.size, factor
     )
-    share = ImageChops.subtract(ImageChops.lighter(share, Image.fromarray(kept)), Image.fromarray(gone))
+    share = ImageChops.subtract(ImageChops.lighter(share, Image.fromarray(stays)), Image.fromarray(removed))
     return ImageChops.multiply(alpha, share)
 
 

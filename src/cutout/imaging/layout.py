@@ -113,16 +113,7 @@ def finish(
 
 
 def frame_of(alpha: Image.Image, options: RemoveOptions, subject: Box | None = None) -> tuple[Layout, Box]:
-    """How a picture lies in the result, and the box that it is framed by, the whole where nobody asks.
-
-    Args:
-        alpha: Mode L.
-        options: What is asked for.
-        subject: The box, where it is known; None is what `subject_box` finds.
-
-    Raises:
-        UsageError: The margins, or the shadow, make the result too large.
-    """
+    """How a picture lies in the result, and the box that it is framed by (the whole where none is), as in `finish`."""
     if subject is None:
         subject = (subject_box(alpha) if options.framed or options.shadow else None) or (0, 0, *alpha.size)
     return layout(subject, options) if options.framed else Layout(alpha.size), subject

@@ -16,6 +16,7 @@ from cutout.errors import CutoutError
 from cutout.imaging.closed_form import Band
 from cutout.imaging.components import square_maximum
 from cutout.imaging.composite import enlarged
+from cutout.imaging.guided_filter import to_mask
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -82,7 +83,7 @@ def matte(
     sure = Image.fromarray(known)
     found, band = _solve(*_reduced(factor, rgb, mask, sure), steps=_STEPS, check=check)
     if factor == 1:
-        return Image.fromarray(_bytes(found))
+        return to_mask(found)
     guide = max(1, round(factor / _GUIDE))
     guiding, around = _reduced(guide, rgb, sure)
     alpha = _carry(band.models(found), guiding, around, factor / guide, check)
@@ -169,9 +170,5 @@ def _carry(models: Floats, rgb: Image.Image, sure: Image.Image, factor: float, c
             colors = np.asarray(rgb.crop((left, top, right, bottom)))
             for channel, slope in enumerate(slopes):
                 result += slope * (colors[..., channel] * np.float32(1 / 255))
-            np.copyto(tile, _bytes(result), where=unknown)
+            np.copyto(tile, np.asarray(to_mask(result)), where=unknown)
     return alpha
-
-
-def _bytes(alpha: Floats) -> Bytes:
-    return (alpha * np.float32(255) + np.float32(0.5)).clip(0, 255).astype(np.uint8)
