@@ -25,12 +25,7 @@ __all__ = ["create_app"]
 
 
 def create_app(settings: Settings, models: Models | None = None) -> FastAPI:
-    """The application.
-
-    Args:
-        settings: What it is started with.
-        models: The opened models; without them they are opened while /health answers already and /ready does not.
-    """
+    """The application; models that are not given are opened while /health answers already and /ready does not."""
     service = Service(settings, models)
 
     @asynccontextmanager

@@ -87,11 +87,7 @@ class _Opened:
 
 
 class Models:
-    """All models that requests may ask for, opened once.
-
-    Args:
-        settings: Names, device, workers.
-        warn: Called with each warning.
+    """All models that requests may ask for, opened once; `warn` is called with each warning.
 
     Raises:
         CutoutError: A model is missing, or a device cannot be used.

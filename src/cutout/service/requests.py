@@ -44,14 +44,10 @@ async def form(
     several: AbstractSet[str] = frozenset(),
     any_kind: bool = False,
 ) -> AsyncIterator[FormData]:
-    """Admit a request, and read its form; its place in the queue is held for the length of the `with` block.
+    """Admit a request, and read its form of at most so many files; its place in the queue is held for the `with` block.
 
-    Args:
-        service: Settings and queue.
-        request: As it came.
-        files: As many may be in it.
-        several: Fields that may be there more than once.
-        any_kind: Whether it may be a URL-encoded form or a JSON object as well, and a picture in it a text.
+    Fields in `several` may be there more than once. With `any_kind` it may be a URL-encoded form or a JSON object as
+    well, and a picture in it a text.
 
     Raises:
         Problem: The models are not open; the queue is full, and nothing of the body was read; the body is no form, too
@@ -100,12 +96,10 @@ def _object(body: bytes) -> FormData:
         raise Problem(400, "json", "the body is not JSON") from None
     if not isinstance(found, dict):
         raise Problem(400, "json", "the body must be a JSON object")
-    values = {name: value for name, value in found.items() if value is not None}
-    if any(isinstance(value, dict | list) for value in values.values()):
+    if any(isinstance(value, dict | list) for value in found.values()):
         raise Problem(400, "json", "the values of the JSON object must be texts, numbers, true or false")
-    return FormData(
-        {name: str(value).lower() if isinstance(value, bool) else str(value) for name, value in values.items()}
-    )
+    texts = {name: value if isinstance(value, str) else json.dumps(value) for name, value in found.items()}
+    return FormData({name: text for name, text in texts.items() if found[name] is not None})
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -131,12 +125,7 @@ async def _in_time(service: Service, reading: Awaitable[_Read]) -> _Read:
 
 
 def texts(fields: FormData, *, without: set[str], either: AbstractSet[str] = frozenset()) -> dict[str, str]:
-    """The text fields of a form.
-
-    Args:
-        fields: As they came.
-        without: Fields to pass over.
-        either: Fields that may be files as well, which are passed over then.
+    """The text fields of a form but those in `without`; those in `either` may be files, and are passed over then.
 
     Raises:
         Problem: A field is a file where a text belongs.

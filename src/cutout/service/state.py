@@ -26,9 +26,7 @@ __all__ = ["Service"]
 class Service:
     """Settings, metrics, the queue, and once they are open the models and the store of batches.
 
-    Args:
-        settings: What it is started with.
-        models: Opened ones, which the caller will close; without them it opens its own.
+    Models that are given are the caller's to close.
     """
 
     def __init__(self, settings: Settings, models: Models | None = None) -> None:

@@ -35,14 +35,10 @@ def is_loopback(host: str) -> bool:
 
 
 def default_hosts(host: str, *, keys: bool) -> tuple[str, ...]:
-    """The names that are allowed where the user names none.
-
-    Args:
-        host: The address that is listened on.
-        keys: Whether the service asks for API keys: a page that has none gains nothing by another name.
-    """
+    """The names that are allowed where the user names none, by the address that is listened on."""
     if is_loopback(host):
         return ()
+    # a page that has no key gains nothing by another name
     return (ANY,) if keys else (LOCAL, socket.gethostname().lower(), host.lower())
 
 
@@ -50,11 +46,8 @@ def is_known_host(header: str, allowed: Sequence[str]) -> bool:
     """Whether a request's `Host` is one by which the service may be called.
 
     An attacker's name can be made to lead to this machine (DNS rebinding); an address, or `localhost`, is what it is.
-
-    Args:
-        header: As it came, with or without a port; empty for clients that send none.
-        allowed: Names; `*.example.com` stands for all below it, `*` for all, `local` for those without a dot and those
-            below `.local`, `.internal`, `.home.arpa`.
+    Among the allowed names, `*.example.com` stands for all below it, `*` for all, `local` for those without a dot and
+    those below `.local`, `.internal`, `.home.arpa`. Clients of HTTP/1.0 send no `Host`.
     """
     name = _without_port(header).lower().rstrip(".")
     if not name or ANY in allowed or name == "localhost" or name.endswith(".localhost") or _is_address(name):
@@ -67,11 +60,7 @@ def is_known_host(header: str, allowed: Sequence[str]) -> bool:
 def is_foreign(*, origin: str, site: str, host: str, allowed: Sequence[str]) -> bool:
     """Whether a request was sent by a page of another origin that is not allowed.
 
-    Args:
-        origin: `Origin`; empty where it is missing.
-        site: `Sec-Fetch-Site`; empty where it is missing, as in browsers without TLS, and outside browsers.
-        host: `Host`.
-        allowed: Origins whose pages may call the service.
+    `site` is `Sec-Fetch-Site`, which browsers leave out without TLS; headers that are missing are empty.
     """
     if origin in allowed:
         return False

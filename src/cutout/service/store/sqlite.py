@@ -10,7 +10,7 @@ import shutil
 import sqlite3
 import threading
 import time
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, TypeGuard
 
 from cutout.atomic import is_part, write_atomic
@@ -239,18 +239,17 @@ class SqliteJobs(Jobs):
         error = json.dumps(
             {"kind": "died", "message": f"the service died {MOST_ATTEMPTS} times while it worked on this"}
         )
-        with closing(self._base.cursor()) as cursor:
-            cursor.execute(
-                "UPDATE items SET state = 'failed', error = ? WHERE state = 'working' AND attempts >= ?",
-                (error, MOST_ATTEMPTS),
-            )
-            cursor.execute("UPDATE items SET state = 'waiting' WHERE state = 'working'")
-            # results could not be fetched while there was no service
-            cursor.execute(
-                "UPDATE tasks SET expires = ? WHERE expires IS NOT NULL OR NOT EXISTS"
-                " (SELECT 1 FROM items WHERE task = tasks.id AND state = 'waiting')",
-                (time.time() + self._expiry,),
-            )
+        self._base.execute(
+            "UPDATE items SET state = 'failed', error = ? WHERE state = 'working' AND attempts >= ?",
+            (error, MOST_ATTEMPTS),
+        )
+        self._base.execute("UPDATE items SET state = 'waiting' WHERE state = 'working'")
+        # results could not be fetched while there was no service
+        self._base.execute(
+            "UPDATE tasks SET expires = ? WHERE expires IS NOT NULL OR NOT EXISTS"
+            " (SELECT 1 FROM items WHERE task = tasks.id AND state = 'waiting')",
+            (time.time() + self._expiry,),
+        )
         self._tidy()
 
     @contextmanager
