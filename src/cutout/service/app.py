@@ -53,7 +53,7 @@ def create_app(settings: Settings, models: Models | None = None) -> FastAPI:
     _add_remove_background(app, service)
     _add_monitoring(app, service)
     app.include_router(batches.router(settings))
-    app.include_router(removebg.router(service))
+    app.include_router(removebg.router())
     app.include_router(rembg.router())
     app.include_router(pages.router(service))
     app.add_middleware(Guard, settings=settings, metrics=service.metrics)

@@ -11,7 +11,7 @@ import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from fastapi import APIRouter, Request, Response
@@ -39,7 +39,7 @@ _NO_LIMIT = 1_000_000
 """Credits and free calls of every account, for clients that want a number; they never become fewer."""
 
 
-def router(service: Service) -> APIRouter:
+def router() -> APIRouter:
     """The three endpoints."""
     routes = APIRouter(tags=["remove.bg"])
     error = {"content": {"application/json": {"schema": _ERROR}}}
@@ -51,50 +51,62 @@ def router(service: Service) -> APIRouter:
         "headers": {name: {"description": text, "schema": {"type": "string"}} for name, text in _HEADERS.items()},
         "content": dict.fromkeys(_KINDS_OF.values(), PICTURE) | {"application/json": {"schema": _JSON}},
     }
-
-    @routes.post(
+    routes.post(
         "/v1.0/removebg",
         response_class=Response,
         responses={200: good, **refusals},
         openapi_extra={"requestBody": {"content": {kind: {"schema": _body(kind)} for kind in _KINDS}}},
-    )
-    async def remove(request: Request) -> Response:
-        """Remove the background of one picture, as remove.bg does."""
-        started = asyncio.get_running_loop().time()
-        with _as_there(service):
-            async with requests.form(service, request, files=4, any_kind=True) as fields:
-                words = removebg.read(fields)
-                data = await _source(service, request, fields, words)
-                size = await asyncio.to_thread(service.models.size, data, service.settings.max_pixels)
-                cut_request = await _cut_request(service, request, fields, words, (data, size))
-                data = await _within_region(service, request, data, words)
-                done = await requests.cut(service, request, data, cut_request)
-                headers = picture_headers(done, asyncio.get_running_loop().time() - started)
-                place, largest = _place(done), _largest(done, cut_request, size)
-                headers |= {f"X-{name.replace('_', '-').title()}": str(value) for name, value in place.items()}
-                headers |= {"X-Max-Width": str(largest[0]), "X-Max-Height": str(largest[1]), "X-Credits-Charged": "0"}
-                headers |= _rates(service) | removebg.type_header(words)
-                data, ending = done.data, done.output_format.value
-                if removebg.is_zip(words):
-                    ending = "zip"
-                    data = await requests.aside(service, request, lambda: _zip(service.models, done.data))
-                service.calls[_account(service, request)] += 1
-                headers["Content-Disposition"] = disposition(getattr(fields.get("image_file"), "filename", ""), ending)
-                return _answer(request, data, ending, headers, place)
-
-    @routes.get("/v1.0/account", responses=refusals)
-    async def account(request: Request) -> dict[str, Any]:
-        """Credits that never become fewer, and how many pictures were cut out for this key since the start."""
-        there = {"total": _NO_LIMIT, "subscription": 0, "payg": _NO_LIMIT, "enterprise": 0}
-        api = {"free_calls": _NO_LIMIT, "sizes": "all", "calls": service.calls[_account(service, request)]}
-        return {"data": {"attributes": {"credits": there, "api": api}}}
-
-    @routes.post("/v1.0/improve", response_class=Response, responses=refusals)
-    async def improve() -> Response:
-        """Refused: pictures are not collected here."""
-        raise Problem(400, "not-supported", "pictures are not collected here: nothing leaves this machine")
-
+    )(remove)
+    routes.get("/v1.0/account", responses=refusals)(account)
+    routes.post("/v1.0/improve", response_class=Response, responses=refusals)(improve)
     return routes
+
+
+class _Call(NamedTuple):
+    """A request that is admitted."""
+
+    service: Service
+    request: Request
+    fields: Mapping[str, Any]
+    """Of its form, as they came."""
+    words: Mapping[str, str]
+    """What `removebg.read` made of them."""
+
+
+async def remove(request: Request) -> Response:
+    """Remove the background of one picture, as remove.bg does."""
+    service: Service = request.app.state.service
+    started = asyncio.get_running_loop().time()
+    with _as_there(service):
+        async with requests.form(service, request, files=4, any_kind=True) as fields:
+            call = _Call(service, request, fields, removebg.read(fields))
+            data = await _source(call)
+            size = await asyncio.to_thread(service.models.size, data, service.settings.max_pixels)
+            cut_request = await _cut_request(call, data, size)
+            data = await _within_region(call, data)
+            done = await requests.cut(service, request, data, cut_request)
+            data, ending = done.data, done.output_format.value
+            if removebg.is_zip(call.words):
+                ending = "zip"
+                data = await requests.aside(service, request, lambda: _zip(service.models, done.data))
+            service.calls[_account(request)] += 1
+            headers = picture_headers(done, asyncio.get_running_loop().time() - started)
+            headers |= _sizes(done, cut_request, size) | _rates(service) | removebg.type_header(call.words)
+            name = getattr(fields.get("image_file"), "filename", "")
+            return _answer(request, data, ending, headers | {"Content-Disposition": disposition(name, ending)})
+
+
+async def account(request: Request) -> dict[str, Any]:
+    """Credits that never become fewer, and how many pictures were cut out for this key since the start."""
+    service: Service = request.app.state.service
+    credit = {"total": _NO_LIMIT, "subscription": 0, "payg": _NO_LIMIT, "enterprise": 0}
+    api = {"free_calls": _NO_LIMIT, "sizes": "all", "calls": service.calls[_account(request)]}
+    return {"data": {"attributes": {"credits": credit, "api": api}}}
+
+
+async def improve() -> Response:
+    """Refused: pictures are not collected here."""
+    raise Problem(400, "not-supported", "pictures are not collected here: nothing leaves this machine")
 
 
 _KINDS = ("multipart/form-data", "application/x-www-form-urlencoded", "application/json")
@@ -136,9 +148,11 @@ _ERROR = {
         }
     },
 }
-_PLACE = ("foreground_top", "foreground_left", "foreground_width", "foreground_height")
-_INSIDE = {"result_b64": {"type": "string"}, **{name: {"type": "integer"} for name in _PLACE}}
-_JSON = {"type": "object", "properties": {"data": {"type": "object", "properties": _INSIDE}}}
+_PLACE = ("X-Foreground-Top", "X-Foreground-Left", "X-Foreground-Width", "X-Foreground-Height")
+_SIZES = ("X-Max-Width", "X-Max-Height", "X-Credits-Charged")
+_IN_JSON = {name.removeprefix("X-").replace("-", "_").lower(): name for name in _PLACE}
+_DATA = {"result_b64": {"type": "string"}} | {word: {"type": "integer"} for word in _IN_JSON}
+_JSON = {"type": "object", "properties": {"data": {"type": "object", "properties": _DATA}}}
 
 
 def _body(kind: str) -> dict[str, Any]:
@@ -164,20 +178,21 @@ def _as_there(service: Service) -> Iterator[None]:
         raise Problem(413, "resolution-too-high", error.message, hint="send a smaller picture") from error
 
 
-def _account(service: Service, request: Request) -> str:
-    return str(request.state.client) if service.settings.api_keys else ""
+def _account(request: Request) -> str:
+    """Whose pictures are counted together: those of a key, or all where none is asked for."""
+    return str(request.state.client) if request.app.state.service.settings.api_keys else ""
 
 
-async def _source(service: Service, request: Request, fields: Mapping[str, Any], words: Mapping[str, str]) -> bytes:
-    match removebg.one_of(words, _SOURCES, "multiple-sources"):
+async def _source(call: _Call) -> bytes:
+    match removebg.one_of(call.words, _SOURCES, "multiple-sources"):
         case None:
             raise Problem(400, "missing-source", "no picture given", hint=f"send one of {', '.join(_SOURCES)}")
         case "image_url":
-            return await _fetched(service, request, words, "image")
+            return await _fetched(call, "image")
         case "image_file_b64":
-            return requests.checked(service, _decoded(words["image_file_b64"]))
+            return requests.checked(call.service, _decoded(call.words["image_file_b64"]))
         case _:
-            return await requests.file(service, fields["image_file"])
+            return await requests.file(call.service, call.fields["image_file"])
 
 
 def _decoded(text: str) -> bytes:
@@ -188,18 +203,17 @@ def _decoded(text: str) -> bytes:
         raise removebg.invalid("image_file_b64", "image_file_b64 is not base64") from None
 
 
-async def _fetched(service: Service, request: Request, words: Mapping[str, str], what: str) -> bytes:
+async def _fetched(call: _Call, what: str) -> bytes:
     """The picture behind `image_url`, or for `bg_image` behind `bg_image_url`."""
     name = f"{what}_url"
+    url = call.words[name]
     try:
-        return await requests.fetched(service, request, words[name])
+        return await requests.fetched(call.service, call.request, url)
     except Problem as problem:
         if problem.word != "url":
             raise
-        if not _is_address(words[name]):
-            raise removebg.invalid(name, f"{name}: {problem.message}", problem.hint) from problem
-        word = f"failed-{what.removesuffix('_image')}-download"
-        raise Problem(400, word, f"{name}: {problem.message}", hint=problem.hint) from problem
+        word = f"failed-{what.removesuffix('_image')}-download" if _is_address(url) else f"invalid-{what}-url"
+        raise Problem(400, word.replace("_", "-"), f"{name}: {problem.message}", hint=problem.hint) from problem
 
 
 def _is_address(url: str) -> bool:
@@ -208,23 +222,17 @@ def _is_address(url: str) -> bool:
     return False
 
 
-async def _cut_request(
-    service: Service,
-    request: Request,
-    fields: Mapping[str, Any],
-    words: Mapping[str, str],
-    picture: tuple[bytes, tuple[int, int]],
-) -> CutRequest:
+async def _cut_request(call: _Call, data: bytes, size: tuple[int, int]) -> CutRequest:
     """What the words ask for, of a picture and its size."""
-    data, size = picture
+    service, request = call.service, call.request
     models, most = service.models, service.settings.max_pixels
-    values, notes = removebg.options_of(words, size)
+    values, notes = removebg.options_of(call.words, size)
     backdrop = None
-    match removebg.one_of(words, _BACKGROUNDS, "multiple-bg-sources"):
+    match removebg.one_of(call.words, _BACKGROUNDS, "multiple-bg-sources"):
         case "bg_image_url":
-            backdrop = await _fetched(service, request, words, "bg_image")
+            backdrop = await _fetched(call, "bg_image")
         case "bg_image_file":
-            backdrop = fields["bg_image_file"]
+            backdrop = call.fields["bg_image_file"]
     background = await requests.background(service, request, backdrop)
     canvas = None
     if "scale" in values:
@@ -241,16 +249,16 @@ def _size(models: Models, data: bytes, longest: int | None, max_pixels: int) -> 
         return picture.rgb.size
 
 
-async def _within_region(service: Service, request: Request, data: bytes, words: Mapping[str, str]) -> bytes:
-    region = removebg.region_of(words)
+async def _within_region(call: _Call, data: bytes) -> bytes:
+    """The same picture, or one in which all is transparent outside of the region of interest."""
+    region = removebg.region_of(call.words)
     if region is None:
         return data
-    models, most = service.models, service.settings.max_pixels
-    return await requests.aside(service, request, lambda: _inside(models, data, region, most))
+    models, most = call.service.models, call.service.settings.max_pixels
+    return await requests.aside(call.service, call.request, lambda: _inside(models, data, region, most))
 
 
 def _inside(models: Models, data: bytes, region: list[Length], max_pixels: int) -> bytes:
-    """The picture with all transparent that lies outside a region of interest."""
     with models.decoded(data, max_pixels) as picture:
         box = removebg.box_of(region, picture.rgb.size)
         alpha = Image.new("L", picture.rgb.size)
@@ -259,27 +267,22 @@ def _inside(models: Models, data: bytes, region: list[Length], max_pixels: int) 
         return encode(picture.rgb, alpha, OutputFormat.PNG, picture.metadata, Encoding(keep_hidden=True))
 
 
-def _place(done: Done) -> dict[str, int]:
-    """Where the subject is in the result, in that interface's words.
+def _sizes(done: Done, cut_request: CutRequest, size: tuple[int, int]) -> dict[str, str]:
+    """Where the subject is, and how large the result of a picture of that size can be; nothing is charged.
 
     Raises:
-        Problem: There is none.
+        Problem: There is no subject.
     """
     if done.subject is None:
         raise Problem(400, "unknown-foreground", "nothing was found that could be the subject")
     left, top, right, bottom = done.subject
-    return dict(zip(_PLACE, (top, left, right - left, bottom - top), strict=True))
-
-
-def _largest(done: Done, cut_request: CutRequest, size: tuple[int, int]) -> tuple[int, int]:
-    """Width and height that the result of a picture of that size would have if no size were asked for."""
-    longest = cut_request.options.max_size
-    if longest is None:
-        return done.size
-    if cut_request.options.crop:
-        return round(done.size[0] * max(size) / longest), round(done.size[1] * max(size) / longest)
-    turned = (size[0] < size[1]) != (done.size[0] < done.size[1])
-    return (size[1], size[0]) if turned else size
+    full, longest = done.size, cut_request.options.max_size
+    if longest is not None and cut_request.options.crop:
+        full = (round(full[0] * max(size) / longest), round(full[1] * max(size) / longest))
+    elif longest is not None:  # the whole picture, perhaps turned
+        full = size if (size[0] < size[1]) == (full[0] < full[1]) else (size[1], size[0])
+    values = (top, left, right - left, bottom - top, *full, 0)
+    return {name: str(value) for name, value in zip((*_PLACE, *_SIZES), values, strict=True)}
 
 
 def _rates(service: Service) -> dict[str, str]:
@@ -304,9 +307,10 @@ def _zip(models: Models, png: bytes) -> bytes:
         return buffer.getvalue()
 
 
-def _answer(request: Request, data: bytes, ending: str, headers: dict[str, str], place: dict[str, int]) -> Response:
+def _answer(request: Request, data: bytes, ending: str, headers: dict[str, str]) -> Response:
     if "application/json" in request.headers.get("accept", ""):
         del headers["Content-Disposition"]
+        place = {word: int(headers[name]) for word, name in _IN_JSON.items()}
         text = json.dumps({"data": {"result_b64": base64.b64encode(data).decode(), **place}})
         return Response(text, media_type="application/json", headers=headers)
     return Response(data, media_type=_KINDS_OF[ending], headers=headers)
