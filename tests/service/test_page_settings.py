@@ -178,6 +178,15 @@ def test_fine_edges_are_one_choice(page: Page, models: tuple[Watched, httpx.Clie
     assert options.threshold == 77
 
 
+def _orange(page: Page, divider: str) -> tuple[int, int, int, int]:
+    """The box of what is orange on the screen."""
+    page.enter("divider", divider)
+    screen = Image.open(io.BytesIO(page.find("#view").screenshot_as_png)).convert("RGB")
+    close = np.abs(np.asarray(screen, int) - ORANGE).max(2) < 90
+    down, across = np.flatnonzero(close.any(1)), np.flatnonzero(close.any(0))
+    return int(across[0]), int(down[0]), int(across[-1]), int(down[-1])
+
+
 @pytest.mark.parametrize(
     ("frame", "size"), [("Cut to subject", (331, 320)), ("Shop square", (2000, 2000)), ("Passport", (413, 531))]
 )
@@ -195,7 +204,12 @@ def test_a_frame_is_applied_to_finished_pictures_and_taken_back(
     assert page.find("#after").get_property("naturalHeight") == size[1]
     box = page.find("#after").rect
     assert box["width"] / box["height"] == pytest.approx(size[0] / size[1], 0.02)
-    assert page.find("#before").value_of_css_property("object-fit") == "contain", "the original is not stretched to it"
+    before = page.find("#before").rect
+    assert before["width"] / before["height"] == pytest.approx(2, 0.02), "the original keeps its form"
+    original, cutout = (_orange(page, divider) for divider in ("100", "0"))
+    assert np.abs(np.subtract(original, cutout)).max() < 0.02 * page.find("#view").rect["width"], (
+        "they lie on each other"
+    )
     assert (models[0].asked[-1].options.shadow is not None) == (frame == "Shop square")
     page.click("#undo")
     until(lambda: page.run("return document.getElementById('after').naturalWidth") == 640)

@@ -38,6 +38,7 @@ class Converted:
         warnings: Things a user should know.
         frames: Frames or pages.
         subject: Left, top, right, bottom of the subject in the result; None where nothing is there, or nobody asked.
+        placed: The same of the original, which may reach beyond; None where there are several frames or pages.
     """
 
     encoded: bytes
@@ -45,6 +46,7 @@ class Converted:
     warnings: tuple[str, ...]
     frames: int = 1
     subject: tuple[int, int, int, int] | None = None
+    placed: tuple[float, float, float, float] | None = None
 
 
 def convert(
@@ -142,7 +144,7 @@ def _converted(
         metadata, left = kept.fitting(output_format)
         encoded = encode(cutout.rgb, cutout.alpha, output_format, metadata, encoding, deep=cutout.deep, consume=True)
     warnings = (*cutout.warnings, *stripped, *left)
-    return Converted(encoded=encoded, size=cutout.size, warnings=warnings, subject=subject)
+    return Converted(encoded=encoded, size=cutout.size, warnings=warnings, subject=subject, placed=cutout.placed)
 
 
 def _located(

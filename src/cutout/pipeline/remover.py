@@ -54,6 +54,7 @@ class Cutout:
         metadata: Profile, resolution, EXIF and XMP for the encoder.
         warnings: Things a user should know about this picture.
         deep: `rgb` in 16 bits where the picture had them, uint16 of shape (height, width, 3).
+        placed: Left, top, right, bottom of the original in it, in its pixels; it may reach beyond.
     """
 
     rgb: Image.Image | None
@@ -61,6 +62,7 @@ class Cutout:
     metadata: Metadata
     warnings: tuple[str, ...] = ()
     deep: npt.NDArray[np.uint16] | None = None
+    placed: tuple[float, float, float, float] | None = None
 
     @property
     def image(self) -> Image.Image:
@@ -309,7 +311,14 @@ def _completed(
     deep = None if colors is None else _deep(picture, alpha, colors, frame)
     if deep is None and picture.deep is not None and colors is not None:
         warnings.append("16 bits were reduced to 8: the result does not lie pixel for pixel on the picture")
-    return Cutout(rgb=colors, alpha=transparency, metadata=picture.metadata, warnings=tuple(warnings), deep=deep)
+    return Cutout(
+        rgb=colors,
+        alpha=transparency,
+        metadata=picture.metadata,
+        warnings=tuple(warnings),
+        deep=deep,
+        placed=frame.placed(alpha.size),
+    )
 
 
 def _enough(spec: ModelSpec, size: tuple[int, int]) -> int:

@@ -52,7 +52,8 @@ class CutRequest:
 class Done:
     """A finished picture: its file, (width, height), milliseconds by stage, name and version of the model.
 
-    `subject` is left, top, right, bottom in it; None where nothing is there, or nobody asked.
+    `subject` is left, top, right, bottom in it; None where nothing is there, or nobody asked. `placed` is the same
+    of the original, which may reach beyond.
     """
 
     data: bytes
@@ -63,6 +64,7 @@ class Done:
     model: str
     device: str
     subject: tuple[int, int, int, int] | None = None
+    placed: tuple[float, float, float, float] | None = None
 
 
 class _Opened:
@@ -213,6 +215,7 @@ class Models:
             model=opened.version,
             device=opened.many.device,
             subject=result.subject,
+            placed=result.placed,
         )
 
 

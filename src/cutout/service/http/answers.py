@@ -36,6 +36,8 @@ def picture_headers(done: Done, seconds: float) -> dict[str, str]:
         "X-Height": str(done.size[1]),
         "Server-Timing": timing,
     }
+    if done.placed:
+        headers["X-Original-Box"] = " ".join(f"{edge:.2f}" for edge in done.placed)
     if done.warnings:
         headers["X-Warning"] = header_text("; ".join(done.warnings))
     return headers

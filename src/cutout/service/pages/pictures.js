@@ -29,7 +29,7 @@ function takeLinks(text) {
   return links.length > 0;
 }
 
-let opening = Promise.resolve();  // one after the other: each is decoded
+let opening = Promise.resolve();  // one after the other: each is decoded, which takes memory
 
 function add(entry) {
   Object.assign(entry, { state: "opening", step: "", sent: null, error: "", run: null });
@@ -49,7 +49,7 @@ function begin(entry) {
   Object.assign(entry, { state: "opening", step: "", sent: null, held: false, error: "" });
   update(entry);
   const there = entry.file ? Promise.resolve(true) : fetchLink(entry);
-  there.then((found) => { if (found) opening = opening.then(() => open(entry)); });
+  there.then((found) => { if (found) opening = opening.then(() => open(entry)).then((image) => { check(entry, image); }); });
 }
 
 async function fetchLink(entry) {
@@ -62,16 +62,25 @@ async function fetchLink(entry) {
   return true;
 }
 
-// Shows a picture and looks at the limits, before anything is sent.
 async function open(entry) {
+  if (entry.run.stopped || !entry.file.size) return null;
+  entry.url ||= URL.createObjectURL(entry.file);
+  const image = await loaded(entry.url);
+  if (image) original(entry, image);
+  return image;
+}
+
+function original(entry, image) {
+  entry.size = [image.naturalWidth, image.naturalHeight];
+  thumbnail(entry, image);
+  update(entry);
+}
+
+// Looks at the limits before anything is sent.
+async function check(entry, image) {
   const { run, file } = entry;
-  if (run?.stopped) return;
+  if (run.stopped) return;
   const large = file.size > known.bytes ? `${megabytes(file.size)}, but this service takes at most ${megabytes(known.bytes)} a picture.` : "";
-  let image = null;
-  if (file.size) {
-    entry.url ||= URL.createObjectURL(file);
-    image = await loaded(entry.url);
-  }
   const pixels = image && !entry.preview ? image.naturalWidth * image.naturalHeight : 0;
   if (!image && !large) {  // a format that browsers do not show, or no picture
     const form = new FormData();
@@ -82,14 +91,11 @@ async function open(entry) {
     if (answer.status === 200) {
       Object.assign(entry, { preview: true, url: URL.createObjectURL(answer.blob) });
       image = await loaded(entry.url);
+      if (image) original(entry, image);
     }
   }
   if (run.stopped) return;
   if (!image) entry.url = null;
-  else {
-    entry.size = [image.naturalWidth, image.naturalHeight];
-    thumbnail(entry, image);
-  }
   if (large) return fail(entry, large, { forGood: true });
   if (pixels > known.pixels) return fail(entry, `${Math.round(pixels / 1e6)} megapixels, but this service takes at most ${Math.floor(known.pixels / 1e6)}.`, { forGood: true });
   Object.assign(entry, { state: "waiting", step: "" });
@@ -116,7 +122,7 @@ async function cut(entry) {
   if (!answer || run.stopped) return;
   if (answer.status !== 200) return fail(entry, answer.error);
   const url = URL.createObjectURL(answer.blob);
-  entry.cut = { blob: answer.blob, url, size: answer.size, seconds: answer.seconds, warning: answer.warning };
+  entry.cut = { blob: answer.blob, url, size: answer.size, box: answer.box, seconds: answer.seconds, warning: answer.warning };
   entry.size ||= answer.size;
   entry.final = direct ? { key: out.key, blob: answer.blob, url, visible: true } : null;
   Object.assign(entry, { state: "done", step: "" });

@@ -43,6 +43,7 @@ function post(entry, address, form, step) {
     request.onload = async () => done({
       status: request.status, blob: request.response, retry: Number(header("Retry-After")), sentKey: key,
       seconds: Number(header("X-Processing-Time")), warning: header("X-Warning"), size: [Number(header("X-Width")), Number(header("X-Height"))],
+      box: header("X-Original-Box")?.split(" ").map(Number),
       ...request.status === 200 ? {} : await reason(request.response),
     });
     request.onerror = () => done({ status: 0, error: "The service cannot be reached." });

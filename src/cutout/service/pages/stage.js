@@ -22,7 +22,12 @@ function place() {
   const edge = left + (right - left) * at("divider").value / 100;
   const top = Math.max(0, zoom.y), bottom = Math.max(0, down - zoom.y - height);
   Object.assign(at("edge").style, { left: `${edge}px`, top: `${top}px`, bottom: `${bottom}px` });
-  at("before").style.clipPath = isDone() ? `inset(0 ${zoom.x + width - edge}px 0 0)` : "";
+  const [start, over, end, under] = shown?.cut?.box || [0, 0, ...size];  // of the original in the result
+  const box = { left: `${start * by}px`, top: `${over * by}px`, width: `${(end - start) * by}px`, height: `${(under - over) * by}px` };
+  for (const name of ["before", "blurred"]) Object.assign(at(name).style, box);
+  const compared = isDone() && shown.url;
+  at("before").style.clipPath = compared ? `inset(0 ${zoom.x + end * by - edge}px 0 0)` : "";
+  at("ground").style.clipPath = at("after").style.clipPath = compared ? `inset(0 0 0 ${edge - zoom.x}px)` : "";
   at("blurred").style.filter = `blur(${at("radius").value / 100 * Math.max(...size) * by}px)`;
   if (at("ground").dataset.tile) at("ground").style.backgroundSize = `${backdrop.width * by}px ${backdrop.height * by}px`;
 }
@@ -61,7 +66,7 @@ function paint() {
   ground.style.background = isDone() ? style : "";
   ground.className = isDone() && !style ? "checks" : "";
   ground.dataset.tile = out.back?.kind === "picture" && fit === "tile" && style ? "1" : "";
-  const blur = isDone() && !final && out.back?.kind === "blur" && !isFramed(shown);
+  const blur = isDone() && !final && out.back?.kind === "blur";
   source(at("blurred"), blur ? shown.url : null);
   place();
 }
@@ -70,8 +75,6 @@ function source(image, url) {
   image.hidden = !url;
   if (url && image.getAttribute("src") !== url) image.src = url;
 }
-
-const isFramed = (entry) => entry.cut.size.join() !== entry.size.join();
 
 // --- the picture
 function show(entry) {
@@ -85,7 +88,6 @@ function show(entry) {
   at("facts").textContent = facts(entry);
   source(at("before"), entry.url);
   at("before").alt = isDone() ? "" : entry.name;
-  at("before").className = isDone() && entry.size && isFramed(entry) ? "framed" : "";
   at("edge").hidden = at("compare").hidden = !isDone() || !entry.url;
   const step = entry.step || (entry.state === "waiting" || entry.state === "opening" ? entry.state : "");
   at("doing").hidden = !step;
