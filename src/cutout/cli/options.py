@@ -17,11 +17,6 @@ if TYPE_CHECKING:
     from cutout.options.kinds import Option, Options
 
 __all__ = [
-    "Batch",
-    "CpuFallback",
-    "GpuMemoryLimit",
-    "Half",
-    "ProviderOption",
     "in_dashes",
     "jobs_option",
     "key_values",
@@ -112,30 +107,6 @@ def memory_option(panel: str | None = None) -> Any:
     """`--memory-limit`, the same for all commands that work on pictures of other people's choice."""
     text = "Memory that all pictures at work may take, such as 2GB; larger ones wait. (default: 60% of the machine's)"
     return option("--memory-limit", text=text, metavar="SIZE", panel=panel)
-
-
-_ACCELERATORS = "Accelerators"
-
-ProviderOption = Annotated[
-    list[str] | None,
-    option("--provider-option", text="KEY=VALUE for the named device. Can be repeated.", panel=_ACCELERATORS),
-]
-Batch = Annotated[
-    str | None,
-    option(
-        "--batch", text="Pictures an accelerator computes at once. (default: auto)", panel=_ACCELERATORS, metavar="N"
-    ),
-]
-Half = Annotated[bool, option("--half", text="Compute in half precision on an accelerator.", panel=_ACCELERATORS)]
-CpuFallback = Annotated[
-    bool, option("--cpu-fallback", text="What a device has no memory for, the processor does.", panel=_ACCELERATORS)
-]
-GpuMemoryLimit = Annotated[
-    float,
-    option(
-        "--gpu-memory-limit", text="auto passes over a card whose memory is fuller.", panel=_ACCELERATORS, metavar="%"
-    ),
-]
 
 
 @contextmanager

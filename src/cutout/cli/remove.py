@@ -11,11 +11,6 @@ import typer
 
 from cutout.cli.console import Console
 from cutout.cli.options import (
-    Batch,
-    CpuFallback,
-    GpuMemoryLimit,
-    Half,
-    ProviderOption,
     in_dashes,
     jobs_option,
     key_values,
@@ -30,7 +25,7 @@ from cutout.enums import BitDepth, EngineName, Existing, OnCollision, Precision
 from cutout.errors import ExitCode, UsageError
 from cutout.jobs.executors.base import EXECUTORS
 from cutout.models.registry import DEFAULT_MODEL
-from cutout.options import FILES, RUN, DeviceOptions, Encoding, RemoveOptions, parse_batch
+from cutout.options import ACCELERATORS, FILES, RUN, DeviceOptions, Encoding, RemoveOptions
 from cutout.output_formats import OutputFormat, names
 from cutout.pipeline.budget import budget_of
 from cutout.system import threads_each
@@ -47,6 +42,7 @@ _MODEL = "Model and device"
 
 @with_rows(
     dry_run=rows(Encoding, FILES),
+    engine=rows(DeviceOptions, ACCELERATORS),
     jobs=rows(RemoveOptions),
     as_json=rows(Encoding, RUN),
 )
@@ -115,11 +111,10 @@ def remove(
             panel=_MODEL,
         ),
     ] = None,
-    provider_option: ProviderOption = None,
-    batch: Batch = None,
-    half: Half = False,
-    cpu_fallback: CpuFallback = False,
-    gpu_memory_limit: GpuMemoryLimit = 80.0,
+    provider_option: Annotated[
+        list[str] | None,
+        option("--provider-option", text="KEY=VALUE for the named device. Can be repeated.", panel=ACCELERATORS),
+    ] = None,
     engine: Annotated[
         EngineName, option("--engine", text="What runs the model on the processor: the faster, or this.", panel=_MODEL)
     ] = EngineName.AUTO,
@@ -186,11 +181,8 @@ def remove(
         "model_config": model_config,
         "model_options": key_values(model_option or []),
         "device_options": DeviceOptions(
-            batch=parse_batch(batch),
-            half=half,
-            provider_options=key_values(provider_option or [], "--provider-option"),
-            cpu_fallback=cpu_fallback,
-            gpu_memory_limit=gpu_memory_limit,
+            **_of(DeviceOptions, given),
+            provider_options=key_values(provider_option or [], "--provider-option") or None,
             pictures=len(todo.jobs),
         ),
         "engine": engine,

@@ -305,7 +305,7 @@ def request_device(asked: str | None, environ: Mapping[str, str]) -> DeviceReque
     )
 
 
-def with_options(request: DeviceRequest, options: Mapping[str, Any]) -> DeviceRequest:
+def with_options(request: DeviceRequest, options: Mapping[str, Any] | None) -> DeviceRequest:
     """The request with options for its provider, as text, which is what ONNX Runtime takes.
 
     Raises:

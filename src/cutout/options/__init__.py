@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
 from cutout.enums import BackgroundFit, BitDepth, EdgeColors, Fit, PngLevel, Strip
 from cutout.errors import UsageError
 from cutout.options import values
-from cutout.options.kinds import Options, flag, pixels, refused, text, whole, word
+from cutout.options.kinds import Options, flag, percent, pixels, refused, text, whole, word
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from cutout.options.values import Color, Length, Shadow
 
 __all__ = [
+    "ACCELERATORS",
     "DEFAULT_MAX_FRAMES",
     "DEFAULT_MAX_PIXELS",
     "FILES",
@@ -37,7 +38,7 @@ DEFAULT_MAX_FRAMES = 1000
 """An animation of more frames is refused: every one of them takes the time of a picture."""
 
 _LOOK, _MATTING, _CLEAN, _FRAME = ("Look", "Matting", "Mask clean-up, in this order", "Framing")
-FILES, RUN = "Files", "Run"
+FILES, RUN, ACCELERATORS = "Files", "Run", "Accelerators"
 
 
 def _background(given: object) -> Background | None:
@@ -275,61 +276,42 @@ class Encoding(Options):
     threads: int = whole("Cores that encode one picture.", "", default=1, least=1)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class DeviceOptions:
-    """How devices other than the processor are used; none of it changes what the processor does alone.
+def parse_batch(given: object) -> int | None:
+    """Pictures that a device computes at once; None (or `auto`, or no text) measures which number is fastest."""
+    word = given.strip().lower() if isinstance(given, str) else given
+    if word is None or word in ("", "auto"):
+        return None
+    if not isinstance(word, str | Integral) or not (str(word).isdecimal() and 1 <= int(word) <= 1024):
+        raise ValueError("a number from 1 to 1024, or auto")
+    return int(word)
 
-    Attributes:
-        batch: Pictures that a device computes at once; None measures which number is fastest.
-        half: Compute in half precision, where the device can: masks move a little.
-        provider_options: Told to the execution provider of the named device.
-        cpu_fallback: A picture for which the device has no memory is done by the processor.
-        gpu_memory_limit: Percent of a card's memory in use at the start from which on `auto` passes it over.
-        pictures: How many there are to do, 0 when nobody knows: for a few, nothing is measured.
+
+class DeviceOptions(Options):
+    """How devices other than the processor are used; none of it changes what the processor does alone.
 
     Raises:
         UsageError: A value is out of range.
     """
 
-    batch: int | None = None
-    half: bool = False
-    provider_options: Mapping[str, Any] = field(default_factory=dict)
-    cpu_fallback: bool = False
-    gpu_memory_limit: float = 80.0
-    pictures: int = 0
+    batch: int | None = text(
+        parse_batch,
+        "Pictures an accelerator computes at once. (default: auto)",
+        ACCELERATORS,
+        default=None,
+        metavar="N",
+    )
+    half: bool = flag("Compute in half precision on an accelerator.", ACCELERATORS, default=False)
+    provider_options: Mapping[str, Any] | None = text(
+        dict, "Told to the execution provider of the named device.", "", default=None
+    )
+    cpu_fallback: bool = flag("What a device has no memory for, the processor does.", ACCELERATORS, default=False)
+    gpu_memory_limit: float = percent("auto passes over a card whose memory is fuller.", ACCELERATORS, default=80.0)
+    pictures: int = whole(
+        "Pictures there are to do, 0 when nobody knows: for a few, nothing is measured.", "", default=0
+    )
 
     @property
     def given(self) -> tuple[str, ...]:
         """Those of the options that were given a value other than their own, as the command line calls them."""
-        given = {
-            "--batch": self.batch is not None,
-            "--half": self.half,
-            "--provider-option": bool(self.provider_options),
-            "--cpu-fallback": self.cpu_fallback,
-            "--gpu-memory-limit": self.gpu_memory_limit != 80,
-        }
-        return tuple(name for name, is_given in given.items() if is_given)
-
-    def __post_init__(self) -> None:
-        if self.batch is not None and not 1 <= self.batch <= 1024:
-            raise UsageError(
-                f"batch is {self.batch}, but it must lie between 1 and 1024, or be auto", options=("batch",)
-            )
-        if not 0 <= self.gpu_memory_limit <= 100:
-            raise UsageError(
-                f"gpu_memory_limit is {self.gpu_memory_limit}, but it is a percentage", options=("gpu_memory_limit",)
-            )
-
-
-def parse_batch(text: str | None) -> int | None:
-    """`auto` or a number.
-
-    Raises:
-        UsageError: It is neither.
-    """
-    if text is None or text.strip().lower() in {"", "auto"}:
-        return None
-    try:
-        return int(text)
-    except ValueError as error:
-        raise UsageError(f"batch is {text!r}, but it must be a number or auto", options=("batch",)) from error
+        other = [name for name, value in self.values().items() if value != getattr(type(self), name)]
+        return tuple("--" + name.removesuffix("s").replace("_", "-") for name in other if name != "pictures")

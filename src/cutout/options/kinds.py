@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import FrozenInstanceError
-from numbers import Integral
+from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, dataclass_transform
 
 from cutout.errors import UsageError
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from enum import StrEnum
     from typing import Self
 
-__all__ = ["Option", "Options", "flag", "pixels", "refused", "text", "whole", "with_names", "word"]
+__all__ = ["Option", "Options", "flag", "percent", "pixels", "refused", "text", "whole", "with_names", "word"]
 
 SERVICE_MOST = 10_000
 """Of any number in a request: neither results of any size nor hours of work must be had by asking."""
@@ -101,6 +101,17 @@ def pixels(about: str, panel: str, *, default: int, service_most: int) -> Any:
     return whole(about, panel, default=default, unit=" pixels", most=10_000, shown=False, service_most=service_most)
 
 
+def percent(about: str, panel: str, *, default: float) -> Any:
+    """A number from 0 to 100."""
+
+    def read(name: str, value: Any) -> float:
+        if not isinstance(value, Real) or not 0 <= float(value) <= 100:
+            raise refused(name, value, "be a percentage")
+        return float(value)
+
+    return Option(about, panel, (), float, default, read, (float,), metavar="%")
+
+
 def word(kind: type[StrEnum], about: str, panel: str, *, default: StrEnum | None, **known: Any) -> Any:
     """A word of an enumeration."""
 
@@ -134,7 +145,9 @@ def refused(name: str, value: object, wanted: str) -> UsageError:
     return UsageError(f"{name} is {said}, but it must {wanted}", options=(name,))
 
 
-@dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(flag, whole, pixels, word, text))
+@dataclass_transform(
+    frozen_default=True, kw_only_default=True, field_specifiers=(flag, whole, pixels, percent, word, text)
+)
 class Options:
     """Frozen values that are given by name and parsed once; the fields of a subclass are rows of its table."""
 
