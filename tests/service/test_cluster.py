@@ -455,10 +455,10 @@ def test_a_batch_that_cannot_be_handed_out_leaves_nothing(broker: str, monkeypat
     jobs = RedisJobs(broker, expiry=60, redelivery=60)
     base = redis.Redis.from_url(broker)
 
-    def away(*_: object) -> None:
+    def away(*_: object, **__: object) -> None:
         raise redis.ConnectionError
 
-    monkeypatch.setattr(jobs, "_send", away)
+    monkeypatch.setattr(jobs._app, "send_task", away)
     with pytest.raises(Problem, match="cannot be reached"):
         jobs.add("someone", {}, [("a.png", lambda: b"data")], most=9)
     assert not base.keys("cutout:*")

@@ -76,17 +76,16 @@ class RedisJobs(Jobs):
             with _redis_errors():
                 if not self._admit(args=[task, client, most, _UNCLAIMED]):
                     raise too_many(most)
-                sent = self._keep(task, client, fields, files)
-                for number in range(len(files)):
-                    self._send(task, number, sent)
+                self._keep(task, client, fields, files)
+            self.mend()
         except BaseException:
             with suppress(redis.RedisError):  # where Redis is away, pictures of no batch expire by themselves
                 self._forget(task, client, len(files))
             raise
         return task
 
-    def _keep(self, task: str, client: str, fields: Mapping[str, str], files: Files) -> float:
-        """Write a batch; the time of that, by the clock of Redis."""
+    def _keep(self, task: str, client: str, fields: Mapping[str, str], files: Files) -> None:
+        """Write a batch, whose pictures count as lost until they are queued."""
         total = 0
         for number, (_, read) in enumerate(files):
             data = read()
@@ -101,15 +100,12 @@ class RedisJobs(Jobs):
             "count": str(len(files)),
             "open": str(len(files)),
         }
-        seconds, micros = self._base.time()
-        sent = float(seconds + micros / 1e6)
         with self._base.pipeline(transaction=True) as pipe:
             pipe.hset(_key(task), mapping=facts | {f"state:{number}": "waiting" for number in range(len(files))})
             for key in (_key(task), *(_key(task, number, "in") for number in range(len(files)))):
                 pipe.expire(key, _FORGOTTEN)
-            pipe.zadd(_OPEN, {f"{task}:{number}": sent for number in range(len(files))})
+            pipe.zadd(_OPEN, {f"{task}:{number}": number for number in range(len(files))})  # long ago, in their order
             pipe.execute()
-        return sent
 
     def _forget(self, task: str, client: str, count: int) -> None:
         self._base.delete(_key(task), *(_key(task, number, what) for number in range(count) for what in ("in", "out")))
@@ -126,10 +122,10 @@ class RedisJobs(Jobs):
         return most - min(_SPARE, most // 16) - int(memory["used_memory"]) if most else math.inf
 
     def mend(self) -> int:
-        """Queue again the pictures that no living worker has, see `scripts.LOST`; their number.
+        """Queue the pictures that no living worker has, see `scripts.LOST`; their number.
 
-        Its worker has died, or was killed between taking the message and noting that it has it, or the service was
-        between keeping a batch and handing it out, or Redis has lost the queue. Done twice does no harm.
+        They are new, or the worker has died, or was killed between taking the message and noting that it has it, or
+        Redis has lost the queue. Done twice does no harm.
         """
         count = 0
         with _redis_errors():
@@ -137,13 +133,12 @@ class RedisJobs(Jobs):
                 sent, lost = self._lost(args=[self._lease, _WINDOW])
                 for picture in lost:
                     task, _, number = picture.decode().rpartition(":")
-                    self._send(task, int(number), float(sent))
+                    self._app.send_task(
+                        _NAME, args=(task, int(number)), headers={"sent": float(sent)}, expires=_FORGOTTEN
+                    )
                 count += len(lost)
                 if len(lost) < _WINDOW:
                     return count
-
-    def _send(self, task: str, number: int, sent: float) -> None:
-        self._app.send_task(_NAME, args=(task, number), headers={"sent": sent}, expires=_FORGOTTEN)
 
     def begin(self, task: str, number: int) -> Work | None:
         """Take a picture; None if it has ended, was deleted, has a living worker, or was begun too often."""

@@ -6,7 +6,8 @@ __all__ = ["ADMIT", "COMMON", "END", "LOST", "RENEW", "TAKE"]
 # the few bytes of a state always fit, or nothing would ever be freed again.
 #
 # The open pictures are a sorted set: when there was last a sign of life of each, that is when it was handed out, or
-# when its worker last renewed the lease. The clock is that of Redis.
+# when its worker last renewed the lease; of one that was not handed out yet, its place in its batch, which is long ago.
+# The clock is that of Redis.
 
 COMMON = """
 local now = redis.call('TIME')
