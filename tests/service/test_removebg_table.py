@@ -292,6 +292,19 @@ def test_sizes_are_bounds_in_megapixels(
     assert (answer.headers["x-max-width"], answer.headers["x-max-height"]) == ("2500", "1600")
 
 
+@pytest.mark.parametrize("size", ["preview", "medium", "full"])
+@pytest.mark.parametrize("roi", ["1250px 0px 2500px 800px", "50% 0% 100% 50%", "1250px 0px 100% 50%"])
+def test_a_region_is_that_of_the_picture_as_it_was_sent(
+    client: httpx.Client, large: bytes, size: str, roi: str
+) -> None:
+    answer = client.post(PATH, files={"image_file": large}, data={"size": size, "roi": roi})
+    width, height = image(answer).size
+    assert box(answer) == pytest.approx((width / 2, 0, width / 2, height / 2), abs=width * 0.02)
+    beyond = client.post(PATH, files={"image_file": large}, data={"size": size, "roi": "0px 0px 2510px 800px"})
+    assert code_of(beyond) == "roi_exceeds_bounds"
+    assert "2500×1600" in beyond.json()["errors"][0]["title"]
+
+
 def test_the_largest_size_is_told_of_what_is_cropped_turned_or_placed(client: httpx.Client, large: bytes) -> None:
     cropped = client.post(PATH, files={"image_file": large}, data={"crop": "true"})
     whole = client.post(PATH, files={"image_file": large}, data={"crop": "true", "size": "full"})

@@ -272,16 +272,25 @@ def region_of(words: Mapping[str, str]) -> list[Length] | None:
     return None if found[2:] == whole and not any(length.value for length in found[:2]) else found
 
 
-def box_of(region: Sequence[Length], size: tuple[int, int]) -> tuple[int, int, int, int]:
-    """The same in pixels of a picture of that size.
+def box_of(region: Sequence[Length], size: tuple[int, int], reduced: float = 1.0) -> tuple[int, int, int, int]:
+    """The same in pixels of a picture.
+
+    Args:
+        region: What `region_of` gave.
+        size: Width and height of the picture.
+        reduced: By how much it is smaller than the one that the region's pixels are of.
 
     Raises:
         Problem: It is empty, or reaches beyond the picture.
     """
-    edges = [length.of(side) for length, side in zip(region, (*size, *size), strict=True)]
-    if any(edge > side for edge, side in zip(edges, (*size, *size), strict=True)):
-        raise Problem(400, "roi-exceeds-bounds", f"roi reaches beyond the picture of {size[0]}×{size[1]} pixels")
-    left, top, right, bottom = map(round, edges)
+    sides = (*size, *size)
+    lengths = zip(region, sides, strict=True)
+    edges = [length.of(side) if length.percent else length.value * reduced for length, side in lengths]
+    rounded = 0 if reduced == 1 else 1  # pixels that the sides of a smaller picture may be off
+    if any(edge > side + rounded for edge, side in zip(edges, sides, strict=True)):
+        text = "roi reaches beyond the picture of {:.0f}×{:.0f} pixels".format(*(side / reduced for side in size))
+        raise Problem(400, "roi-exceeds-bounds", text)
+    left, top, right, bottom = (min(round(edge), side) for edge, side in zip(edges, sides, strict=True))
     if left >= right or top >= bottom:
         raise Problem(400, "roi-region-empty", "roi is empty")
     return left, top, right, bottom

@@ -21,7 +21,6 @@ from cutout.formats.checks.preflight import allowing
 from cutout.formats.decode import DEFAULT_MAX_PIXELS, TooLargeError
 from cutout.formats.encode import encode
 from cutout.options import Encoding
-from cutout.options.values import Length
 from cutout.output_formats import OutputFormat
 from cutout.pipeline.budget import OverBudgetError
 from cutout.service import form, removebg, requests
@@ -83,7 +82,7 @@ async def remove(request: Request) -> Response:
             data = await _source(call)
             size = await asyncio.to_thread(service.models.size, data, service.settings.max_pixels)
             cut_request = await _cut_request(call, data, size)
-            data = await _within_region(call, data)
+            data = await _within_region(call, data, cut_request.options.max_size, size)
             done = await requests.cut(service, request, data, cut_request)
             data, ending = done.data, done.output_format.value
             if removebg.is_zip(call.words):
@@ -249,22 +248,22 @@ def _size(models: Models, data: bytes, longest: int | None, max_pixels: int) -> 
         return picture.rgb.size
 
 
-async def _within_region(call: _Call, data: bytes) -> bytes:
-    """The same picture, or one in which all is transparent outside of the region of interest."""
+async def _within_region(call: _Call, data: bytes, longest: int | None, size: tuple[int, int]) -> bytes:
+    """The same picture, or one as large as is needed that is transparent outside of the region of interest."""
     region = removebg.region_of(call.words)
     if region is None:
         return data
     models, most = call.service.models, call.service.settings.max_pixels
-    return await requests.aside(call.service, call.request, lambda: _inside(models, data, region, most))
 
+    def inside() -> bytes:
+        with models.decoded(data, most, max_size=longest) as picture:
+            box = removebg.box_of(region, picture.rgb.size, max(picture.rgb.size) / max(size))
+            alpha = Image.new("L", picture.rgb.size)
+            with allowing(most):
+                alpha.paste(255 if picture.alpha is None else picture.alpha.crop(box), box)
+            return encode(picture.rgb, alpha, OutputFormat.PNG, picture.metadata, Encoding(keep_hidden=True))
 
-def _inside(models: Models, data: bytes, region: list[Length], max_pixels: int) -> bytes:
-    with models.decoded(data, max_pixels) as picture:
-        box = removebg.box_of(region, picture.rgb.size)
-        alpha = Image.new("L", picture.rgb.size)
-        with allowing(max_pixels):
-            alpha.paste(255 if picture.alpha is None else picture.alpha.crop(box), box)
-        return encode(picture.rgb, alpha, OutputFormat.PNG, picture.metadata, Encoding(keep_hidden=True))
+    return await requests.aside(call.service, call.request, inside)
 
 
 def _sizes(done: Done, cut_request: CutRequest, size: tuple[int, int]) -> dict[str, str]:
