@@ -17,7 +17,7 @@ function take(files, folder = "") {
 }
 
 function takeFolder(files, folder) {
-  const pictures = files.filter(isPicture), others = files.length - pictures.length;
+  const pictures = files.filter(isPicture).sort((one, other) => one.name.localeCompare(other.name, undefined, { numeric: true })), others = files.length - pictures.length;
   take(pictures, folder);
   if (others) notify(`${others} ${others === 1 ? "file that is" : "files that are"} no picture left out`);
 }
@@ -223,12 +223,13 @@ const outdated = () => {
 
 function settingsChanged() {
   hints();
-  for (const entry of entries) ground(entry);
+  const out = output();
+  for (const entry of entries) ground(entry, out);
   if (shown) show(shown);
   refresh();
   clearTimeout(settingsChanged.later);
   // a blur is made of what is around the subject, which the service alone knows
-  if (output().back?.kind === "blur") settingsChanged.later = setTimeout(() => { if (shown?.state === "done" && !shown.step) finished(shown); }, 500);
+  if (out.back?.kind === "blur") settingsChanged.later = setTimeout(() => { if (shown?.state === "done" && !shown.step) finished(shown); }, 500);
 }
 
 // --- what is seen
@@ -240,8 +241,8 @@ function thumbnail(entry, image) {
   ground(entry);
 }
 
-function ground(entry) {
-  const fit = valueOf(at("option-background_fit")), { back, format } = output();
+function ground(entry, { back, format } = output()) {
+  const fit = valueOf(at("option-background_fit"));
   const style = entry.cut ? groundStyle(back, fit) || (format.alpha || back ? "" : "#fff") : "";
   entry.canvas.style.background = style;
   entry.canvas.className = entry.cut && !style ? "checks" : "";
@@ -276,7 +277,8 @@ function refresh() {
   at("outdated").textContent = old.length === 1 ? `${old[0].name} was made with other settings.` : `${old.length} pictures were made with other settings.`;
   at("apply-one").hidden = old.length < 2 && old[0] === shown;
   at("apply-all").textContent = old.length === 1 ? "Apply" : `Apply to all ${old.length}`;
-  at("apply-one").disabled = !old.includes(shown);
+  at("apply-all").disabled = !at("settings").checkValidity();
+  at("apply-one").disabled = at("apply-all").disabled || !old.includes(shown);
   const before = active;
   active = waiting + working > 0;
   if (before && !active) at("spoken").textContent = `${done} done` + (failed ? `, ${failed} failed` : "");

@@ -143,6 +143,7 @@ view.onpointermove = (event) => {
   pointers.set(event.pointerId, now);
 };
 view.onpointerup = view.onpointercancel = (event) => { pointers.delete(event.pointerId); };
+view.ondragstart = (event) => event.preventDefault();
 view.addEventListener("wheel", (event) => {
   if (!event.ctrlKey && !wide.matches) return;  // where the page scrolls
   event.preventDefault();

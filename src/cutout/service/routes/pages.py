@@ -116,7 +116,7 @@ def _read(name: str) -> tuple[str, str]:
         for tag in ("script", "style")
     )
     policy = (
-        f"default-src 'none'; script-src {scripts}; style-src {styles}; img-src 'self' blob: data:; "
+        f"default-src 'none'; script-src {scripts}; style-src {styles}; img-src 'self' blob:; "
         "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     )
     return text, policy
