@@ -129,7 +129,6 @@ def configure(
         forwarded_allow_ips=trust_proxy,
         timeout_keep_alive=_KEEP_ALIVE,
         timeout_graceful_shutdown=int(settings.timeout) + 5,
-        limit_concurrency=None,
     )
 
 
