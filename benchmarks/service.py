@@ -4,7 +4,7 @@ usage: python benchmarks/service.py [--rembg PATH] [--levels 1 4 8 16 64] [--rou
 
 The load comes from a process of its own that keeps so many connections busy (a closed loop over plain sockets). At
 every level the servers and the bare runtime are measured in turn, several rounds, and medians are compared; a server
-that is not asked for anything costs nothing meanwhile. Names: load, growth, overload, seed.
+that is not asked for anything costs nothing meanwhile. Names: load, growth, overload, seed, processes, costs.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ import sys
 import tempfile
 import threading
 import time
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -36,6 +37,7 @@ ROOT = Path(__file__).parent.parent
 CUTOUT = Path(sys.executable).with_name("cutout")
 MODEL = ROOT / "src" / "cutout" / "models" / "weights" / "u2netp.onnx"
 PATHS = {"cutout": "/remove-background", "rembg": "/api/remove"}
+REMOVEBG = "/v1.0/removebg"
 _EDGE = "cutout-benchmark-boundary"
 
 
@@ -55,19 +57,20 @@ class Load:
 # ---- the load: a process of its own
 
 
-def form(picture: bytes) -> bytes:
+def form(picture: bytes, path: str) -> bytes:
+    file, name, value = ("image_file", "size", "full") if path == REMOVEBG else ("file", "model", "u2netp")
     parts: list[str | bytes] = [
-        f'--{_EDGE}\r\nContent-Disposition: form-data; name="file"; filename="a.jpg"\r\n',
+        f'--{_EDGE}\r\nContent-Disposition: form-data; name="{file}"; filename="a.jpg"\r\n',
         "Content-Type: image/jpeg\r\n\r\n",
         picture,
-        f'\r\n--{_EDGE}\r\nContent-Disposition: form-data; name="model"\r\n\r\nu2netp\r\n--{_EDGE}--\r\n',
+        f'\r\n--{_EDGE}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n--{_EDGE}--\r\n',
     ]
     return b"".join(part if isinstance(part, bytes) else part.encode() for part in parts)
 
 
 def client(port: int, path: str, picture: Path, connections: int, seconds: float, least: int) -> None:
     """So many connections, each with one request after the other; prints what it saw as JSON."""
-    body = form(picture.read_bytes())
+    body = form(picture.read_bytes(), path)
     headers = {"Content-Type": f"multipart/form-data; boundary={_EDGE}"}
     lock, taken, ends, refused = threading.Lock(), list[float](), list[float](), [0]
     start = time.perf_counter()
@@ -133,6 +136,11 @@ class Server:
         """Resident MB, now."""
         return sum(_resident(pid) for pid in _family(self.process.pid))
 
+    def processor_time(self) -> float:
+        """Seconds of all processors, since its start."""
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(") ")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
     def stop(self) -> None:
         self._done.set()
         self.process.terminate()
@@ -165,10 +173,12 @@ def free_port() -> int:
 
 
 @contextmanager
-def ours(folder: Path, *options: str) -> Iterator[Server]:
+def ours(folder: Path, *options: str, processor: int | None = None) -> Iterator[Server]:
+    """The service, on one processor or on all."""
     port = free_port()
     environ = {**os.environ, "CUTOUT_HOME": str(folder / "home")}
     command: list[str | Path] = [
+        *([] if processor is None else ["taskset", "-c", str(processor)]),
         CUTOUT,
         "serve",
         "--port",
@@ -282,7 +292,7 @@ def overload(picture: Path, folder: Path) -> None:
         busy = threading.Thread(target=press, args=(server.port, PATHS["cutout"], picture, 8, 12, 8))
         busy.start()
         time.sleep(3)
-        body, said = form(picture.read_bytes()), []
+        body, said = form(picture.read_bytes(), PATHS["cutout"]), []
         for _ in range(50):
             connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
             begun = time.perf_counter()
@@ -318,6 +328,46 @@ def seed(picture: Path, folder: Path) -> list[dict[str, float]]:
             cells = [f"{row[name]:.2f} / {row[f'{name}-mean']:.2f} s" for name in ("one", "four")]
             print(f"| {count} | {' | '.join(cells)} |", flush=True)
     return rows
+
+
+def processes(asked: argparse.Namespace, picture: Path, folder: Path) -> None:
+    """One service on all processors, against one on each: the same connections, divided among them."""
+    count = len(os.sched_getaffinity(0))
+    print(f"\n| services | pictures/s | processor seconds a picture | peak MB |\n|{' --- |' * 4}")
+    with ExitStack() as stack:
+        one = [stack.enter_context(ours(folder))]
+        each = [stack.enter_context(ours(folder, processor=number)) for number in sorted(os.sched_getaffinity(0))]
+        found: dict[int, list[tuple[float, float]]] = {1: [], count: []}
+        for _ in range(asked.rounds):
+            for servers in (one, each):
+                found[len(servers)].append(_together(servers, picture, 8 * count // len(servers), asked.seconds))
+        for servers in (one, each):
+            rate, cost = map(statistics.median, zip(*found[len(servers)], strict=True))
+            print(f"| {len(servers)} | {rate:.2f} | {cost:.3f} | {sum(server.peak for server in servers):.0f} |")
+
+
+def _together(servers: list[Server], picture: Path, connections: int, seconds: float) -> tuple[float, float]:
+    """Pictures a second, and seconds of processors that one takes."""
+    before = sum(server.processor_time() for server in servers)
+    with ThreadPoolExecutor(len(servers)) as pool:
+        loads = list(pool.map(lambda server: press(server.port, REMOVEBG, picture, connections, seconds, 1), servers))
+    used = sum(server.processor_time() for server in servers) - before
+    return sum(load.rate for load in loads), used / sum(len(load.seconds) for load in loads)
+
+
+def costs(asked: argparse.Namespace, folder: Path) -> None:
+    """What a picture of remove.bg's interface takes, by model and size."""
+    print("\n| model | megapixels | pictures/s | processor seconds a picture | an hour on these processors | peak MB |")
+    print(f"|{' --- |' * 6}")
+    for model in asked.models:
+        for megapixels in (0.25, 1.5, 4, 12):
+            make_picture(picture := folder / "cost.jpg", megapixels)
+            with ours(folder, "--model", model, "--max-body", "50") as server:
+                press(server.port, REMOVEBG, picture, 1, 0, 2)
+                rate, cost = _together([server], picture, 4, asked.seconds)
+                hourly = 3600 * len(os.sched_getaffinity(0)) / cost
+                row = f"{rate:.2f} | {cost:.3f} | {hourly:,.0f} | {server.peak:.0f}"
+                print(f"| {Path(model).stem} | {megapixels} | {row} |", flush=True)
 
 
 # ---- the plot
@@ -400,6 +450,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=15, help="of one stretch of load")
     parser.add_argument("--requests", type=int, default=2000, help="of the look at memory")
+    parser.add_argument("--models", nargs="*", default=["u2netp"], help="of the look at costs: names or files")
     parser.add_argument("--plot", type=Path, help="an SVG file")
     parser.add_argument("--only", nargs="*", default=["load", "growth", "overload", "seed"])
     asked = parser.parse_args()
@@ -415,6 +466,10 @@ def main() -> None:
         seeds = seed(picture, folder) if "seed" in asked.only else []
         if "growth" in asked.only:
             growth(asked, picture, folder)
+        if "processes" in asked.only:
+            processes(asked, picture, folder)
+        if "costs" in asked.only:
+            costs(asked, folder)
         if asked.plot:
             plot(rows, seeds, asked.plot)
     print(f"\n{len(os.sched_getaffinity(0))} cores", file=sys.stderr)

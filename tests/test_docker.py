@@ -6,13 +6,15 @@ import shutil
 import subprocess
 import sys
 import tomllib
+import zipfile
 from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
+from registries import pip
 
 ROOT = Path(__file__).parent.parent
-FILES = ("Dockerfile", "Dockerfile.cuda")
+FILES = ("Dockerfile", "Dockerfile.cuda", "Dockerfile.serve")
 
 
 def steps(name: str) -> list[tuple[str, str]]:
@@ -56,7 +58,9 @@ def test_models_are_pulled_on_request_by_whoever_runs_them(name: str) -> None:
     assert "|| exit 1" in found[pull][1], "a model that cannot be had fails the build"
 
 
-@pytest.mark.parametrize(("name", "extra"), [("Dockerfile", "cpu"), ("Dockerfile.cuda", "gpu")])
+@pytest.mark.parametrize(
+    ("name", "extra"), [("Dockerfile", "cpu"), ("Dockerfile.cuda", "gpu"), ("Dockerfile.serve", "serve")]
+)
 def test_what_is_installed_is_an_extra_of_this_package(name: str, extra: str) -> None:
     known = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["optional-dependencies"]
     (wanted,) = [
@@ -72,14 +76,43 @@ def test_cards_are_asked_for_in_the_cuda_image_alone() -> None:
     assert "NVIDIA" not in (ROOT / "Dockerfile").read_text("utf-8")
 
 
-def test_the_package_builds_from_what_the_context_lets_through() -> None:
+def let_through() -> set[str]:
+    """What of the checkout reaches a build."""
     lines = (ROOT / ".dockerignore").read_text("utf-8").splitlines()
     rules = [line for line in lines if line and not line.startswith("#")]
     assert rules[0] == "*"
-    let_through = {rule[1:] for rule in rules if rule.startswith("!")}
+    return {rule[1:] for rule in rules if rule.startswith("!")}
+
+
+def test_the_package_builds_from_what_the_context_lets_through() -> None:
+    through = let_through()
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
     needed = {"pyproject.toml", "src", project["project"]["readme"]}
     for pattern in project["project"]["license-files"]:
         needed |= {path.relative_to(ROOT).parts[0] for path in ROOT.glob(pattern)}
-    assert needed <= let_through
-    assert not any(fnmatch(".git", name) or fnmatch("tests", name) for name in let_through)
+    assert needed <= through
+    assert not any(fnmatch(".git", name) or fnmatch("tests", name) for name in through)
+
+
+def test_a_wheel_of_the_context_has_all_that_runs(tmp_path: Path) -> None:
+    """What the first step of every image does, without its dependencies."""
+    context = tmp_path / "src"
+    context.mkdir()
+    for name in let_through():
+        source = ROOT / name
+        (shutil.copytree if source.is_dir() else shutil.copy)(source, context / name)
+    run = subprocess.run(
+        [*pip(), "wheel", "--quiet", "--no-deps", "--wheel-dir", str(tmp_path), str(context)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if run.returncode and "hatchling" in run.stderr:
+        pytest.skip(f"the registry has no build system for us: {run.stderr[-200:]}")
+    assert run.returncode == 0, run.stderr
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        there = set(archive.namelist())
+    package = ROOT / "src" / "cutout"
+    wanted = {str(path.relative_to(package.parent)) for path in package.rglob("*") if path.is_file()}
+    assert {name for name in wanted if "__pycache__" not in name} <= there

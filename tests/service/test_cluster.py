@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -21,7 +20,7 @@ import pytest
 import redis
 from served import quick, served, until
 from small import brightness_model, half
-from stores import at_once
+from stores import OwnRedis, at_once, own_redis
 
 from cutout.service.http.problems import Problem
 from cutout.service.store.base import MOST_ATTEMPTS
@@ -32,47 +31,6 @@ if TYPE_CHECKING:
 
 PATH = "/batch-remove-background"
 SUPPORT = Path(__file__).parents[1] / "support"
-
-
-class OwnRedis:
-    """A Redis of our own, that can be stopped and started again."""
-
-    def __init__(self, tmp_path: Path, *options: str) -> None:
-        program = shutil.which("redis-server")
-        if program is None:
-            pytest.skip("redis-server is not installed")
-        port = 7000 + os.getpid() % 2000
-        self.url = f"redis://127.0.0.1:{port}/0"
-        self._command = [program, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(tmp_path)]
-        self._command += options
-        self.start()
-
-    def start(self) -> None:
-        self._server = subprocess.Popen(self._command, stdout=subprocess.DEVNULL)
-        base = redis.Redis.from_url(self.url)
-
-        def listening() -> bool:
-            try:
-                return bool(base.ping())
-            except redis.ConnectionError:
-                return False
-
-        until(listening)
-        base.close()
-
-    def stop(self) -> None:
-        self._server.kill()
-        self._server.wait()
-
-
-@contextmanager
-def own_redis(tmp_path: Path, *options: str) -> Iterator[OwnRedis]:
-    """A Redis of our own."""
-    server = OwnRedis(tmp_path, *options)
-    try:
-        yield server
-    finally:
-        server.stop()
 
 
 @pytest.fixture

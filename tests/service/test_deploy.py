@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from typing import TYPE_CHECKING
 
+import yaml
 from conftest import ROOT
+from served import Process, until
+from small import brightness_model, half
+from stores import own_redis
 
 from cutout.service.metrics import Metrics
 from cutout.service.queue import WorkQueue
 
 if TYPE_CHECKING:
+    from pathlib import Path
     from typing import Any
 
 
@@ -51,3 +58,30 @@ def test_temporary_files_of_the_service_are_not_counted_as_its_memory() -> None:
     assert "memory:" in service
     assert "tmpfs" not in re.sub(r"#.*", "", service)
     assert re.search(r'volumes: \[.*"temporary:/tmp"', service)
+
+
+def test_what_the_compose_file_starts_works_together(tmp_path: Path) -> None:
+    """Its commands with a Redis, a key and a port of ours; without an engine for containers."""
+    services = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
+    (tmp_path / "keys").write_text("a-key-of-ours\n")
+    model = str(brightness_model(tmp_path))
+    with own_redis(tmp_path) as server:
+
+        def options(name: str) -> list[str]:
+            ours = {"redis://redis:6379/0": server.url, "/run/secrets/api-keys": str(tmp_path / "keys")}
+            return [ours.get(word, word) for word in services[name]["command"]][1:]
+
+        service = Process(tmp_path, *options("service"), "--model", model)
+        command = [sys.executable, "-m", "cutout", "worker", *options("worker"), "--model", model]
+        with (tmp_path / "worker").open("wb") as log:
+            worker = subprocess.Popen(command, stderr=log)
+        service.client.headers["X-Api-Key"] = "a-key-of-ours"
+        files = [("files", ("a.png", half(tmp_path / "half.png").read_bytes()))]
+        answer = service.client.post("/batch-remove-background", files=files)
+        assert answer.status_code == 202, answer.text
+        task = answer.json()["task_id"]
+        until(lambda: service.client.get(f"/task-status/{task}").json()["state"] == "finished")
+        until(lambda: service.client.get("/ready").json()["batch_workers"] == 1)
+        assert service.client.get(f"/task-result/{task}/0").status_code == 200
+        worker.terminate()
+        assert [worker.wait(60), service.stop()] == [0, 0]

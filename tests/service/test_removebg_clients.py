@@ -18,6 +18,7 @@ import pytest
 from conftest import ROOT
 from filelock import FileLock
 from PIL import Image
+from registries import pip
 from served import Process, quick, served
 from small import ORANGE, brightness_model, half
 
@@ -50,7 +51,8 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with FileLock(f"{folder}.lock"):
         if not folder.exists():
             for name in ("clients", "clients-other"):
-                _install(folder / name, [*_pip(), "--target", folder / name, *GROUPS[f"removebg-{name}"]])
+                command: list[str | Path] = [*pip(), "install", "--no-deps", "--no-compile", "--quiet", "--target"]
+                _install(folder / name, [*command, folder / name, *GROUPS[f"removebg-{name}"]])
             npm: list[str | Path] = [
                 "npm",
                 "install",
@@ -63,11 +65,6 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
             ]
             _install(folder / "npm", npm)
     return folder
-
-
-def _pip() -> list[str]:
-    here = subprocess.run([sys.executable, "-m", "pip", "--version"], capture_output=True, check=False).returncode == 0
-    return [*([sys.executable, "-m", "pip"] if here else ["pip"]), "install", "--no-deps", "--no-compile", "--quiet"]
 
 
 def _install(folder: Path, command: list[str | Path]) -> None:

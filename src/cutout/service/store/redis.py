@@ -316,7 +316,7 @@ def work(
         do: Works on one picture and keeps its outcome.
     """
     app = application(url)
-    stopping = threading.Event()
+    ready, stopping = threading.Event(), threading.Event()
     jobs = RedisJobs(url, expiry=expiry, redelivery=redelivery, stopping=stopping)
     held: set[tuple[str, int]] = set()
     name = secrets.token_hex(8)
@@ -345,9 +345,10 @@ def work(
             with suppress(Exception):  # Redis is away: no other worker can take them meanwhile
                 jobs.renew(tuple(held))
                 jobs.mend()
-                jobs.appear(name)
+                if ready.is_set():
+                    jobs.appear(name)
 
-    celery.signals.worker_ready.connect(lambda **_: jobs.appear(name), weak=False)
+    celery.signals.worker_ready.connect(lambda **_: ready.set(), weak=False)
     celery.signals.worker_shutting_down.connect(lambda **_: stopping.set(), weak=False)
     threading.Thread(target=beat, daemon=True, name="beat").start()
     warnings.simplefilter(
