@@ -12,7 +12,6 @@ from PIL import Image
 from served import quick, served, until
 from small import ORANGE
 
-from cutout.cancellation import Cancellation
 from cutout.errors import CancelledError
 from cutout.formats import decode
 from cutout.formats.decode import Picture
@@ -22,7 +21,7 @@ from cutout.output_formats import OutputFormat
 from cutout.pipeline.convert import convert
 from cutout.pipeline.remover import Remover
 from cutout.service.store.sqlite import SqliteJobs
-from cutout.timing import StageTimes
+from cutout.timing import Cancellation, StageTimes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -196,8 +196,8 @@ def _tell_idle(options: RemoveOptions, changes: dict[str, Any], remover: Remover
 
 def _is_transparent(changes: dict[str, Any]) -> bool:
     """Whether a transparent background was said, for which the options have no word: it is what they are without."""
-    said = changes.get("background", changes.get("bgcolor"))
-    return isinstance(said, str) and said.strip().lower() == "transparent"
+    given = changes.get("background", changes.get("bgcolor"))
+    return isinstance(given, str) and given.strip().lower() == "transparent"
 
 
 def _remover(model: str | Path, device: str | None, memory_limit: str | int | None) -> Remover:

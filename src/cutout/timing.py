@@ -1,15 +1,18 @@
-"""Where the time of one picture goes, and where it may end before its time."""
+"""Where the time of one picture goes, and how its work is told that nobody wants its result any more."""
 
 from __future__ import annotations
 
+import threading
 import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from cutout.errors import CancelledError
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["STAGES", "StageTimes"]
+__all__ = ["STAGES", "Cancellation", "StageTimes"]
 
 STAGES = ("load", "decode", "preprocess", "inference", "postprocess", "encode", "write")
 """The stages of one picture, in order. `load` is reading its bytes."""
@@ -19,8 +22,8 @@ class StageTimes:
     """Wall-clock time of one picture's stages; not shared between threads.
 
     Args:
-        check: Called before every stage and between the longer steps of one; what it raises ends the work there. See
-            `cancellation`.
+        check: Called before every stage and between the longer steps of one, such as `Cancellation.check`: what it
+            raises ends the work there.
 
     Attributes:
         ms: Milliseconds by stage name; a stage entered twice adds up.
@@ -49,3 +52,23 @@ class StageTimes:
     def rounded(self) -> dict[str, float]:
         """The times in stage order, to a tenth of a millisecond."""
         return {stage: round(self.ms[stage], 1) for stage in STAGES if stage in self.ms}
+
+
+class Cancellation:
+    """Whether the work on one picture should go on; may be shared between threads."""
+
+    def __init__(self) -> None:
+        self._over = threading.Event()
+
+    def cancel(self) -> None:
+        """End the work at its next step; nothing where it has ended."""
+        self._over.set()
+
+    def check(self) -> None:
+        """What the work calls between its steps.
+
+        Raises:
+            CancelledError: It should not go on.
+        """
+        if self._over.is_set():
+            raise CancelledError("nobody waits for this picture any more")

@@ -20,7 +20,7 @@ from cutout.enums import BitDepth, EdgeColors
 from cutout.errors import OutputError
 from cutout.formats.decode import decode
 from cutout.formats.encode import encode
-from cutout.formats.picture import Picture, read
+from cutout.formats.picture import Picture, read_image
 from cutout.formats.sixteen_bit import merge, resize, turn
 from cutout.jobs.plan import Job
 from cutout.jobs.worker import process
@@ -117,7 +117,7 @@ def test_they_are_turned_as_the_8_bits_are(orientation: int) -> None:
     image = Image.fromarray(values.astype(np.uint8))
     exif = image.getexif()
     exif[0x0112] = orientation
-    upright = read(image, None).rgb
+    upright = read_image(image, None).rgb
     assert np.array_equal(turn(values, orientation), np.asarray(upright))
 
 

@@ -143,7 +143,7 @@ def _closed(job: Job, report: Report) -> bool:
 
     if job.target is None:
         return False
-    for failure in report.blocks:
+    for failure in report.blocks.values():
         if closed_to(failure, job.target):
             report.stopped = failure
             return True

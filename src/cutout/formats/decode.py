@@ -14,7 +14,7 @@ from cutout.errors import CutoutError, OutOfMemoryError, PictureError
 from cutout.formats.checks.preflight import CheckedFile, TooLargeError, allowing, check_format, check_size, too_large
 from cutout.formats.input_formats import HEAD, INPUT_FORMATS, is_camera_raw, sniff
 from cutout.formats.metadata import Metadata
-from cutout.formats.picture import ONLY_FIRST, Header, Picture, orientation_of, read
+from cutout.formats.picture import ONLY_FIRST, Header, Picture, orientation_of, read_image
 from cutout.options import DEFAULT_MAX_FRAMES, DEFAULT_MAX_PIXELS
 
 if TYPE_CHECKING:
@@ -288,12 +288,12 @@ class _File:
         wide, keyed = _depth(image)
         deep = None
         if (self._deep and wide) or keyed:
-            from cutout.formats.sixteen_bit import read as read_deep
+            from cutout.formats.sixteen_bit import read_deep
 
             deep = partial(read_deep, again=partial(self._again, number))
         page = self.frames.pages.get(number)
         tiff = None if page is None else (self._checked.data, page.at)
-        picture = read(image, self._max_size, tiff=tiff, deep=deep, screen=screen, before=before)
+        picture = read_image(image, self._max_size, tiff=tiff, deep=deep, screen=screen, before=before)
         return picture._replace(
             paged=image.format == "TIFF",
             deep=picture.deep if self._deep else None,

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     _Deep = Callable[[Image.Image], npt.NDArray[np.uint16] | None]
 
-__all__ = ["ONLY_FIRST", "Header", "Picture", "from_array", "from_image", "limited", "orientation_of", "read"]
+__all__ = ["ONLY_FIRST", "Header", "Picture", "from_array", "from_image", "limited", "orientation_of", "read_image"]
 
 ONLY_FIRST = "only the first of "
 """How the note begins that a picture has more frames."""
@@ -71,7 +71,7 @@ class Picture(NamedTuple):
     """How often the animation plays; 0 is for ever."""
 
 
-def read(
+def read_image(
     image: Image.Image,
     max_size: int | None,
     *,
@@ -151,13 +151,13 @@ def _listening(image: Image.Image) -> AbstractContextManager[object]:
 def _metadata(image: Image.Image, tiff: tuple[bytes, int] | None) -> tuple[Metadata, tuple[str, ...]]:
     exif, of_exif = read_exif(image.info, tiff)
     xmp, of_xmp = read_xmp(image.info.get("xmp"))
-    said = dict(image.info)
+    info = dict(image.info)
     tags: Any = getattr(image, "tag_v2", None)
     if tags is not None:  # what a page does not say itself would be left from the page before
-        said["icc_profile"] = tags.get(_ICC)
+        info["icc_profile"] = tags.get(_ICC)
         if _RESOLUTION not in tags:
-            said.pop("dpi", None)
-    metadata = Metadata(icc=said.get("icc_profile") or None, dpi=read_dpi(said.get("dpi")), exif=exif, xmp=xmp)
+            info.pop("dpi", None)
+    metadata = Metadata(icc=info.get("icc_profile") or None, dpi=read_dpi(info.get("dpi")), exif=exif, xmp=xmp)
     return metadata, of_exif + of_xmp
 
 
@@ -166,13 +166,13 @@ def _timing(image: Image.Image) -> tuple[float, int]:
     try:
         duration, loop = float(image.info.get("duration") or 0), image.info.get("loop")
         if image.format == "GIF":  # its loop counts repetitions
-            return duration or _UNSAID, 1 if loop is None else loop and loop + 1
+            return duration or _DEFAULT_DURATION, 1 if loop is None else loop and loop + 1
         return max(0.0, duration), int(loop or 0)
     except (TypeError, ValueError):
-        return _UNSAID, 0
+        return _DEFAULT_DURATION, 0
 
 
-_UNSAID = 100.0
+_DEFAULT_DURATION = 100.0
 """Milliseconds for which browsers show the frame of a GIF that says none."""
 
 
@@ -216,7 +216,7 @@ def from_image(image: Image.Image, *, max_size: int | None = None) -> Picture:
         PictureError: It has no pixels or cannot be loaded.
     """
     try:
-        return read(image, max_size)
+        return read_image(image, max_size)
     except CutoutError:
         raise
     except Exception as error:  # the same boundary as in `decode`, for an image opened lazily by the caller

@@ -23,11 +23,11 @@ __all__ = ["assemble", "encode", "encode_frames", "register_heif"]
 def encode(finished: Finished, output_format: OutputFormat, encoding: Encoding) -> bytes:
     """A finished picture as the bytes of a file."""
     keep_hidden = encoding.keep_hidden
-    told = _settings(finished, output_format, encoding)
+    settings = _settings(finished, output_format, encoding)
     if setting := output_format.row.hidden:
-        told[setting] = keep_hidden
+        settings[setting] = keep_hidden
     buffer = io.BytesIO()
-    assemble(finished.rgb, finished.alpha, keep_hidden=keep_hidden, consume=finished.consume).save(buffer, **told)
+    assemble(finished.rgb, finished.alpha, keep_hidden=keep_hidden, consume=finished.consume).save(buffer, **settings)
     return buffer.getvalue()
 
 
@@ -36,10 +36,10 @@ def encode_frames(
 ) -> bytes:
     """Finished frames as an animation."""
     film = _Film(frames, count, output_format, keep_hidden=encoding.keep_hidden)
-    told = _settings(film.first, output_format, encoding)
+    settings = _settings(film.first, output_format, encoding)
     buffer = io.BytesIO()
     # the list of durations grows while the encoder takes frame by frame
-    film.save(buffer, save_all=True, duration=film.durations, loop=loop, **told)
+    film.save(buffer, save_all=True, duration=film.durations, loop=loop, **settings)
     return buffer.getvalue()
 
 
@@ -62,24 +62,24 @@ def assemble(
 
 
 def _settings(finished: Finished, output_format: OutputFormat, encoding: Encoding) -> dict[str, Any]:
-    """What Pillow's encoder is told."""
+    """The keywords of Pillow's encoder."""
     row, quality, metadata = output_format.row, encoding.quality, finished.metadata
     if row.extra:
         register_heif(f"format {output_format.value}", options=("format",))
-    told: dict[str, Any] = {"format": row.encoder, **row.always}
+    settings: dict[str, Any] = {"format": row.encoder, **row.always}
     if row.quality is not None:
-        told["quality"] = row.quality if quality is None else quality
+        settings["quality"] = row.quality if quality is None else quality
     if encoding.lossless:
-        told |= row.lossless or {}
+        settings |= row.lossless or {}
     if metadata.icc and finished.rgb is not None:
-        told["icc_profile"] = metadata.icc
+        settings["icc_profile"] = metadata.icc
     if metadata.dpi:
-        told["dpi"] = metadata.dpi
+        settings["dpi"] = metadata.dpi
     if metadata.exif:
-        told["exif"] = b"Exif\0\0" + metadata.exif
+        settings["exif"] = b"Exif\0\0" + metadata.exif
     if metadata.xmp:
-        told["xmp"] = metadata.xmp
-    return told
+        settings["xmp"] = metadata.xmp
+    return settings
 
 
 def register_heif(what: str, error: type[CutoutError] = OutputError, *, options: tuple[str, ...] = ()) -> None:

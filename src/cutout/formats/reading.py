@@ -24,7 +24,7 @@ _CHUNK = 1 << 20
 class TooManyBytesError(OSError):
     """There is more to read than a picture can need; the message says how much, `hint` what to do."""
 
-    def __init__(self, message: str, hint: str) -> None:
+    def __init__(self, message: str, hint: str = "if it is what it should be, raise max_pixels") -> None:
         super().__init__(message)
         self.hint = hint
 
@@ -48,10 +48,7 @@ def read_file(path: Path, limit: int) -> bytes:
     if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):
         raise OSError("it is a pipe or a device, not a file")
     if status.st_size > limit:
-        raise TooManyBytesError(
-            f"the file has {_amount(status.st_size)}, and no more than {_amount(limit)} are read",
-            "if it is what it should be, raise max_pixels",
-        )
+        raise TooManyBytesError(f"the file has {_amount(status.st_size)}, and no more than {_amount(limit)} are read")
     with path.open("rb", buffering=0) as file:
         return read_to_the_end(file, limit, expected=status.st_size)
 
@@ -74,9 +71,7 @@ def read_to_the_end(file: Any, limit: int, *, expected: int = 0) -> bytes:
         else:
             found.write(chunk)
         if found.tell() > limit:
-            raise TooManyBytesError(
-                f"it goes on after {_amount(limit)}", "if it is what it should be, raise max_pixels"
-            )
+            raise TooManyBytesError(f"it goes on after {_amount(limit)}")
         if found.tell() > max(_HEADER, expected) and sniff(bytes(found.getbuffer()[:HEAD])) is None:
             raise TooManyBytesError("this is not a picture of a known format, and it has no end", "name a picture")
         chunk = file.read(_CHUNK)

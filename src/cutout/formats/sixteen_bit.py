@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     Deep = npt.NDArray[np.uint16]
 
-__all__ = ["has_key", "is_deep", "key_alpha", "merge", "read", "resize", "shift", "turn", "widen"]
+__all__ = ["has_key", "is_deep", "key_alpha", "merge", "read_deep", "resize", "shift", "turn", "widen"]
 
 _NATIVE = "L" if sys.byteorder == "little" else "B"
 _OTHER = {"B": "L", "L": "B", "N": "B" if _NATIVE == "L" else "L"}
@@ -30,7 +30,7 @@ _STRIP = 1 << 20
 
 
 def is_deep(image: Image.Image) -> bool:
-    """Whether an opened picture has more than 8 bits that `read` can give."""
+    """Whether an opened picture has more than 8 bits that `read_deep` can give."""
     return image.mode in _GREY or _raw_mode(image) is not None
 
 
@@ -45,7 +45,7 @@ def key_alpha(deep: Deep, key: tuple[int, ...]) -> Image.Image | None:
     return None if shown.all() else Image.fromarray(shown.astype(np.uint8) * np.uint8(255))
 
 
-def read(image: Image.Image, again: Callable[[], Image.Image]) -> Deep | None:
+def read_deep(image: Image.Image, again: Callable[[], Image.Image]) -> Deep | None:
     """Colours of 16 bits.
 
     Args:

@@ -14,6 +14,7 @@ from cutout.errors import CutoutError, ExitCode, OutputError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     from cutout.jobs.executors.base import Running
     from cutout.jobs.plan import Job
@@ -117,8 +118,8 @@ class Report:
         """Why no more could be written where files were left undone."""
         self.counts: Counter[Status] = Counter()
         self.failures: list[Outcome] = []
-        self.blocks: list[OutputError] = []
-        """Failures that every other output of the same disk or folder would meet, one for each."""
+        self.blocks: dict[tuple[int | None, Path | None], OutputError] = {}
+        """Failures that every other output of the same disk or folder would meet, by that."""
 
     def add(self, outcome: Outcome) -> None:
         """Count one file; a failure is kept, to be named again at the end."""
@@ -127,9 +128,7 @@ class Report:
             self.failures.append(outcome)
         error = outcome.error
         if isinstance(error, OutputError) and (error.disk, error.folder) != (None, None):
-            places = {(known.disk, known.folder) for known in self.blocks}
-            if (error.disk, error.folder) not in places:
-                self.blocks.append(error)
+            self.blocks.setdefault((error.disk, error.folder), error)
 
     @property
     def finished(self) -> int:

@@ -140,9 +140,9 @@ def text(
 
 def refused(name: str, value: object, wanted: str) -> UsageError:
     """The error that a value is not what it must be."""
-    said = repr(value)
-    said = said if len(said) <= 80 else f"{said[:60]}… ({len(said)} characters)"
-    return UsageError(f"{name} is {said}, but it must {wanted}", options=(name,))
+    shown = repr(value)
+    shown = shown if len(shown) <= 80 else f"{shown[:60]}… ({len(shown)} characters)"
+    return UsageError(f"{name} is {shown}, but it must {wanted}", options=(name,))
 
 
 @dataclass_transform(

@@ -86,13 +86,13 @@ def convert_frames(
         encoded = encode_frames(frames, output_format, encoding, count=count, loop=first.loop)
     elsewhere = sum(stages.ms.values()) - before
     stages.ms["encode"] = max(0.0, (time.perf_counter() - start) * 1e3 - elsewhere)
-    told = tuple(text if many == count else f"{many} of {count} frames: {text}" for text, many in warnings.items())
+    texts = tuple(text if many == count else f"{many} of {count} frames: {text}" for text, many in warnings.items())
     if first.deep is not None and not first.paged:
-        told = (*told, "16 bits were reduced to 8: frames of an animation are worked on in 8 bits")
+        texts = (*texts, "16 bits were reduced to 8: frames of an animation are worked on in 8 bits")
     if encoding.keep_hidden and output_format.row.hidden:
         encoder = f"the encoder of animated {output_format.row.title}"
-        told = (*told, f"hidden colours were not kept: {encoder} drops what cannot be seen")
-    return encoded, sizes[0], told
+        texts = (*texts, f"hidden colours were not kept: {encoder} drops what cannot be seen")
+    return encoded, sizes[0], texts
 
 
 def _masks(film: Iterator[Picture], remover: Remover, options: RemoveOptions, stages: StageTimes) -> FrameMasks:

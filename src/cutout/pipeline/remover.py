@@ -210,7 +210,7 @@ class Remover:
         """Remove the background of a decoded picture; what a user should know of it is emitted as a `CutoutWarning`.
 
         Args:
-            picture: What `codec.decode` gave.
+            picture: What `formats.decode.decode` gave.
             options: Instead of the options given at construction.
             stages: Receives the time of each stage.
             consume: The picture is not needed any more: its pixels may become the cut-out's, which saves a copy.

@@ -170,7 +170,7 @@ class Models:
             data: The file.
             cut_request: What is to be done with it.
             alone: Nothing else is there to do.
-            check: Called between the steps; what it raises ends the work, see `cancellation`.
+            check: Called between the steps; what it raises ends the work, see `timing.Cancellation`.
 
         Raises:
             CancelledError: The check says that the picture is no longer wanted.

@@ -13,10 +13,10 @@ from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from cutout.cancellation import Cancellation
 from cutout.service import logs
 from cutout.service.http.fetch import fetch
 from cutout.service.http.problems import Problem
+from cutout.timing import Cancellation
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine

@@ -20,7 +20,7 @@ from cutout.formats.checks.preflight import implausible
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["Page", "Said", "can_listen", "find_pages", "listening"]
+__all__ = ["Messages", "Page", "can_listen", "find_pages", "listening"]
 
 
 class Page(NamedTuple):
@@ -43,7 +43,7 @@ _ENTRIES = 4096
 """Entries of a directory; programs write some dozens."""
 _WIDTHS = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
 """Bytes of one value by its type."""
-_SAID = frozenset({_PURPOSE, _WIDTH, _HEIGHT, _SAMPLES, _PLANES, _STRIPS, _TILES, _TILE_WIDTH, _TILE_HEIGHT})
+_FIELDS = frozenset({_PURPOSE, _WIDTH, _HEIGHT, _SAMPLES, _PLANES, _STRIPS, _TILES, _TILE_WIDTH, _TILE_HEIGHT})
 _FEW = 1000
 _SHARED = 1 << 20
 """Bytes of values that may stand in for one another: some programs let equal ones share their place."""
@@ -76,13 +76,13 @@ def find_pages(data: bytes, most: int) -> dict[int, Page]:
                 raise implausible("TIFF", f"a directory of {number} entries")
             wanted = data[at + head : at + head + width * number]
             entries = list(struct.iter_unpack(order + entry, wanted[: len(wanted) - len(wanted) % width]))
-            said = {tag: (kind, many, value) for tag, kind, many, value in entries if tag in _SAID}
-            page = Page(at, _check_pieces(said, order, address))
+            fields = {tag: (kind, many, value) for tag, kind, many, value in entries if tag in _FIELDS}
+            page = Page(at, _check_pieces(fields, order, address))
             seen[at] = page
             sizes = (_WIDTHS.get(kind, 0) * many for _, kind, many, _ in entries)
             if sum(size for size in sizes if size <= len(data)) > 2 * len(data) + _SHARED:  # larger ones are not read
                 raise implausible("TIFF", "more values than bytes")
-            if not _number(said.get(_PURPOSE), order, address) & _NO_PAGE:
+            if not _number(fields.get(_PURPOSE), order, address) & _NO_PAGE:
                 pages[len(seen) - 1] = page
             (at,) = struct.unpack_from(order + address, data, at + head + width * number)
     except (struct.error, OverflowError):
@@ -90,17 +90,17 @@ def find_pages(data: bytes, most: int) -> dict[int, Page]:
     return pages or dict(enumerate(list(seen.values())[:1]))
 
 
-def _check_pieces(said: dict[int, _Entry], order: str, address: str) -> tuple[int, int]:
+def _check_pieces(fields: dict[int, _Entry], order: str, address: str) -> tuple[int, int]:
     """Decoders make a list of all strips or tiles, also of those that lie outside; gives width and height."""
     width, height, samples, planes, across, down = (
-        _number(said.get(tag), order, address)
+        _number(fields.get(tag), order, address)
         for tag in (_WIDTH, _HEIGHT, _SAMPLES, _PLANES, _TILE_WIDTH, _TILE_HEIGHT)
     )
     if across * down > max((width + 15) * (height + 15), _LARGEST_TILE):  # tiles have sides of multiples of 16
         raise implausible("TIFF", f"tiles of {across}×{down} pixels for a page of {width}×{height}")
     room = height + (width // 16 + 1) * (height // 16 + 1)  # strips of one row, or the smallest tiles
     room *= min(samples, 8) if planes == 2 else 1
-    pieces = max(said.get(tag, (0, 0, 0))[1] for tag in (_STRIPS, _TILES))
+    pieces = max(fields.get(tag, (0, 0, 0))[1] for tag in (_STRIPS, _TILES))
     if pieces > max(room, _FEW):
         raise implausible("TIFF", f"{pieces} strips or tiles for {width}×{height} pixels")
     return width, height
@@ -125,7 +125,7 @@ _LONGEST = 200
 _Handler = ctypes.CFUNCTYPE(None, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_void_p)
 
 
-class Said:
+class Messages:
     """What was said while a picture was decoded: the first lines, and how many there were."""
 
     def __init__(self) -> None:
@@ -176,12 +176,12 @@ def can_listen() -> bool:
 
 
 def _heard(module: bytes | None, pattern: bytes, arguments: int | None) -> None:
-    said: Said | None = getattr(_local, "said", None)
-    if said is None:  # another part of the program decodes at the same time
+    messages: Messages | None = getattr(_local, "messages", None)
+    if messages is None:  # another part of the program decodes at the same time
         if _before:
             _Handler(_before)(module, pattern, arguments)
         return
-    said.add(lambda: _line(module, pattern, arguments))
+    messages.add(lambda: _line(module, pattern, arguments))
 
 
 def _line(module: bytes | None, pattern: bytes, arguments: int | None) -> str:
@@ -198,24 +198,24 @@ _handler = _Handler(_heard)  # never freed: a thread may be in it when the handl
 
 
 @contextmanager
-def listening() -> Iterator[Said]:
+def listening() -> Iterator[Messages]:
     """Hear what libtiff says of the pictures that this thread decodes; it is the text of an `OSError`, too."""
     global _listeners, _before  # noqa: PLW0603 - libtiff has one handler for the whole process
-    said, outer = Said(), getattr(_local, "said", None)
+    messages, outer = Messages(), getattr(_local, "messages", None)
     if (library := _library()) is None:
-        yield said
+        yield messages
         return
     with _lock:
         if _listeners == 0:
             _before = library[0](ctypes.cast(_handler, ctypes.c_void_p))
         _listeners += 1
-    _local.said = said
+    _local.messages = messages
     try:
-        yield said
+        yield messages
     except OSError as error:
-        raise OSError(f"{said or error}") from error
+        raise OSError(f"{messages or error}") from error
     finally:
-        _local.said = outer
+        _local.messages = outer
         with _lock:
             _listeners -= 1
             if _listeners == 0:
