@@ -10,7 +10,7 @@ import typer
 
 from cutout.cli.console import Console, emit_json
 from cutout.cli.options import option, with_rows
-from cutout.cli.predictors import open_sides, predictor_rows, raise_for, run_sides
+from cutout.cli.predictors import predictor_rows, predictors_of, raise_for, run_predictors
 from cutout.errors import UsageError
 from cutout.options.values import parse_color
 
@@ -74,13 +74,13 @@ def compare(
     output_format = check_output(target, [sample.path for sample in found])
     check_writable(target)
     found, total = spread(found, limit), len(found)
-    sides, workers = open_sides(given, len(found), console)
+    predictors, workers = predictors_of(given, len(found), console)
     paint = _color(color)
-    side_length = size or (_ONE if len(found) == 1 else _MANY)
-    _check_size(len(found) * len(sides) * (2 if detail else 1) * side_length**2, page=output_format is None)
-    comparisons = [Comparison(sample, size=side_length, detail=detail) for sample in found]
-    done = run_sides(
-        sides,
+    view_side = size or (_ONE if len(found) == 1 else _MANY)
+    _check_size(len(found) * len(predictors) * (2 if detail else 1) * view_side**2, page=output_format is None)
+    comparisons = [Comparison(sample, size=view_side, detail=detail) for sample in found]
+    done = run_predictors(
+        predictors,
         comparisons,
         Comparison.add,
         console,
@@ -92,7 +92,7 @@ def compare(
     write_atomic(target, _drawn(entries, output_format, paint))
     if as_json:
         counts = {"pictures": len(found), "of": total, "failed": sum(one.error is not None for one in done)}
-        emit_json({"event": "sheet", "output": str(target), "by": [side.name for side in sides], **counts})
+        emit_json({"event": "sheet", "output": str(target), "by": [one.name for one in predictors], **counts})
     of_all = "" if len(found) == total else f" of {total}"
     console.say(f"{target}  ({len(found)}{of_all} picture{'s' if total > 1 else ''})")
     raise_for(done)

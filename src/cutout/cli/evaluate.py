@@ -8,7 +8,7 @@ import typer
 
 from cutout.cli.console import Console, emit_json, emit_line, error_json
 from cutout.cli.options import option, with_rows
-from cutout.cli.predictors import open_sides, predictor_rows, raise_for, run_sides
+from cutout.cli.predictors import predictor_rows, predictors_of, raise_for, run_predictors
 
 if TYPE_CHECKING:
     from cutout.evaluate.dataset import Pair
@@ -51,9 +51,9 @@ def evaluate(
     for path in spare:
         console.detail(f"{path}: a mask without a picture")
     side = None if full else SIDE
-    sides, workers = open_sides(given, len(todo), console, mask=True)
-    verdicts = run_sides(
-        sides,
+    predictors, workers = predictors_of(given, len(todo), console, mask=True)
+    verdicts = run_predictors(
+        predictors,
         todo,
         lambda pair, _by, cut: judge(pair, cut, side=side),
         console,
@@ -62,7 +62,7 @@ def evaluate(
         without="a part of the pictures gives no scores",
     )
     verdicts.sort(key=lambda verdict: verdict.item.sample.key)
-    table = {one.name: [verdict for verdict in verdicts if verdict.by == one.name] for one in sides}
+    table = {one.name: [verdict for verdict in verdicts if verdict.by == one.name] for one in predictors}
     if as_json:
         _print_json(table, side)
     else:

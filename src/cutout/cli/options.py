@@ -1,4 +1,4 @@
-"""What the commands share: how an option is made, those of accelerators, and what an extra that is missing says."""
+"""What the commands share: how an option is made, and what an extra that is missing says."""
 
 from __future__ import annotations
 

@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 
     from cutout.evaluate.predictors import Attempt, Cut, Item, Predictor, Result
 
-__all__ = ["open_sides", "predictor_rows", "raise_for", "run_sides"]
+__all__ = ["predictor_rows", "predictors_of", "raise_for", "run_predictors"]
 
 _Texts = list[str] | None
 
 
 def predictor_rows(*shown: str) -> list[Parameter]:
-    """The options that `open_sides` reads; those of `RemoveOptions` that are named have one of their own."""
+    """The options that `predictors_of` reads; those of `RemoveOptions` that are named have one of their own."""
     model = option("--model", "-m", text="A model to run. Can be repeated. (default: u2netp)")
     results = option(
         "--results", text="A folder of ready cut-outs or masks, of any tool. Can be repeated.", metavar="FOLDER"
@@ -45,7 +45,7 @@ def predictor_rows(*shown: str) -> list[Parameter]:
     ]
 
 
-def open_sides(given: dict[str, Any], pictures: int, console: Console, **always: Any) -> tuple[list[Predictor], int]:
+def predictors_of(given: dict[str, Any], pictures: int, console: Console, **always: Any) -> tuple[list[Predictor], int]:
     """Models and folders of results, the default model where neither is named, and how many pictures side by side.
 
     Args:
@@ -78,7 +78,7 @@ def open_sides(given: dict[str, Any], pictures: int, console: Console, **always:
     return open_predictors(models, results, options, config=given["model_config"], settings=settings), workers
 
 
-def run_sides(
+def run_predictors(
     predictors: Sequence[Predictor],
     items: Sequence[Item],
     work: Callable[[Item, str, Cut], Result],
@@ -91,7 +91,7 @@ def run_sides(
     """Every item by every predictor; what fails is told as it happens.
 
     Args:
-        predictors: What `open_sides` gave.
+        predictors: What `predictors_of` gave.
         items: What is done by each.
         work: As `evaluate.predictors.attempts` calls it.
         console: For progress and errors.

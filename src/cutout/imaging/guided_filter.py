@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
+from cutout.imaging.components import square_maximum
 from cutout.imaging.composite import grown
 from cutout.imaging.resample import upscale
 
@@ -142,14 +143,12 @@ def band(values: Plane, reach: float) -> Plane:
     """1 where values are uncertain or cross ½, falling smoothly to 0 within `reach` pixels around; float32."""
     unsure = (values > 0.05) & (values < 0.95)
     inside = values > 0.5
-    for axis in (0, 1):
-        crossing = np.diff(inside, axis=axis)
-        ahead, behind = np.moveaxis(unsure, axis, 0)[1:], np.moveaxis(unsure, axis, 0)[:-1]
-        ahead |= np.moveaxis(crossing, axis, 0)
-        behind |= np.moveaxis(crossing, axis, 0)
+    for marked, side in ((unsure, inside), (unsure.T, inside.T)):
+        crossing = side[1:] != side[:-1]
+        marked[1:] |= crossing
+        marked[:-1] |= crossing
     radius = max(1, round(reach))
-    wide = box_mean(unsure.astype(np.float32), radius) > 1e-6
-    return box_mean(wide.astype(np.float32), radius)
+    return box_mean(square_maximum(np.pad(unsure, radius), 2 * radius + 1).astype(np.float32), radius)
 
 
 def box_mean(plane: Plane, radius: int) -> Plane:

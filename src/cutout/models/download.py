@@ -10,7 +10,7 @@ import threading
 import time
 from concurrent import futures
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from cutout.errors import ModelError
 from cutout.models.files import model_home, offline, require, sha256, verify
@@ -184,27 +184,22 @@ class _Transfer:
         return done.result()
 
     def _fetch(self, file: BinaryIO, stack: ExitStack) -> bool:
-        have, total = file.tell(), self.spec.bytes
-        have = 0 if have > (total or _LARGEST) else have
-        if have and have == total:  # killed before the hash was computed
-            return True
-        with self._ask(have) as response:
-            status, headers = response.status_code, response.headers
-            continues = status == 206 and headers.get("Content-Range", "").startswith(f"bytes {have}-")
-            if continues or not have or status not in {206, 416}:
-                self._take(response, have if continues else 0, file, stack)
-                return continues
-        with self._ask(0) as response:  # it cannot continue there
-            self._take(response, 0, file, stack)
-        return False
-
-    def _ask(self, have: int) -> requests.Response:
         import requests
 
+        have, total = file.tell(), self.spec.bytes
+        if have and have == total:  # killed before the hash was computed
+            return True
         headers = {"Accept-Encoding": "identity"}  # the hash is of the file, and ranges count its bytes
-        if have:
+        if 0 < have <= (total or _LARGEST):
             headers["Range"] = f"bytes={have}-"
-        return requests.get(self.url, headers=headers, stream=True, timeout=_TIMEOUT)
+        while True:
+            with requests.get(self.url, headers=headers, stream=True, timeout=_TIMEOUT) as response:
+                status, place = response.status_code, response.headers.get("Content-Range", "")
+                continues = "Range" in headers and status == 206 and place.startswith(f"bytes {have}-")
+                if continues or "Range" not in headers or status not in {206, 416}:
+                    self._take(response, have if continues else 0, file, stack)
+                    return continues
+            del headers["Range"]  # it cannot continue there
 
     def _take(self, response: requests.Response, have: int, file: BinaryIO, stack: ExitStack) -> None:
         """Write the body behind the bytes that are there, of which `have` count."""
@@ -224,8 +219,10 @@ class _Transfer:
             raise ModelError(f"{needs}, but {free / 1e6:.0f} MB are free", hint=_FREE_SPACE)
         if not have:
             file.truncate(0)
-        look: dict[str, Any] = {"unit": "B", "unit_scale": True, "desc": self.spec.file, "disable": not self.progress}
-        bar = stack.enter_context(tqdm(total=total or None, initial=have, **look))
+        bar = tqdm(
+            desc=self.spec.file, total=total or None, initial=have, unit="B", unit_scale=True, disable=not self.progress
+        )
+        stack.enter_context(bar)
         while chunk := response.raw.read1(_CHUNK, decode_content=False):  # `iter_content` waits until one is full
             have += len(chunk)
             if have > (total or _LARGEST):
