@@ -183,3 +183,23 @@ def test_else_it_is_told_why_not(browser: Any, tmp_path: Path, shop: str) -> Non
         assert page.run("return window.sent") == []
         answer = client.post("/page/link", files={"image_url": (None, f"{shop}/shoe.png")})
         assert (answer.status_code, answer.json()["error"]["kind"]) == (400, "url-off")
+
+
+def test_what_the_page_asks_beside_the_interface_is_guarded_like_the_rest(tmp_path: Path) -> None:
+    with served(*quick(tmp_path, api_keys=("some-key",), max_body=1_000_000, max_pixels=1_000_000)) as client:
+        key = {"X-Api-Key": "some-key"}
+
+        def preview(data: bytes, **headers: str) -> tuple[int, str]:
+            answer = client.post("/page/preview", files={"file": data}, headers=key | headers)
+            good = answer.status_code == 200
+            return answer.status_code, answer.headers["Content-Type"] if good else answer.json()["error"]["kind"]
+
+        picture = half(tmp_path / "half.bmp").read_bytes()
+        assert preview(picture) == (200, "image/jpeg")
+        assert preview(b"no picture") == (422, "picture")
+        assert preview(b"BM" + bytes(1_000_000)) == (413, "too-large")
+        assert preview(half(tmp_path / "large.png", (1500, 1000)).read_bytes()) == (413, "too-large")
+        assert preview(picture, Origin="https://evil.example") == (403, "origin")
+        assert client.post("/page/preview", headers=key, files={"other": picture}).status_code == 400
+        for path in ("/page/preview", "/page/link"):
+            assert client.post(path, files={"file": picture}).status_code == 401

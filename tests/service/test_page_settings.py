@@ -14,6 +14,8 @@ from small import ORANGE, half
 
 from cutout.enums import BackgroundFit
 from cutout.options import Encoding, RemoveOptions
+from cutout.options.backgrounds import Blur
+from cutout.options.values import Length
 from cutout.service.routes import pages
 
 if TYPE_CHECKING:
@@ -131,6 +133,12 @@ def test_a_blurred_background_comes_from_the_service_by_itself(
     page.choose("ground", "blur")
     until(lambda: str(models[0].asked[-1].options.background).startswith("Blur"))
     until(lambda: not page.find("#blurred").is_displayed())
+    for radius in ("3", "5", "6.5"):
+        page.enter("radius", radius)
+    assert page.find("#blurred").is_displayed()
+    until(lambda: models[0].asked[-1].options.background == Blur(Length(6.5, percent=True)))
+    page.ends("done")
+    assert not page.find("#blurred").is_displayed()
 
 
 def test_a_format_without_transparency_is_shown_as_it_will_be(page: Page, downloads: Path, picture: Path) -> None:
@@ -176,6 +184,17 @@ def test_every_option_has_a_control_with_its_sentence_and_bounds(page: Page) -> 
         if row.takes == (int,) and row.service_most < 1e6:
             assert (least, most) == (str(row.service_least), f"{row.service_most:g}")
             assert f"{least} to {most}" in text
+
+
+def test_a_reset_of_all_settings_can_be_taken_back(page: Page) -> None:
+    page.enter("option-erode", "3")
+    page.choose("edges", "refine")
+    page.choose("ground", "#2563c9")
+    before = page.run("return JSON.stringify([cutOptions(), output()])")
+    page.click("#defaults")
+    assert page.run("return cutOptions()") == {}
+    page.click("#undo")
+    assert page.run("return JSON.stringify([cutOptions(), output()])") == before
 
 
 @pytest.mark.parametrize("edges", ["off", "refine", "matting"])

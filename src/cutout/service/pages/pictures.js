@@ -227,9 +227,15 @@ function settingsChanged() {
   for (const entry of entries) ground(entry, out);
   if (shown) show(shown);
   refresh();
-  clearTimeout(settingsChanged.later);
-  // a blur is made of what is around the subject, which the service alone knows
-  if (out.back?.kind === "blur") settingsChanged.later = setTimeout(() => { if (shown?.state === "done" && !shown.step) finished(shown); }, 500);
+  blurSoon();
+}
+
+// A blur is made of what is around the subject, which the service alone knows.
+function blurSoon() {
+  clearTimeout(blurSoon.later);
+  const out = output(), entry = shown;
+  if (out.back?.kind !== "blur" || entry?.state !== "done" || entry.final?.key === out.key) return;
+  blurSoon.later = setTimeout(() => { stop(entry); finished(entry); }, 500);
 }
 
 // --- what is seen
@@ -252,6 +258,7 @@ function select(entry) {
   show(entry);
   for (const each of entries) each.button.setAttribute("aria-current", String(each === entry));
   entry?.item.scrollIntoView({ block: "nearest", inline: "nearest" });
+  blurSoon();
   refresh();
 }
 

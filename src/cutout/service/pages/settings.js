@@ -58,8 +58,8 @@ function control(name, field, title = words(name)) {
   return make("div", { className: "field" }, label, input.type === "number" ? make("div", { className: "number" }, input, unit) : input, hint);
 }
 
-function choice(name, value, title, checked, ...shown) {
-  return make("label", {}, make("input", { type: "radio", name, value, checked }), ...shown.length ? shown : [title]);
+function choice(name, value, title, defaultChecked, ...shown) {
+  return make("label", {}, make("input", { type: "radio", name, value, defaultChecked }), ...shown.length ? shown : [title]);
 }
 
 // --- all of them
@@ -199,6 +199,14 @@ at("settings").oninput = (event) => {
   if (event.target.id !== "backdrop") settingsChanged();
 };
 at("settings").onsubmit = (event) => event.preventDefault();
-at("reset").onclick = () => { at("settings").reset(); settingsChanged(); };
+at("defaults").onclick = () => {
+  const before = [...at("settings").elements].map(({ type, checked, value }) => [/radio|checkbox/.test(type) ? "checked" : "value", { checked, value }]);
+  at("settings").reset();
+  settingsChanged();
+  remember("Reset all settings", () => {
+    before.forEach(([kind, { [kind]: value }], number) => { if (at("settings").elements[number].type !== "file") at("settings").elements[number][kind] = value; });
+    settingsChanged();
+  });
+};
 at("pick").onclick = () => at("backdrop").click();
 at("backdrop").onchange = (event) => { if (event.target.files.length) setBackdrop(event.target.files[0]); };
