@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import shutil
 import subprocess
 import sys
@@ -12,6 +14,8 @@ from pathlib import Path
 
 import pytest
 from registries import pip
+
+from cutout import __version__
 
 ROOT = Path(__file__).parent.parent
 FILES = ("Dockerfile", "Dockerfile.cuda", "Dockerfile.serve")
@@ -116,3 +120,21 @@ def test_a_wheel_of_the_context_has_all_that_runs(tmp_path: Path) -> None:
     package = ROOT / "src" / "cutout"
     wanted = {str(path.relative_to(package.parent)) for path in package.rglob("*") if path.is_file()}
     assert {name for name in wanted if "__pycache__" not in name} <= there
+
+
+def test_every_image_is_published_with_the_version() -> None:
+    command = [str(ROOT / "deploy" / "publish"), "registry.example/cutout"]
+    run = subprocess.run(command, env={**os.environ, "DRY_RUN": "1"}, capture_output=True, text=True, check=True)
+    found = [dict(re.findall(r"--(file|platform|tag) (\S+:?\S*)", line)[:3]) for line in run.stdout.splitlines()]
+    assert [row["file"] for row in found] == list(FILES)
+    assert [row["tag"].partition(":")[2] for row in found] == [
+        __version__,
+        f"{__version__}-cuda",
+        f"{__version__}-serve",
+    ]
+    assert all(
+        line.startswith("docker buildx build ") and line.endswith(" --push .") for line in run.stdout.splitlines()
+    )
+    nameless = subprocess.run(command[:1], capture_output=True, text=True, check=False)
+    assert (nameless.returncode, nameless.stdout) == (1, "")
+    assert "name of the image" in nameless.stderr
