@@ -380,6 +380,25 @@ def test_the_subject_is_where_the_json_says(client: httpx.Client, words: dict[st
     assert data == dict(zip(names, box(plain), strict=True))
 
 
+@pytest.mark.parametrize(
+    ("accept", "kind"),
+    [
+        ("*/*", "image/png"),
+        ("image/*", "image/png"),
+        ("application/json, text/plain, */*", "image/png"),
+        ("application/json, image/*", "image/png"),
+        ("application/json", "application/json"),
+        ("Application/JSON; charset=utf-8", "application/json"),
+    ],
+)
+def test_json_is_for_those_who_accept_nothing_else(client: httpx.Client, accept: str, kind: str) -> None:
+    """The third is what axios sends, with which the samples of that interface write the answer to a file."""
+    answer = client.post(PATH, files={"image_file": square()}, headers={"Accept": accept})
+    assert answer.headers["content-type"] == kind
+    wrong = client.post(PATH, files={"image_file": b"none"}, headers={"Accept": accept})
+    assert code_of(wrong) == "invalid_file_type", "errors are JSON for everybody"
+
+
 def test_a_browser_s_page_of_an_allowed_origin_may_read_the_headers(tmp_path: Path) -> None:
     with served(*quick(tmp_path, origins=("https://shop.example",))) as client:
         answer = client.post(PATH, files={"image_file": square()}, headers={"Origin": "https://shop.example"})

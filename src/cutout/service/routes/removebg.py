@@ -307,7 +307,9 @@ def _zip(models: Models, png: bytes) -> bytes:
 
 
 def _answer(request: Request, data: bytes, ending: str, headers: dict[str, str]) -> Response:
-    if "application/json" in request.headers.get("accept", ""):
+    accepted = request.headers.get("accept", "").lower()
+    # axios names JSON first and */* last, and is given pictures there: its users have written them to files for years
+    if "application/json" in accepted and "*/*" not in accepted and "image/" not in accepted:
         del headers["Content-Disposition"]
         place = {word: int(headers[name]) for word, name in _IN_JSON.items()}
         text = json.dumps({"data": {"result_b64": base64.b64encode(data).decode(), **place}})
