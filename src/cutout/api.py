@@ -134,7 +134,7 @@ def remove(
     as_bytes, length = force_return_bytes, 0
     if isinstance(data, bytes | bytearray | memoryview):
         as_bytes, length, data = True, len(data), decode.check(bytes(data))
-    with remover.budget.hold(need_of(header_of(data), wanted, OutputFormat.PNG, data=length).memory):
+    with remover.budget.hold(*need_of(header_of(data), wanted, OutputFormat.PNG, data=length)):
         cutout = remover.cut(picture_of(data, max_size=wanted.max_size, deep=True), wanted)
         if as_bytes:
             return encode(cutout.rgb, cutout.alpha, OutputFormat.PNG, cutout.metadata, deep=cutout.deep)

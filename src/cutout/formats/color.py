@@ -19,45 +19,32 @@ _HIDDEN, _SHOWN = np.uint8(0), np.uint8(255)
 
 
 def to_rgb(image: Image.Image, icc: bytes | None) -> tuple[Image.Image, Image.Image | None, bytes | None]:
-    """Any picture as RGB and alpha.
-
-    Args:
-        image: Any of Pillow's modes, loaded.
-        icc: Its ICC profile.
+    """Any picture (of Pillow's modes, loaded) as RGB and alpha; `icc` is its profile.
 
     Returns:
         Mode RGB; mode L, or None where nothing is transparent; and the profile, if it still describes the values:
         one of another colour space is converted away.
     """
+    alpha = None
     if image.mode in {"I;16", "I;16L", "I;16B", "I;16N", "I", "F"}:
         grey_values, key = grey_16(image), image.info.get("transparency")
         alpha = Image.fromarray(np.where(grey_values == key, _HIDDEN, _SHOWN)) if isinstance(key, int) else None
-        return _opaque(_managed(Image.fromarray(narrow(grey_values)), icc), alpha, None)
-    if image.mode in {"1", "L", "LA", "La"}:
+        rgb, icc = _managed(Image.fromarray(narrow(grey_values)), icc), None
+    elif image.mode in {"1", "L", "LA", "La"}:
         grey, alpha = image.convert("LA").split()
-        return _opaque(_managed(grey, icc), alpha, None)
-    if image.mode in {"CMYK", "LAB"}:
-        return _managed(image, icc), None, None
-    if image.has_transparency_data:
+        rgb = _managed(grey, icc)
+    elif image.mode in {"CMYK", "LAB"}:
+        rgb, icc = _managed(image, icc), None
+    elif image.has_transparency_data:
         full = image if image.mode == "RGBA" else image.convert("RGBA")
-        return _opaque(full.convert("RGB"), full.getchannel("A"), icc)
-    return image if image.mode == "RGB" else image.convert("RGB"), None, _rgb_profile(icc)
-
-
-def _opaque(
-    rgb: Image.Image, alpha: Image.Image | None, icc: bytes | None
-) -> tuple[Image.Image, Image.Image | None, bytes | None]:
-    """Drop an alpha that is 255 everywhere."""
+        rgb, alpha = full.convert("RGB"), full.getchannel("A")
+    else:
+        rgb = image if image.mode == "RGB" else image.convert("RGB")
     if alpha is not None and alpha.getextrema() == (255, 255):
         alpha = None
-    return rgb, alpha, _rgb_profile(icc)
-
-
-def _rgb_profile(icc: bytes | None) -> bytes | None:
-    """Keep a profile only if it describes RGB values; any other would make the output wrong."""
-    if icc is not None and icc[16:20] != b"RGB ":
-        return None
-    return icc
+    if icc is not None and icc[16:20] != b"RGB ":  # any other would make the output wrong
+        icc = None
+    return rgb, alpha, icc
 
 
 def _managed(image: Image.Image, icc: bytes | None) -> Image.Image:
@@ -97,13 +84,10 @@ def is_srgb(icc: bytes | None) -> bool:
 
 
 def to_srgb(rgb: Image.Image, icc: bytes | None, *, enough: int | None = None) -> Image.Image:
-    """The picture as a model is to see it: models were trained on sRGB.
+    """A picture (mode RGB, in the space of its profile) as a model is to see it: models were trained on sRGB.
 
-    Args:
-        rgb: Mode RGB, in the space of its profile.
-        icc: The profile; None is sRGB already.
-        enough: A picture whose longer side has at least twice as many pixels is scaled down by a whole number first,
-            as the conversion would take longer than a small model.
+    With `enough`, a picture whose longer side has at least twice as many pixels is scaled down by a whole number first,
+    as the conversion would take longer than a small model.
 
     Returns:
         The picture itself where its profile is sRGB to the eye, or broken.

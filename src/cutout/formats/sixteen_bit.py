@@ -46,11 +46,7 @@ def key_alpha(deep: Deep, key: tuple[int, ...]) -> Image.Image | None:
 
 
 def read_deep(image: Image.Image, again: Callable[[], Image.Image]) -> Deep | None:
-    """Colours of 16 bits.
-
-    Args:
-        image: Opened by Pillow and loaded.
-        again: Opens the same picture once more.
+    """Colours of 16 bits of an image that was opened by Pillow and loaded; `again` opens the same picture once more.
 
     Returns:
         uint16 of shape (height, width, 3), range 0–65535; None if the picture has 8 bits, or 16 in a form that is
@@ -147,10 +143,8 @@ def shift(deep: Deep, left: int, top: int, size: tuple[int, int]) -> Deep:
 def merge(deep: Deep, before: Image.Image, after: Image.Image) -> Deep | None:
     """The 16-bit colours of a result: the picture's own wherever the 8-bit pipeline left a pixel as it was.
 
-    Args:
-        deep: The picture, (height, width, 3).
-        before: The same in 8 bits, as it went into the pipeline.
-        after: What came out, pixel on pixel.
+    `deep` is the picture (height, width, 3), `before` the same in 8 bits as it went in, and `after` what came out,
+    pixel on pixel.
 
     Returns:
         As `deep`; None if `after` is of another size, whose pixels are not those of the picture.

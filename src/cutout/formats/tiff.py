@@ -91,14 +91,9 @@ class Tiff:
         *,
         colors: bool,
     ) -> None:
-        """Append a page.
+        """Append a page of a shape (height, width, samples): grey, RGB or RGBA with straight alpha, of uint8 or uint16.
 
-        Args:
-            shape: (height, width, samples): grey, RGB or RGBA with straight alpha.
-            kind: uint8 or uint16.
-            rows: Gives rows top..bottom of the picture, of that kind.
-            metadata: The profile, EXIF, XMP and resolution to write with it.
-            colors: The samples are colours that the profile describes.
+        `rows` gives rows top..bottom of it; the profile of the metadata is written if the samples are `colors`.
 
         Raises:
             ValueError: The file would become larger than 4 GB.

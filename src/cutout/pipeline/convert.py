@@ -106,7 +106,7 @@ def within_memory(
         bit_depth=encoding.bit_depth,
     )
     del data
-    with budget.hold(need.memory, need.what, need.ways):
+    with budget.hold(*need):
         yield file
 
 

@@ -7,8 +7,7 @@ while it is worked on, while it is written.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from cutout.enums import BitDepth
 from cutout.errors import UsageError
@@ -72,19 +71,15 @@ _LEAN = 3.0
 """Bytes a pixel that a format's encoder takes at most, for it to be no reason to write another."""
 
 
-@dataclass(frozen=True, slots=True)
-class Need:
-    """What a picture will take.
-
-    Attributes:
-        memory: Bytes, at most.
-        what: The picture and what is made of it, for messages.
-        ways: What would take less, for messages.
-    """
+class Need(NamedTuple):
+    """What a picture will take; as `Budget.hold` wants it."""
 
     memory: int
+    """Bytes, at most."""
     what: str
+    """The picture and what is made of it, for messages."""
     ways: str
+    """What would take less, for messages."""
 
 
 def need_of(
