@@ -248,3 +248,17 @@ def test_axe_finds_nothing(
     page.choose("ground", "picture")
     with _dark(page):
         assert findings() == []
+
+
+def test_the_description_tells_of_fields_in_addresses_and_of_headers(
+    browser: Any, models: tuple[Watched, httpx.Client]
+) -> None:
+    browser.get(str(models[1].base_url.join("/docs")))
+
+    def told(name: str) -> list[str]:
+        script = "return document.querySelector(`[aria-label='${arguments[0]}']`)?.innerText"
+        return [line.strip() for line in until(lambda: browser.execute_script(script, name)).splitlines()]
+
+    assert "url\tstring\t\tneeded" in told("get /api/remove")
+    assert any(line.startswith("bgc\tstring") for line in told("get /api/remove"))
+    assert "X-Foreground-Top\tWhere the subject begins in the result." in told("post /v1.0/removebg")
