@@ -184,13 +184,13 @@ class TestTrial:
         assert mnn.known_trial(SPEC) is None
 
 
-def changed(kept: Callable[[str], tuple[Trial | None, Path | None]], **values: Any) -> Callable[[str], Any]:
+def changed(kept: Callable[[str], Trial | None], **values: Any) -> Callable[[str], Trial]:
     """What was kept, with other values."""
 
-    def instead(stem: str) -> tuple[Trial, Path | None]:
-        trial, model = kept(stem)
+    def instead(stem: str) -> Trial:
+        trial = kept(stem)
         assert trial is not None
-        return trial._replace(**values), model
+        return trial._replace(**values)
 
     return instead
 

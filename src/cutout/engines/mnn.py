@@ -8,7 +8,6 @@ in a process of its own, whose crash would be an answer too.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import hashlib
 import json
 import os
@@ -168,12 +167,12 @@ def open_mnn(request: EngineRequest, warn: Warn) -> MnnEngine | OnnxEngine:
     path = require(spec)
     if not version() or not (asked_for or _worth_a_trial(spec, path)):
         return open_onnx(request, warn)
-    trial, model = _tried(path, spec, warn)
+    trial, model = _tried(path, spec, warn, 1e9 if asked_for else _WORTH)
     if asked_for and trial.fault:
         raise DeviceError(
             f"engine mnn cannot be used for {spec.name}: {trial.fault}", hint="engine auto", options=("engine",)
         )
-    if model is None or not (asked_for or trial.ratio <= _WORTH):
+    if model is None:
         return open_onnx(request, warn)
     if trial.size and trial.size != spec.size:
         spec = replace(spec, size=trial.size)
@@ -193,39 +192,48 @@ def _check(request: EngineRequest) -> None:
 
 
 def _worth_a_trial(spec: ModelSpec, path: Path) -> bool:
-    """Whether `auto` considers MNN: a small model whose file is known, and a place to keep what the trial finds."""
+    """Whether `auto` considers MNN: a small model whose file is known."""
+    return bool(spec.sha256) and path.stat().st_size <= _LARGEST
+
+
+def _place() -> bool:
+    """Whether what a trial finds can be kept: one at each start would cost more than it gains."""
     home = prepared_home()
     with contextlib.suppress(OSError):
         home.mkdir(parents=True, exist_ok=True)
-    return bool(spec.sha256) and path.stat().st_size <= _LARGEST and os.access(home, os.W_OK)
+    return os.access(home, os.W_OK)
 
 
-def _tried(path: Path, spec: ModelSpec, warn: Warn) -> tuple[Trial, Path | None]:
-    """What the trial found, now or earlier, and the converted model."""
+def _tried(path: Path, spec: ModelSpec, warn: Warn, most: float) -> tuple[Trial, Path | None]:
+    """What the trial found, now or earlier, and the converted model; none above `most` of ONNX Runtime's time."""
     stem = _stem(spec.sha256 or sha256(path), spec)
-    trial, model = _kept(stem)
-    if trial is None or not (model or trial.fault):
+    trial = _kept(stem)
+    if trial is not None and (trial.fault or trial.ratio > most):
+        return trial, None
+    if trial is None or (model := prepared.kept(stem, ".mnn")) is None:
+        if not _place():
+            return Trial(fault="there is no place to keep the converted model"), None
         trial, content = _try(path, spec)
         try:
             model = prepared.keep(stem, ".mnn", content) if content else None
             prepared.keep(stem, ".json", json.dumps(trial).encode())
-        except (OSError, OutputError) as error:  # a trial at each start would cost more than it gains
+        except (OSError, OutputError) as error:
             return Trial(fault=f"there is no place to keep the converted model: {error}"), None
         if trial.fault:
             warn(f"MNN cannot be used for {spec.name}, ONNX Runtime is: {trial.fault}")
-    return trial, model
+    return trial, model if trial.ratio <= most else None
 
 
 def known_trial(spec: ModelSpec) -> Trial | None:
     """What an earlier trial of a registry model found."""
-    return _kept(_stem(spec.sha256, spec))[0]
+    return _kept(_stem(spec.sha256, spec))
 
 
-def _kept(stem: str) -> tuple[Trial | None, Path | None]:
+def _kept(stem: str) -> Trial | None:
     with contextlib.suppress(OSError, ValueError, TypeError):
         if (notes := prepared.kept(stem, ".json")) is not None:
-            return _read(notes), prepared.kept(stem, ".mnn")
-    return None, None
+            return _read(notes)
+    return None
 
 
 def _read(notes: Path) -> Trial:
@@ -345,6 +353,8 @@ def _silence() -> Iterator[None]:
     Python writes by the descriptor, C code by a stream of the C library: that one alone is exchanged, so that nothing
     is lost of what other threads write.
     """
+    import ctypes
+
     with _quiet_lock, Path(os.devnull).open("wb") as nowhere:
         library = ctypes.CDLL(None) if os.name == "posix" else None
         name = "__stdoutp" if sys.platform == "darwin" else "stdout"
