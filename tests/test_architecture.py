@@ -44,6 +44,7 @@ finally:
 
 HEAVY = {"PIL", "numpy", "onnxruntime", "pooch", "requests", "rich", "tqdm", "typer"}
 RARELY_NEEDED = {
+    "email",
     "numba",
     "openvino",
     "pooch",

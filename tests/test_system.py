@@ -1,13 +1,15 @@
-"""Processors that may be used: the affinity mask and the container's quota, in made-up file systems."""
+"""The machine: processors that may be used, by affinity and quota in made-up file systems, and what is installed."""
 
 from __future__ import annotations
 
 import os
+import re
+from importlib import metadata
 from typing import TYPE_CHECKING
 
 import pytest
 
-from cutout.system import cgroup_quota, usable_cpus
+from cutout.system import cgroup_quota, distributions, usable_cpus
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -120,3 +122,9 @@ def test_a_system_without_affinity(
 
 def test_this_machine_has_a_processor() -> None:
     assert 1 <= usable_cpus() <= 16
+
+
+def test_what_is_installed_is_what_python_says() -> None:
+    said = [(re.sub(r"[-_.]+", "-", found.name).lower(), found.version) for found in metadata.distributions()]
+    assert len(said) > 20
+    assert distributions() == dict(reversed(said)), "of two, the one that is found first counts"

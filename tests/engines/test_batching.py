@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -311,13 +310,8 @@ def card(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Card13]:
     def make(room: int = 1000, *, smi: tuple[Card, ...] = (), said: str = STARVED) -> Card13:
         runtime = Card13(room, said)
 
-        def version(name: str) -> str:
-            if name == "onnxruntime-gpu":
-                return "1.31.1"
-            raise metadata.PackageNotFoundError(name)
-
         monkeypatch.setitem(sys.modules, "onnxruntime", runtime)
-        monkeypatch.setattr(metadata, "version", version)
+        monkeypatch.setattr("cutout.system.distributions", lambda: {"onnxruntime-gpu": "1.31.1"})
         monkeypatch.setattr("cutout.engines.batching.BoundRun.__init__", plain)
         monkeypatch.setattr("cutout.engines.batching.cards", lambda: list(smi))
         return runtime

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -134,13 +133,8 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., No
                     raise RuntimeError(text)
                 return onnxruntime.InferenceSession(path, sess_options, providers=["CPUExecutionProvider"])
 
-        def version(package: str) -> str:
-            if package == "onnxruntime-gpu":
-                return "1.31.1"
-            raise metadata.PackageNotFoundError(package)
-
         monkeypatch.setitem(sys.modules, "onnxruntime", Runtime())
-        monkeypatch.setattr(metadata, "version", version)
+        monkeypatch.setattr("cutout.system.distributions", lambda: {"onnxruntime-gpu": "1.31.1"})
         monkeypatch.setattr("cutout.engines.known_errors.look", lambda _runtime: place)
 
     return make

@@ -509,14 +509,8 @@ Install = Callable[..., Runtime]
 def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
     def make(*available: str, packages: Iterable[str] = ("onnxruntime-gpu",)) -> Runtime:
         runtime = Runtime(tmp_path / "onnxruntime", available)
-
-        def version(name: str) -> str:
-            if name in packages:
-                return "1.23.0"
-            raise metadata.PackageNotFoundError(name)
-
         monkeypatch.setitem(sys.modules, "onnxruntime", runtime)
-        monkeypatch.setattr(metadata, "version", version)
+        monkeypatch.setattr("cutout.system.distributions", lambda: dict.fromkeys(packages, "1.23.0"))
         monkeypatch.setattr("cutout.engines.environment.runtime_log_of", lambda _entry: "")
         return runtime
 

@@ -16,11 +16,11 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass
-from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from cutout import system
 from cutout.atomic import write_atomic
 from cutout.formats.reading import NOTES, read_file
 from cutout.models.files import prepared_home
@@ -92,11 +92,8 @@ def look(runtime: str = "", root: Path = Path("/")) -> Place:
 
 
 def _cuda_packages() -> set[int]:
-    majors = set()
-    for name in _CUDA_PACKAGES:
-        with contextlib.suppress(metadata.PackageNotFoundError, ValueError):
-            majors.add(int(metadata.version(name).split(".")[0]))
-    return majors
+    found = (system.distributions().get(name, "").partition(".")[0] for name in _CUDA_PACKAGES)
+    return {int(major) for major in found if major.isdecimal()}
 
 
 def _cuda_folders(root: Path) -> set[int]:

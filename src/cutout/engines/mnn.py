@@ -16,12 +16,12 @@ import threading
 import time
 from collections import deque
 from dataclasses import replace
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from cutout import system
 from cutout.engines import prepared
 from cutout.engines.base import EngineRequest, TensorEngine, closed
 from cutout.engines.devices import CPU
@@ -148,9 +148,7 @@ class MnnEngine(TensorEngine):
 
 def version() -> str:
     """Of the installed MNN; empty where there is none."""
-    with contextlib.suppress(metadata.PackageNotFoundError):
-        return metadata.version("mnn")
-    return ""
+    return system.distributions().get("mnn", "")
 
 
 def open_mnn(request: EngineRequest, warn: Warn) -> MnnEngine | OnnxEngine:

@@ -8,10 +8,10 @@ import os
 import threading
 from dataclasses import dataclass
 from functools import lru_cache
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cutout import system
 from cutout.engines.devices import (
     CPU,
     NVIDIA,
@@ -53,11 +53,8 @@ def has_accelerator() -> bool:
 
 def installed_packages() -> dict[str, str]:
     """The versions of the runtime's distributions that are installed, by name."""
-    packages = {}
-    for name in _PACKAGES:
-        with contextlib.suppress(metadata.PackageNotFoundError):
-            packages[name] = metadata.version(name)
-    return packages
+    found = system.distributions()
+    return {name: found[name] for name in _PACKAGES if name in found}
 
 
 def machine() -> Machine:
