@@ -126,6 +126,8 @@ def test_what_is_ignored_is_named(client: httpx.Client, picture: bytes) -> None:
     refined = client.post(PATH, files={"file": picture}, data={"vm": "true"})
     assert refined.content == plain.content
     assert "vm does nothing here" in refined.headers["x-warning"]
+    idle = client.post(PATH, files={"file": picture}, data={"af": "200"})
+    assert idle.headers["x-warning"] == "af does nothing here: it goes with a"
     mask = client.post(PATH, files={"file": picture}, data={"om": "true", "bgc": "255,0,0,255"})
     assert "bgc does nothing here" in mask.headers["x-warning"]
     with Image.open(io.BytesIO(mask.content)) as image:

@@ -168,9 +168,27 @@ def packed(answer: httpx.Response) -> None:
 WHOLE, MIDDLE = (0, 0, 320, 320), (80, 80, 160, 160)
 CLEAR = shows("PNG", "RGBA", corner=(0, 0, 0, 0), middle=(*ORANGE, 255))
 
+_DEFAULTS = {
+    "type": "auto",
+    "format": "auto",
+    "roi": "0% 0% 100% 100%",
+    "crop": "false",
+    "crop_margin": "0px",
+    "scale": "original",
+    "position": "original",
+    "channels": "rgba",
+    "add_shadow": "false",
+    "shadow_type": "none",
+    "semitransparency": "true",
+    "bg_color": "",
+    "bg_image_url": "",
+}
+
 # what is sent, and what is checked
 ROWS: list[tuple[dict[str, Any], Check]] = [
     ({}, CLEAR),
+    (_DEFAULTS, CLEAR),
+    (_DEFAULTS, has("x-warning", None)),
     *(({"type": name}, has("x-type", name)) for name in ("person", "product", "animal", "car", "graphic")),
     *(({"type": name}, has("x-type", name)) for name in ("transportation", "car_interior", "car_part", "graphics")),
     ({"type": "auto"}, has("x-type", "other")),

@@ -15,7 +15,7 @@ from cutout.output_formats import SUFFIXES, OutputFormat
 from cutout.service.models import CutRequest, Models
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from cutout.options.backgrounds import Background
     from cutout.options.kinds import Option
@@ -55,6 +55,7 @@ def cut_request(
     max_pixels: int,
     background: bytes | None = None,
     canvas: tuple[int, int] | None = None,
+    write: Callable[[str], str] = str,
 ) -> CutRequest:
     """What a form asks for.
 
@@ -64,6 +65,7 @@ def cut_request(
         max_pixels: The service's limit.
         background: A picture that the client sent along, in place of a colour.
         canvas: A size of our own choice where the form names none: that of the picture.
+        write: How warnings call an option.
 
     Raises:
         UsageError: An unknown field, a value that does not fit, a path.
@@ -102,7 +104,7 @@ def cut_request(
         rembg=not spec.file,
         classes=bool(spec.classes),
     )
-    warnings = tuple(idle(run, told))
+    warnings = tuple(idle(run, told, write))
     return CutRequest(model=name, options=options, output_format=output_format, encoding=encoding, warnings=warnings)
 
 

@@ -104,7 +104,7 @@ def _cut_request(service: Service, given: list[tuple[str, str]]) -> CutRequest:
             raise UsageError(f"unknown field {name[:80]!r}", hint=f"known: {', '.join((*_OURS, *_ABOUT))}")
     words = {name: text.strip() for name, text in given if text.strip()}
     values, notes = _values(words)
-    asked = form.cut_request(values, service.models, max_pixels=service.settings.max_pixels)
+    asked = form.cut_request(values, service.models, max_pixels=service.settings.max_pixels, write=_as_theirs)
     return replace(asked, warnings=(*notes, *asked.warnings))
 
 
@@ -128,6 +128,10 @@ def _values(words: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
             hint = "all options are fields here"
             raise UsageError("extras are not understood here: they are for rembg's own models", hint=hint)
     return values, notes
+
+
+def _as_theirs(ours: str) -> str:
+    return next((name for name, known in _OURS.items() if known == ours), ours)
 
 
 def _is_yes(name: str, text: str) -> bool:
