@@ -145,6 +145,36 @@ def test_the_divider_is_dragged_on_the_picture_which_zooms_and_pans(page: Page, 
     assert sheet.rect["width"] == width
 
 
+def test_one_finger_compares_two_zoom_and_then_one_moves(
+    browser: Any, models: tuple[Watched, httpx.Client], picture: Path
+) -> None:
+    page = Page(browser, models[1], width=360)
+    page.drop(picture)
+    page.ends("done")
+    page.run("scrollTo(0, 0)")
+    box = page.find("#view").rect
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] * 0.8
+
+    def fingers(*moments: list[tuple[float, float]]) -> None:
+        for number, places in enumerate(moments):
+            kind = "touchMove" if number else "touchStart"
+            points = [{"x": across, "y": down, "id": finger} for finger, (across, down) in enumerate(places)]
+            browser.execute_cdp_cmd("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+        browser.execute_cdp_cmd("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+
+    sheet, divider = page.find("#sheet"), page.find("#divider")
+    width = sheet.rect["width"]
+    fingers([(x, y)], [(x - 30, y)], [(x - 60, y)])
+    compared = divider.get_property("value")
+    assert 25 < int(compared) < 40
+    fingers([(x - 20, y), (x + 20, y)], [(x - 40, y), (x + 40, y)], [(x - 60, y), (x + 60, y)])
+    assert sheet.rect["width"] > 1.8 * width
+    left = sheet.rect["x"]
+    fingers([(x, y)], [(x - 20, y)], [(x - 40, y)])
+    assert sheet.rect["x"] < left - 15
+    assert divider.get_property("value") == compared
+
+
 def test_the_list_is_walked_emptied_and_restored_by_keys(page: Page, tmp_path: Path) -> None:
     def names() -> list[str]:
         return [found.text.split("\n")[0] for found in page.browser.find_elements("css selector", ".thumb")]

@@ -133,6 +133,22 @@ def test_one_question_for_the_key_lets_all_pictures_go_on(browser: Any, tmp_path
         assert page.text("#why").startswith("This is not a picture of a known format.\n")
 
 
+def test_what_cannot_be_done_holds_up_nothing_else(browser: Any, tmp_path: Path) -> None:
+    drawing, empty, cut_short = (tmp_path / name for name in ("drawing.svg", "empty.png", "short.png"))
+    drawing.write_text("<svg xmlns='http://www.w3.org/2000/svg' width='0' height='0'/>")
+    empty.touch()
+    good = half(tmp_path / "half.png", (300, 200))
+    cut_short.write_bytes(good.read_bytes()[:200])
+    with served(*quick(tmp_path)) as client:
+        page = _watched(browser, client)
+        page.drop(drawing, empty, cut_short, good)
+        page.ends("failed", "failed", "failed", "done")
+        reasons = ("not a picture of a known format", "is empty", "broken or cut short")
+        for number, reason in enumerate(reasons):
+            page.run("document.querySelectorAll('.thumb')[arguments[0]].click()", number)
+            assert reason in page.text("#why")
+
+
 def _paste(page: Page, text: str) -> None:
     script = """
     const clipboardData = new DataTransfer();

@@ -49,7 +49,7 @@ function begin(entry) {
   Object.assign(entry, { state: "opening", step: "", sent: null, held: false, error: "" });
   update(entry);
   const there = entry.file ? Promise.resolve(true) : fetchLink(entry);
-  there.then((found) => { if (found) opening = opening.then(() => open(entry)).then((image) => { check(entry, image); }); });
+  there.then((found) => { if (found) opening = opening.then(() => decoded(entry)).catch(() => null).then((image) => { check(entry, image); }); });
 }
 
 async function fetchLink(entry) {
@@ -62,7 +62,7 @@ async function fetchLink(entry) {
   return true;
 }
 
-async function open(entry) {
+async function decoded(entry) {
   if (entry.run.stopped || !entry.file.size) return null;
   entry.url ||= URL.createObjectURL(entry.file);
   const image = await loaded(entry.url);
@@ -153,7 +153,7 @@ function fail(entry, error, { forGood = false } = {}) {
   update(entry);
 }
 
-function stop(entry) {
+function halt(entry) {
   if (!entry.run) return;
   entry.run.stopped = true;
   entry.run.request?.abort();
@@ -178,7 +178,7 @@ function remove(gone) {
   const places = gone.map((entry) => [entry, entries.indexOf(entry)]).sort((one, other) => one[1] - other[1]);
   const at_ = entries.indexOf(shown);
   for (const entry of gone) {
-    stop(entry);
+    halt(entry);
     entries.splice(entries.indexOf(entry), 1);
     entry.item.remove();
   }
@@ -201,13 +201,13 @@ function remove(gone) {
 function apply(again) {
   const before = again.map(({ options, cut: made, final, state, error }) => ({ options, cut: made, final, state, error }));
   for (const entry of again) {
-    stop(entry);
+    halt(entry);
     Object.assign(entry, { state: "waiting", step: "", held: false, error: "", run: null });
     update(entry);
   }
   remember(again.length === 1 ? `New options for ${again[0].name}` : `New options for ${again.length} pictures`, () => {
     again.forEach((entry, number) => {
-      stop(entry);
+      halt(entry);
       Object.assign(entry, before[number], { step: "" });
       if (entry.cut) loaded(entry.cut.url).then((image) => image && thumbnail(entry, image));
       update(entry);
@@ -235,7 +235,7 @@ function blurSoon() {
   clearTimeout(blurSoon.later);
   const out = output(), entry = shown;
   if (out.back?.kind !== "blur" || entry?.state !== "done" || entry.final?.key === out.key) return;
-  blurSoon.later = setTimeout(() => { stop(entry); finished(entry); }, 500);
+  blurSoon.later = setTimeout(() => { halt(entry); finished(entry); }, 500);
 }
 
 // --- what is seen
@@ -368,6 +368,7 @@ for (const [button, input] of [["choose", "files"], ["folder", "folders"]]) {
   at(input).onchange = (event) => { (input === "files" ? take : takeFolder)([...event.target.files]); event.target.value = ""; };
 }
 at("files").accept = at("backdrop").accept = ["image/*", ...suffixes].join(",");
+at("folder").hidden = !("webkitdirectory" in at("folders"));  // on phones
 at("link-form").hidden = !known.links;
 at("link-form").onsubmit = (event) => {
   event.preventDefault();

@@ -61,7 +61,8 @@ async function downloadAll() {
   };
   await Promise.all(Array.from({ length: AT_ONCE }, worker));
   const made = done.filter((entry) => files.has(entry)).map((entry) => files.get(entry));
-  if (made.length) save(await zip(made), "cutouts.zip");
+  if (made.reduce((sum, { blob }) => sum + blob.size, 0) > 4e9) notify("A zip holds at most 4 GB: remove some of the pictures");
+  else if (made.length) save(await zip(made), "cutouts.zip");
   if (made.length < done.length) notify(`${done.length - made.length} of ${done.length} pictures are missing in the zip`);
   refresh();
 }

@@ -97,7 +97,7 @@ function show(entry) {
   at("failed").hidden = entry.state !== "failed";
   at("why").textContent = entry.error;
   at("again").hidden = Boolean(entry.forGood);
-  at("download").disabled = !isDone() || entry.state !== "done";
+  at("download").disabled = !isDone() || entry.state !== "done" || Boolean(entry.step);
   paint();
 }
 
@@ -128,7 +128,7 @@ view.onpointerdown = (event) => {
   pointers.set(event.pointerId, within(event));
   const comparing = isDone() && (event.target === at("edge") || !view.classList.contains("zoomed"));
   dragging = pointers.size > 1 ? "pinch" : comparing ? "compare" : "pan";
-  if (dragging === "compare") compareAt(within(event)[0]);
+  if (dragging === "compare" && event.pointerType !== "touch") compareAt(within(event)[0]);  // a finger may be one of two
 };
 view.onpointermove = (event) => {
   const before = pointers.get(event.pointerId), now = within(event);
