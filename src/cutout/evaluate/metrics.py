@@ -53,29 +53,27 @@ class Metric(NamedTuple):
         title: The word in tables.
         digits: Decimals that are worth showing.
         more_is_better: Whether a large value is a good one.
-        about: What it says, with its unit and paper.
     """
 
     name: str
     title: str
     digits: int
     more_is_better: bool
-    about: str
 
 
 METRICS: tuple[Metric, ...] = (
-    Metric(name="mae", title="MAE", digits=4, more_is_better=False, about="mean absolute difference"),
-    Metric(name="max_f", title="maxF", digits=4, more_is_better=True, about="best F, beta²=0.3 (Achanta 2009)"),
-    Metric(name="mean_f", title="meanF", digits=4, more_is_better=True, about="mean F over 256 thresholds"),
-    Metric(name="s_measure", title="S", digits=4, more_is_better=True, about="structure (Fan 2017)"),
-    Metric(name="iou", title="IoU", digits=4, more_is_better=True, about="intersection over union at one half"),
-    Metric(name="boundary_iou", title="B-IoU", digits=4, more_is_better=True, about="IoU of contours (Cheng 2021)"),
-    Metric(name="sad", title="SAD", digits=2, more_is_better=False, about="sum of differences / 1000 (Rhemann 2009)"),
-    Metric(name="mse", title="MSE", digits=2, more_is_better=False, about="mean squared difference · 1000"),
-    Metric(name="gradient", title="Grad", digits=2, more_is_better=False, about="gradient error / 1000 (Rhemann 2009)"),
-    Metric(name="connectivity", title="Conn", digits=2, more_is_better=False, about="connectivity error / 1000 (same)"),
+    Metric("mae", "MAE", 4, more_is_better=False),
+    Metric("max_f", "maxF", 4, more_is_better=True),
+    Metric("mean_f", "meanF", 4, more_is_better=True),
+    Metric("s_measure", "S", 4, more_is_better=True),
+    Metric("iou", "IoU", 4, more_is_better=True),
+    Metric("boundary_iou", "B-IoU", 4, more_is_better=True),
+    Metric("sad", "SAD", 2, more_is_better=False),
+    Metric("mse", "MSE", 2, more_is_better=False),
+    Metric("gradient", "Grad", 2, more_is_better=False),
+    Metric("connectivity", "Conn", 2, more_is_better=False),
 )
-"""All that `score` computes, in the order of a table."""
+"""All that `score` computes, in the order of a table; the functions below say what each is."""
 
 
 class Scores(NamedTuple):

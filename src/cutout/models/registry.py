@@ -294,9 +294,8 @@ def find_spec(name: str) -> ModelSpec:
         UsageError: No such model; the message names the nearest ones.
     """
     key = ALIASES.get(name.lower(), name.lower())
-    for candidate in MODELS.values():
-        if candidate.name.lower() == key:
-            return candidate
+    if key in MODELS:
+        return MODELS[key]
     import difflib
 
     near = difflib.get_close_matches(key, MODELS, n=3)
