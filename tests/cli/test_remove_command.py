@@ -451,6 +451,7 @@ class TestWhatIsPrinted:
             "interrupted": False,
             "model": "brightness",
             "device": "cpu",
+            "engine": "onnxruntime",
             "exit_code": 1,
         }
 
