@@ -75,7 +75,7 @@ def _install(folder: Path, command: list[str | Path]) -> None:
         (folder / "why.txt").write_text(f"{command[0]}: {error}")
     else:
         if done.returncode:
-            (folder / "why.txt").write_text(f"{command[0]} could not install: {done.stderr[-300:]}")
+            (folder / "why.txt").write_text(f"{command[0]} could not install: {' '.join(done.stderr.split())[-200:]}")
 
 
 class Client:
@@ -112,11 +112,12 @@ class Client:
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """`cutout serve` as a user starts it; its address."""
+    """`cutout serve` as the guide starts it, with a quick model; its address."""
     folder = tmp_path_factory.mktemp("service")
-    process = Process(
-        folder, "--api-key", KEY, "--model", str(brightness_model(folder)), CUTOUT_HOME=str(folder / "home")
-    )
+    (options,) = re.findall(r"^cutout serve (.+)$", GUIDE, re.MULTILINE)
+    model = ["--model", str(brightness_model(folder))]
+    home = str(folder / "home")
+    process = Process(folder, *options.replace("YOUR-KEY", KEY).split(), *model, CUTOUT_HOME=home)
     yield process.url
     assert process.stop() == 0
 
