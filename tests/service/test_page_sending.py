@@ -192,7 +192,7 @@ def test_links_are_fetched_where_the_service_fetches_any(browser: Any, tmp_path:
 
 def test_else_it_is_told_why_not(browser: Any, tmp_path: Path, shop: str) -> None:
     with served(*quick(tmp_path)) as client:
-        page = _watched(browser, client)
+        page = _watched(browser, client, hold_timers=True)
         assert not page.find("#link").is_displayed()
         _paste(page, f"{shop}/shoe.png")
         assert "started without --image-url" in page.text("#said")

@@ -6,7 +6,7 @@ import shutil
 import socket
 import subprocess
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
@@ -37,6 +37,12 @@ http {{
   }}
 }}
 """
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    with chromium(tmp_path_factory.mktemp("downloads")) as found:
+        yield found
 
 
 @contextmanager
@@ -79,18 +85,17 @@ def test_every_address_works_below_the_path(proxied: httpx.Client, tmp_path: Pat
     until(lambda: proxied.get(f"/cutout/task-result/{task['task_id']}", headers=key).status_code == 200)
 
 
-def test_the_page_works_below_the_path(proxied: httpx.Client, tmp_path: Path) -> None:
-    with chromium(tmp_path) as browser:
-        page = Page(browser, proxied)
-        browser.get(f"{proxied.base_url}/cutout/")
-        page.drop(half(tmp_path / "half.png"))
-        until(page.find("#key-dialog").is_displayed)
-        page.find("#key").send_keys("some-key\n")
-        page.ends("done")
-        assert page.text("#queue") == "Service on cpu: 0 waiting, 0 working"
-        page.click("header a")
-        until(lambda: "POST /remove-background" in page.text("main"))
-        assert f"{proxied.base_url.netloc.decode()}/cutout/remove-background" in page.text("main")
+def test_the_page_works_below_the_path(browser: Any, proxied: httpx.Client, tmp_path: Path) -> None:
+    page = Page(browser, proxied)
+    browser.get(f"{proxied.base_url}/cutout/")
+    page.drop(half(tmp_path / "half.png"))
+    until(page.find("#key-dialog").is_displayed)
+    page.find("#key").send_keys("some-key\n")
+    page.ends("done")
+    until(lambda: page.text("#queue") == "Service on cpu: 0 waiting, 0 working")
+    page.click("header a")
+    until(lambda: "POST /remove-background" in page.text("main"))
+    assert f"{proxied.base_url.netloc.decode()}/cutout/remove-background" in page.text("main")
 
 
 def test_without_the_last_slash_the_page_is_found_too(tmp_path: Path) -> None:
