@@ -69,16 +69,16 @@ class Layout(NamedTuple):
         right, bottom = (self.size[0] - self.left) / self.scale, (self.size[1] - self.top) / self.scale
         return -self.left / self.scale, -self.top / self.scale, right, bottom
 
-    def placed(self, size: tuple[int, int]) -> Sides:
-        """Where the picture, of that size, lies in the result: left, top, right, bottom in the result's pixels."""
-        right, bottom = (start + side * self.scale for start, side in zip((self.left, self.top), size, strict=True))
-        return self.left, self.top, right, bottom
+    def placed(self, box: Box) -> Sides:
+        """Where a box of the picture (left, top, right, bottom) lies in the result, in the result's pixels."""
+        edges = zip(box, (self.left, self.top) * 2, strict=True)
+        left, top, right, bottom = (start + edge * self.scale for edge, start in edges)
+        return left, top, right, bottom
 
     def shown(self, box: Box) -> Box:
-        """A box of the picture (left, top, right, bottom) in the result's pixels, as far as the result shows it."""
-        starts, sides = (self.left, self.top) * 2, self.size * 2
-        edges = zip(box, starts, sides, strict=True)
-        left, top, right, bottom = (min(max(0, round(start + edge * self.scale)), side) for edge, start, side in edges)
+        """The same in whole pixels, as far as the result shows it."""
+        edges = zip(self.placed(box), self.size * 2, strict=True)
+        left, top, right, bottom = (min(max(0, round(edge)), side) for edge, side in edges)
         return left, top, right, bottom
 
 

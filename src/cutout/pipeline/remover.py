@@ -317,7 +317,7 @@ def _completed(
         metadata=picture.metadata,
         warnings=tuple(warnings),
         deep=deep,
-        placed=frame.placed(alpha.size),
+        placed=frame.placed((0, 0, *alpha.size)),
     )
 
 
