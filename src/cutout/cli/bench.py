@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from cutout.cli.console import Console
-from cutout.cli.options import option
-from cutout.enums import EngineName, Precision
+from cutout.cli.options import Engine, option
+from cutout.enums import Precision
 from cutout.errors import UsageError
 from cutout.models.registry import DEFAULT_MODEL
 from cutout.options import RemoveOptions
@@ -24,7 +24,7 @@ def bench(
     ] = None,
     model: Annotated[str, option("--model", "-m", text="The model to measure.")] = DEFAULT_MODEL,
     device: Annotated[str | None, option("--device", "-d", text="auto, cpu, cuda, ... (default: auto)")] = None,
-    engine: Annotated[EngineName, option("--engine", text="What runs the model on the processor.")] = EngineName.AUTO,
+    engine: Engine = None,
     precision: Annotated[
         Precision, option("--precision", text="full, or reduced where the model has it.")
     ] = Precision.FULL,

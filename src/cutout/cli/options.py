@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
+from cutout.enums import EngineName
 from cutout.errors import UsageError
 from cutout.system import usable_cpus
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from cutout.options.kinds import Option, Options
 
 __all__ = [
+    "Engine",
     "in_dashes",
     "jobs_option",
     "key_values",
@@ -107,6 +109,17 @@ def memory_option(panel: str | None = None) -> Any:
     """`--memory-limit`, the same for all commands that work on pictures of other people's choice."""
     text = "Memory that all pictures at work may take, such as 2GB; larger ones wait. (default: 60% of the machine's)"
     return option("--memory-limit", text=text, metavar="SIZE", panel=panel)
+
+
+Engine = Annotated[
+    EngineName | None,
+    typer.Option(
+        "--engine",
+        help="What runs the model on the processor; auto takes the faster. (default: CUTOUT_ENGINE, or auto)",
+        rich_help_panel="Model and device",
+    ),
+]
+"""Its variable is read where a model is opened: a precision that is named beats it."""
 
 
 @contextmanager

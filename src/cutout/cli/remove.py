@@ -11,6 +11,7 @@ import typer
 
 from cutout.cli.console import Console
 from cutout.cli.options import (
+    Engine,
     in_dashes,
     jobs_option,
     key_values,
@@ -21,7 +22,7 @@ from cutout.cli.options import (
     workers_for,
 )
 from cutout.cli.run import Interrupt, is_terminal, print_plan, run_plan
-from cutout.enums import BitDepth, EngineName, Existing, OnCollision, Precision
+from cutout.enums import BitDepth, Existing, OnCollision, Precision
 from cutout.errors import ExitCode, UsageError
 from cutout.jobs.executors.base import EXECUTORS
 from cutout.models.registry import DEFAULT_MODEL
@@ -115,9 +116,7 @@ def remove(
         list[str] | None,
         option("--provider-option", text="KEY=VALUE for the named device. Can be repeated.", panel=ACCELERATORS),
     ] = None,
-    engine: Annotated[
-        EngineName, option("--engine", text="What runs the model on the processor: the faster, or this.", panel=_MODEL)
-    ] = EngineName.AUTO,
+    engine: Engine = None,
     precision: Annotated[
         Precision,
         option(
