@@ -265,6 +265,7 @@ class TestJudgedBatch:
             "interrupted": False,
             "model": "u2netp" if judged.settings[0] == "--device" else "brightness",
             "device": "cpu",
+            "engine": "onnxruntime",
             "seconds": 0,
             "exit_code": 1,
         }
