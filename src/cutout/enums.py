@@ -61,7 +61,7 @@ class PngLevel(StrEnum):
     FASTEST = "fastest"
     """igzip: half the time of `fast`, files about 10% larger."""
     FAST = "fast"
-    """zlib-ng level 4; from 4 megapixels on level 3, and igzip for some rows: files as large as Pillow's by default, in
+    """zlib-ng level 4; from 4 megapixels on igzip for some rows: files as large as Pillow's by default, in
     a tenth of its time."""
     SMALL = "small"
     """zlib-ng level 9."""

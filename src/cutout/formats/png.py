@@ -42,9 +42,9 @@ _SEGMENT_BYTES = 12 << 20
 """Filtered bytes of one deflate segment. Segments are independent, so several cores can work on one picture; where
 they lie depends on the picture alone, so that the same picture always gives the same file."""
 _LARGE = 4_000_000
-"""Pixels from which zlib-ng's level 3 is taken instead of 4: 20% less time, files 0.4 to 4.7% larger."""
-_GROWTH = 0.05
-"""By how much a large file may grow where igzip takes over from zlib-ng, in a third of its time."""
+"""Pixels from which igzip takes over some rows from zlib-ng."""
+_GROWTH = 0.08
+"""By how much a large file may grow where it does so, in a quarter of the time."""
 _SAMPLES = 4
 """Places of a segment where it is tried how much that is."""
 _BLANK_BYTES = 1 << 20
@@ -241,9 +241,9 @@ def _shares(pixels: _Pixels, bound: tuple[int, int], level: PngLevel) -> list[tu
     few samples: where there is grain, which no compressor can make small, those are most.
     """
     first, end = bound
-    large, rows = math.prod(pixels.size) >= _LARGE, _strip_rows(pixels)
-    thorough, quick = deflater(level, large=large), deflater(PngLevel.FASTEST)
-    if not large or level is not PngLevel.FAST or zlib in {thorough[0], quick[0]} or end - first <= rows:
+    rows, large = _strip_rows(pixels), level is PngLevel.FAST and math.prod(pixels.size) >= _LARGE
+    thorough, quick = deflater(level), deflater(PngLevel.FASTEST)
+    if not large or zlib in {thorough[0], quick[0]} or end - first <= rows:
         return [(bound, thorough)]
     few = -(-rows // _SAMPLES)
     tops = np.linspace(first, end - few, _SAMPLES).astype(int).tolist()
@@ -302,8 +302,8 @@ def _blank(pixels: _Pixels, rows: int, level: PngLevel, *, last: bool = False) -
     return _Segment(pieces, length % _ADLER << 16 | 1, length)
 
 
-@lru_cache(maxsize=6)
-def deflater(level: PngLevel, *, large: bool = False) -> _Library:
+@lru_cache(maxsize=3)
+def deflater(level: PngLevel) -> _Library:
     """The module that deflates at a level, all with the interface of `zlib`, and the number it is told."""
     try:
         if level is PngLevel.FASTEST:
@@ -313,7 +313,7 @@ def deflater(level: PngLevel, *, large: bool = False) -> _Library:
         from zlib_ng import zlib_ng
     except ImportError:
         return zlib, 9 if level is PngLevel.SMALL else 1
-    return zlib_ng, 9 if level is PngLevel.SMALL else 3 if large else 4
+    return zlib_ng, 9 if level is PngLevel.SMALL else 4
 
 
 def _adler_combine(first: int, second: int, length: int) -> int:
