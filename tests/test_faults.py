@@ -210,7 +210,9 @@ class Finished:
             timeout=300,
         )
         self.code, self.err = done.returncode, done.stderr.decode()
-        *self.lines, self.summary = [json.loads(line) for line in done.stdout.splitlines()]
+        *lines, self.summary = [json.loads(line) for line in done.stdout.splitlines()]
+        self.lines = [line for line in lines if line["event"] != "ignored"]
+        self.ignored = [line["input"] for line in lines if line["event"] == "ignored"]
 
 
 @pytest.fixture(scope="module")
@@ -252,6 +254,7 @@ class TestJudgedBatch:
         assert by_status["failed"] == set(map(str, judged.batch.broken))
         assert by_status["done"] == set(map(str, judged.batch.good))
         assert len(judged.lines) == judged.good + BROKEN
+        assert len(set(judged.ignored)) == IGNORED
 
     def test_the_summary_agrees(self, judged: Finished) -> None:
         assert {**judged.summary, "seconds": 0} == {

@@ -329,8 +329,11 @@ class TestStreams:
     def test_json_and_a_picture_cannot_share_it(self, cutout: Cutout, inputs: tuple[str, ...]) -> None:
         half(Path("a.png"))
         run = cutout("remove", *inputs, "--json")
-        assert (run.code, run.out) == (2, b"")
+        assert run.code == 2
         assert "--json and the picture cannot both go to standard output" in run.err
+        error, summary = run.lines
+        assert error["error"]["message"] == "--json and the picture cannot both go to standard output"
+        assert summary["exit_code"] == 2
 
     @pytest.mark.parametrize(
         ("args", "words"),
@@ -425,8 +428,9 @@ class TestWhatIsPrinted:
         Path("in/broken.jpg").write_text("no picture")
         Path("in/notes.txt").write_text("no picture")
         run = cutout("remove", "in", "-o", "out", "--json")
-        *lines, summary = run.lines
+        ignored, *lines, summary = run.lines
         assert run.code == 1
+        assert ignored == {"event": "ignored", "input": "in/notes.txt"}
         by_input = {line["input"]: line for line in lines}
         assert {name: line["status"] for name, line in by_input.items()} == {
             "in/a.png": "done",
@@ -504,6 +508,7 @@ class TestWhatIsPrinted:
         Path("in/notes.txt").write_text("no picture")
         run = done(cutout("remove", "in", "-o", "out", "--dry-run", "--json"))
         assert run.lines == [
+            {"event": "ignored", "input": "in/notes.txt"},
             {"event": "file", "input": "in/a.png", "output": "out/a.png", "status": "planned"},
             {"event": "plan", "total": 1, "ignored": 1},
         ]
@@ -581,6 +586,64 @@ class TestExitCodes:
         assert (run.code, run.out) == (2, b"")
         assert words in run.err
         assert tree() == before
+
+    @pytest.mark.parametrize(
+        ("args", "code", "kind", "total"),
+        [
+            ((), 2, "usage", 0),
+            (("nowhere.png",), 2, "usage", 0),
+            (("a.png", "--no-such-option"), 2, "usage", 0),
+            (("a.png", "--format", "gif"), 2, "usage", 0),
+            (("empty", "--fail-empty"), 2, "usage", 0),
+            (("a.png", "--model", "u2net"), 3, "model", 1),
+            (("a.png", "--device", "toaster"), 2, "usage", 1),
+        ],
+    )
+    def test_json_tells_what_stopped_the_whole_run_and_sums_up(
+        self, cutout: Cutout, args: tuple[str, ...], code: int, kind: str, total: int
+    ) -> None:
+        half(Path("a.png"))
+        Path("empty").mkdir()
+        for run in (cutout("remove", *args, "--json"), cutout("remove", *args, CUTOUT_JSON="yes")):
+            error, summary = run.lines
+            assert (run.code, error["event"], error["error"]["kind"]) == (code, "error", kind)
+            assert run.err.startswith(f"error: {error['error']['message']}\n")
+            assert error["error"]["hint"] in run.err
+            counts = [summary[name] for name in ("event", "exit_code", "total", "done", "not_started")]
+            assert counts == ["summary", code, total, 0, total]
+
+    def test_other_commands_tell_programs_too(self, cutout: Cutout) -> None:
+        run = cutout("models", "verify", "u3net", "--json")
+        (line,) = run.lines
+        assert (run.code, line["event"], line["error"]["kind"]) == (2, "error", "usage")
+
+    @pytest.mark.parametrize("args", [(), ("--fail-empty",)])
+    def test_2_for_no_picture_where_it_was_asked_for(self, cutout: Cutout, args: tuple[str, ...]) -> None:
+        Path("in").mkdir()
+        run = cutout("remove", "in", *args)
+        assert run.code == (2 if args else 0)
+        assert "there is no picture among the inputs" in run.err
+
+    def test_a_command_that_is_not_understood_is_told_in_two_lines(self, cutout: Cutout) -> None:
+        for args, words, way in (
+            (("remove",), "no input is named", "cutout remove photo.jpg"),
+            (("remove", "a.png", "--nope"), "no such option: --nope", "cutout remove --help"),
+            (("eval",), "missing argument 'IMAGES'", "cutout eval --help"),
+            (("rmove", "x"), "no such command 'rmove'. Did you mean 'remove'", "cutout --help"),
+        ):
+            run = cutout(*args, COLUMNS="40")
+            error, hint = run.err.splitlines()
+            assert (run.code, run.out) == (2, b"")
+            assert error.startswith(f"error: {words}")
+            assert hint.startswith("  try: ")
+            assert way in hint
+
+    def test_help_and_version_as_people_type_them(self, cutout: Cutout) -> None:
+        assert done(cutout("help")).out == done(cutout("--help")).out
+        assert done(cutout("help", "remove")).out == done(cutout("remove", "-h")).out
+        assert done(cutout("-V")).out == done(cutout("--version")).out
+        bare = cutout()
+        assert (bare.code, bare.out.split()) == (2, cutout("--help").out.split())
 
     def test_3_for_a_missing_model_with_the_command_that_brings_it(self, cutout: Cutout) -> None:
         run = cutout("remove", half(Path("a.png")), "-o", "out.png", "--model", "u2net")

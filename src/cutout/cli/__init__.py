@@ -31,16 +31,19 @@ if TYPE_CHECKING:
 
 __all__ = ["app", "command", "main"]
 
-_COMMANDS = {  # module, what it holds, whether it shows its help where no argument follows
-    "remove": ("remove", "remove", True),
-    "bench": ("bench", "bench", False),
-    "compare": ("compare", "compare", True),
-    "eval": ("evaluate", "evaluate", True),
-    "doctor": ("doctor", "doctor", False),
-    "serve": ("serve", "serve", False),
-    "worker": ("worker", "worker", False),
-    "models": ("models", "app", True),
+_COMMANDS = {  # module, what it holds
+    "remove": ("remove", "remove"),
+    "bench": ("bench", "bench"),
+    "compare": ("compare", "compare"),
+    "eval": ("evaluate", "evaluate"),
+    "doctor": ("doctor", "doctor"),
+    "serve": ("serve", "serve"),
+    "worker": ("worker", "worker"),
+    "models": ("models", "app"),
 }
+
+_PARSER_ERROR: Any = typer.BadParameter.__mro__[2]
+"""The base of Typer's own errors, which it gives no name to."""
 
 
 class _Converter(NamedTuple):
@@ -82,14 +85,18 @@ class _Commands(_Quick, TyperGroup):
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ARG002
         if cmd_name in _COMMANDS and cmd_name not in self.commands:
-            module, name, no_args_is_help = _COMMANDS[cmd_name]
+            module, name = _COMMANDS[cmd_name]
             found = getattr(import_module(f"cutout.cli.{module}"), name)
             if not isinstance(found, typer.Typer):
                 function, found = found, typer.Typer(add_completion=False)
-                found.command(cmd_name, cls=_Command, no_args_is_help=no_args_is_help)(function)
+                found.command(cmd_name, cls=_Command)(function)
             made = self.commands[cmd_name] = typer.main.get_command(found)
             made.name = cmd_name
         return self.commands.get(cmd_name)
+
+    def parse_args(self, ctx: Any, args: list[str]) -> Any:
+        """`cutout help remove` is `cutout remove --help`."""
+        return super().parse_args(ctx, [*args[1:], "--help"] if args[:1] == ["help"] else args)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """Who leaves the command out before a picture is told which one is meant."""
@@ -122,7 +129,7 @@ def _version(asked: bool) -> None:
 @app.callback()
 def _root(
     _version: Annotated[
-        bool, typer.Option("--version", help="Print the version and exit.", callback=_version, is_eager=True)
+        bool, typer.Option("--version", "-V", help="Print the version and exit.", callback=_version, is_eager=True)
     ] = False,
 ) -> None:
     """Remove the background of pictures."""
@@ -149,31 +156,59 @@ def _is_here() -> bool:
 def main() -> None:
     """Run the command line; the one place that turns errors into exit codes."""
     keep_small()
-    asked = os.environ.get("CUTOUT_VERBOSE", "").strip().lower() not in {"", "0", "false", "no", "n", "f", "off"}
-    verbose = asked or not {"-v", "--verbose"}.isdisjoint(sys.argv)
-    console = Console(verbose=verbose)
+    console = Console(verbose=_asked("--verbose", "-v"))
     _hush()
     try:
-        app()
-    except CutoutError as error:
-        console.error(error)
-        code = error.exit_code
+        code = app(standalone_mode=False) or 0
     except KeyboardInterrupt:
         console.say("interrupted")
         code = ExitCode.INTERRUPTED
     except Exception as error:  # noqa: BLE001 - the last resort: a bug is told as one
-        from cutout.jobs.report import BugError
-
-        failure: CutoutError = BugError.of(error)
-        if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EIO}:
-            failure = OutputError(f"the output cannot be written: {error.strerror}")
-        if isinstance(error, FileNotFoundError) and not _is_here():
-            failure = UsageError("the current folder does not exist any more", hint="cd to one that does")
-        console.error(failure)
+        failure = _translated(error)
         code = failure.exit_code
-    else:
-        code = ExitCode.OK
+        if failure.message:  # else the help was asked for
+            console.error(failure)
+            if _asked("--json"):
+                _tell_programs(failure)
     sys.exit(code)
+
+
+def _asked(*names: str) -> bool:
+    """Whether a flag was given that must be known although parsing may have failed."""
+    value = os.environ.get("CUTOUT_" + names[0].removeprefix("--").upper(), "")
+    return value.strip().lower() not in {"", "0", "false", "no", "n", "f", "off"} or not set(names).isdisjoint(sys.argv)
+
+
+def _translated(error: Exception) -> CutoutError:
+    """Any exception as an error of ours; one without a message where the help has been shown."""
+    if isinstance(error, CutoutError):
+        return error
+    if isinstance(error, _PARSER_ERROR):
+        if type(error).__name__ == "NoArgsIsHelpError":
+            return UsageError("")
+        context: Any = getattr(error, "ctx", None)
+        text = " ".join(error.format_message().replace("Value error, ", "").split()).removesuffix(".")
+        return UsageError(text[:1].lower() + text[1:], hint=f"{context.command_path if context else 'cutout'} --help")
+    if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EIO}:
+        return OutputError(f"the output cannot be written: {error.strerror}")
+    if isinstance(error, FileNotFoundError) and not _is_here():
+        return UsageError("the current folder does not exist any more", hint="cd to one that does")
+    from cutout.jobs.report import BugError
+
+    return BugError.of(error)
+
+
+def _tell_programs(error: CutoutError) -> None:
+    """What `--json` prints of a failure outside of any picture."""
+    from cutout.cli.console import emit_json, error_json
+    from cutout.cli.run import emit_end
+    from cutout.jobs.report import Report
+
+    with contextlib.suppress(OutputError, BrokenPipeError):  # standard output may be what failed
+        if sys.argv[1:2] == ["remove"]:
+            emit_end(Report(total=0, error=error))
+        else:
+            emit_json({"event": "error", "error": error_json(error)})
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

@@ -50,8 +50,9 @@ _MODEL = "Model and device"
 def remove(
     context: typer.Context,
     inputs: Annotated[
-        list[str], typer.Argument(help="Files, folders, glob patterns, or - for standard input.", metavar="INPUT...")
-    ],
+        list[str] | None,
+        typer.Argument(help="Files, folders, glob patterns, or - for standard input.", metavar="INPUT..."),
+    ] = None,
     output: Annotated[
         str | None,
         option(
@@ -131,8 +132,11 @@ def remove(
         str, option("--executor", text="What runs the jobs.", panel=RUN, hidden=len(EXECUTORS) < 2)
     ] = next(iter(EXECUTORS)),
     memory_limit: Annotated[str | None, memory_option(RUN)] = None,
+    fail_empty: Annotated[
+        bool, option("--fail-empty", text="Exit with 2 where there is no picture among the inputs.", panel=RUN)
+    ] = False,
     as_json: Annotated[
-        bool, option("--json", text="One JSON line per file and a summary, on standard output.", panel=RUN)
+        bool, option("--json", text="JSON lines on standard output: files, errors, a summary.", panel=RUN)
     ] = False,
     quiet: Annotated[bool, option("--quiet", "-q", text="Print errors only.", panel=RUN)] = False,
     verbose: Annotated[
@@ -149,6 +153,11 @@ def remove(
     from cutout.jobs.plan import plan
 
     console = Console(quiet=quiet, verbose=verbose)
+    if not inputs:
+        raise UsageError(
+            "no input is named: a picture, a folder, or - for standard input",
+            hint="cutout remove photo.jpg, or cutout remove FOLDER; cutout remove --help tells the rest",
+        )
     options = RemoveOptions.from_mapping(_of(RemoveOptions, given))
     todo = plan(
         inputs,
@@ -159,6 +168,8 @@ def remove(
         on_collision=on_collision,
         keep=_further_files(options, model, model_config),
     )
+    if fail_empty and not todo.jobs and not todo.unreadable:
+        raise UsageError("there is no picture among the inputs", hint="cutout remove --verbose lists what is ignored")
     _check_standard_streams(todo, as_json=as_json)
     _check_formats(todo, given["bit_depth"])
     budget_of(memory_limit, os.environ)  # what is no size is told now

@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 from cutout.cli.console import Console, Progress, dashed, emit_json, error_json
 from cutout.enums import Existing, Precision
-from cutout.errors import ExitCode, OutputError, PictureError, printable
+from cutout.errors import CutoutError, ExitCode, OutputError, PictureError, printable
 
 if TYPE_CHECKING:
-    from cutout.jobs.executors.base import Running, RunRequest
+    from cutout.jobs.executors.base import Executor, Running, RunRequest
     from cutout.jobs.plan import Job, Plan
     from cutout.jobs.report import Outcome, Report
 
-__all__ = ["Interrupt", "is_terminal", "print_plan", "run_plan"]
+__all__ = ["Interrupt", "emit_end", "is_terminal", "print_plan", "run_plan"]
 
 
 def is_terminal(stream: Any) -> bool:
@@ -33,6 +33,7 @@ def print_plan(todo: Plan, console: Console, *, as_json: bool) -> None:
     from cutout.jobs.report import Outcome, Status
     from cutout.jobs.storage import emit
 
+    _tell_ignored(todo, console, as_json=as_json)
     terminal = is_terminal(sys.stdout)
     for outcome in _unreadable(todo):
         console.outcome(outcome)
@@ -48,6 +49,16 @@ def print_plan(todo: Plan, console: Console, *, as_json: bool) -> None:
             emit(os.fsencode(printable(line) if terminal else line) + b"\n")
     if as_json:
         emit_json({"event": "plan", "total": len(todo.jobs) + len(todo.unreadable), "ignored": len(todo.ignored)})
+
+
+def _tell_ignored(todo: Plan, console: Console, *, as_json: bool) -> None:
+    """Files of the input folders that are left alone."""
+    from cutout.jobs.report import with_bytes
+
+    for path in todo.ignored:
+        console.detail(f"{path}: ignored, no picture")
+        if as_json:
+            emit_json(with_bytes({"event": "ignored", "input": str(path)}))
 
 
 def _is_there(job: Job) -> bool:
@@ -96,8 +107,7 @@ def run_plan(
 
     start = time.monotonic()
     report = Report(total=len(todo.jobs) + len(todo.unreadable), ignored=len(todo.ignored))
-    for path in todo.ignored:
-        console.detail(f"{path}: ignored, no picture")
+    _tell_ignored(todo, console, as_json=as_json)
     sweep({job.target.parent for job in todo.jobs if job.target is not None})
     waiting: list[Job] = []
     running: Running | None = None
@@ -119,17 +129,36 @@ def run_plan(
                 waiting.append(job)
         if waiting:  # a run with nothing left to do opens no model
             workers = opened.enter_context(executor_named(executor)(request, console.warn))
-            running = workers.open()
-            batches = f", batches of {running.batch}" if running.batch > 1 else ""
-            console.detail(f"{_used(running)}, {running.workers} at a time{batches}")
+            running = _open(workers, report, console)
+        if running is not None:
             for outcome in workers.run((job for job in waiting if not _closed(job, report)), stop):
                 record(outcome)
             report.interrupted = stop.is_set() and report.finished < report.total
     seconds = time.monotonic() - start
     if as_json:
-        emit_json(report.as_json(seconds=seconds, running=running))
+        emit_end(report, seconds, running)
     _close(report, todo, console, seconds, "" if running is None else f", {_used(running)}")
     return report
+
+
+def emit_end(report: Report, seconds: float = 0.0, running: Running | None = None) -> None:
+    """The last lines for programs: what stopped the whole run, if anything did, and the summary."""
+    if report.error is not None:
+        emit_json({"event": "error", "error": error_json(report.error)})
+    emit_json(report.as_json(seconds=seconds, running=running))
+
+
+def _open(workers: Executor, report: Report, console: Console) -> Running | None:
+    """What runs; None where nothing can, which the report then says."""
+    try:
+        running = workers.open()
+    except CutoutError as error:
+        report.error = error
+        console.error(error)
+        return None
+    batches = f", batches of {running.batch}" if running.batch > 1 else ""
+    console.detail(f"{_used(running)}, {running.workers} at a time{batches}")
+    return running
 
 
 def _used(running: Running) -> str:
@@ -153,6 +182,8 @@ def _closed(job: Job, report: Report) -> bool:
 def _close(report: Report, todo: Plan, console: Console, seconds: float, used: str) -> None:
     from cutout.jobs.report import Status
 
+    if report.error is not None:
+        return
     if not report.total:
         console.warn("there is no picture among the inputs")
     elif todo.batch or report.interrupted or report.stopped:

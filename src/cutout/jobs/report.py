@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from cutout.jobs.executors.base import Running
     from cutout.jobs.plan import Job
 
-__all__ = ["BugError", "Outcome", "Report", "Status"]
+__all__ = ["BugError", "Outcome", "Report", "Status", "with_bytes"]
 
 
 class BugError(CutoutError):
@@ -82,9 +82,7 @@ class Outcome:
             "output": self.job.target_name,
             "status": self.status.value,
         }
-        for key in ("input", "output"):
-            if (name := _percent(line[key])) is not None:
-                line[f"{key}_bytes"] = name
+        line = with_bytes(line)
         if self.error is not None:
             line["error"] = {"kind": self.error.kind, "message": self.error.message, "hint": self.error.hint}
         if self.warnings:
@@ -96,6 +94,12 @@ class Outcome:
         if self.ms:
             line["ms"] = dict(self.ms)
         return line
+
+
+def with_bytes(line: dict[str, Any]) -> dict[str, Any]:
+    """A line of `--json`, with the names that JSON cannot hold once more as bytes."""
+    names = {key: _percent(line[key]) for key in ("input", "output") if key in line}
+    return line | {f"{key}_bytes": name for key, name in names.items() if name is not None}
 
 
 def _percent(name: str) -> str | None:
@@ -110,9 +114,11 @@ def _percent(name: str) -> str | None:
 class Report:
     """Counts of a run and the exit code that follows from them."""
 
-    def __init__(self, *, total: int, ignored: int = 0) -> None:
+    def __init__(self, *, total: int, ignored: int = 0, error: CutoutError | None = None) -> None:
         self.total = total
         self.ignored = ignored
+        self.error = error
+        """Why no file could be done at all."""
         self.interrupted = False
         self.stopped: OutputError | None = None
         """Why no more could be written where files were left undone."""
@@ -137,7 +143,9 @@ class Report:
 
     @property
     def exit_code(self) -> ExitCode:
-        """0, 1 when a file failed, 70 when one failed by a bug of ours, 130 when the run was interrupted."""
+        """0, 1 when a file failed, 70 when one failed by a bug of ours, 130 when interrupted, or that of `error`."""
+        if self.error is not None:
+            return self.error.exit_code
         if self.interrupted:
             return ExitCode.INTERRUPTED
         if any(isinstance(outcome.error, BugError) for outcome in self.failures):
