@@ -351,10 +351,10 @@ def wait_until_it_waits(child: subprocess.Popen[bytes]) -> None:
 
 
 def read(child: subprocess.Popen[bytes], count: int = -1) -> list[dict[str, Any]]:
-    """So many JSON lines, or all that are left."""
+    """So many JSON lines, or all that are left; without those of files that are left alone."""
     assert child.stdout is not None
     lines = child.stdout if count < 0 else (child.stdout.readline() for _ in range(count))
-    return [json.loads(line) for line in lines]
+    return [told for line in lines if (told := json.loads(line))["event"] != "ignored"]
 
 
 class TestKill:
