@@ -71,6 +71,8 @@ class Existing(StrEnum):
     """What to do with an output that is already there."""
 
     SKIP = "skip"
+    NEWER = "newer"
+    """It is made again where its picture has changed since."""
     OVERWRITE = "overwrite"
     FAIL = "fail"
 

@@ -167,6 +167,98 @@ class TestFiles:
         assert Path("pipe.png").is_fifo()
 
 
+class TestWhichFiles:
+    @pytest.mark.parametrize("separator", [b"\n", b"\r\n", b"\0"])
+    def test_a_list_names_files_and_folders(self, cutout: Cutout, separator: bytes) -> None:
+        half(Path("a b.jpg"))
+        half(Path("[1].jpg"))
+        half(Path("in/c.jpg"))
+        names = separator.join([b"a b.jpg", b"[1].jpg", b"in", b""])
+        run = done(cutout("remove", "--files-from", "-", "-o", "out", stdin=names))
+        assert [name for name in tree() if name.startswith("out")] == ["out/[1].png", "out/a b.png", "out/c.png"]
+        Path("list").write_bytes(names)
+        run = done(cutout("remove", "--files-from", "list", "-o", "out"))
+        assert "3 skipped" in run.err, "a run of many, which goes on where one was stopped"
+
+    def test_a_list_of_one_is_a_list_and_an_empty_one_names_no_picture(self, cutout: Cutout) -> None:
+        half(Path("a.jpg"))
+        done(cutout("remove", "--files-from", "-", "-o", "out", stdin=b"a.jpg\n"))
+        assert tree() == ["a.jpg", "out/a.png"]
+        run = cutout("remove", "--files-from", "-", "--fail-empty", stdin=b"")
+        assert (run.code, "there is no picture" in run.err) == (2, True)
+
+    @pytest.mark.parametrize(
+        ("args", "stdin", "words"),
+        [
+            (("--files-from", "-"), b"a.jpg\nb*.jpg\n", "b*.jpg, which the list - names, does not exist"),
+            (("--files-from", "nowhere"), b"", "the list nowhere cannot be read: No such file"),
+            (("-", "--files-from", "-"), b"a.jpg", "standard input cannot be a picture and the list"),
+            (("a.jpg", "--suffix", "x/y"), b"", "--suffix 'x/y' is no part of a file's name"),
+        ],
+    )
+    def test_what_cannot_be_is_refused_before_any_work(
+        self, cutout: Cutout, args: tuple[str, ...], stdin: bytes, words: str
+    ) -> None:
+        half(Path("a.jpg"))
+        half(Path("b1.jpg"))
+        run = cutout("remove", *args, stdin=stdin)
+        assert run.code == 2
+        assert words in run.err
+        assert tree() == ["a.jpg", "b1.jpg"]
+
+    def test_what_is_excluded_is_not_there(self, cutout: Cutout) -> None:
+        for name in ("a.jpg", "a.tif.png", "thumbs/b.jpg", "x/thumbs/c.jpg", "x/d.jpg", "x/y/e.jpg"):
+            half(Path("in") / name)
+        run = done(
+            cutout("remove", "in", "--exclude", "thumbs/", "--exclude", "*.tif.*", "--exclude", "x/d.jpg", "--json")
+        )
+        assert sorted(line["input"] for line in run.lines[:-1]) == ["in/a.jpg", "in/x/y/e.jpg"]
+        run = done(cutout("remove", "in/**/*.jpg", "-o", "out", "--exclude", "thumbs", "--exclude", "a.*", "--dry-run"))
+        assert run.out.split() == [b"in/x/d.jpg", b"->", b"out/d.png", b"in/x/y/e.jpg", b"->", b"out/e.png"]
+
+    def test_only_what_has_changed_since_is_done_again(self, cutout: Cutout) -> None:
+        for name in ("a.jpg", "b.jpg", "c.jpg"):
+            half(Path("in") / name)
+        Path("out").mkdir()
+        for name, age in (("a.png", 10), ("b.png", -10)):
+            Path("out", name).write_text("old")
+            time = Path("in/a.jpg").stat().st_mtime - age
+            os.utime(Path("out", name), (time, time))
+        args = ("remove", "in", "-o", "out", "--existing", "newer")
+        assert b"out/b.png  (exists, skipped)" in done(cutout(*args, "--dry-run")).out
+        assert "2 done, 1 skipped" in done(cutout(*args)).err
+        assert Path("out/b.png").read_text() == "old"
+        assert opened("out/a.png").format == "PNG"
+        assert "3 skipped" in done(cutout(*args)).err
+
+    def test_results_bear_the_suffix_that_is_asked_for(self, cutout: Cutout) -> None:
+        half(Path("in/a.jpg"))
+        done(cutout("remove", "in/a.jpg", "--suffix", "_web"))
+        done(cutout("remove", "in", "-o", "out", "--suffix", "_web"))
+        done(cutout("remove", "in", "--suffix", " free"))
+        assert tree() == ["in free/a.png", "in free/a_web.png", "in/a.jpg", "in/a_web.png", "out/a_web.png"]
+        run = done(cutout("remove", "in/a.jpg", "-o", "x.png", "--suffix", "_web"))
+        assert "--suffix does nothing here" in run.err
+
+    def test_results_beside_their_pictures_are_no_pictures_unless_they_are_named(self, cutout: Cutout) -> None:
+        half(Path("in/a.jpg"))
+        half(Path("in/b-cutout.png"))
+        half(Path("in/x/c.jpg"))
+        for args in (("in/a.jpg",), ("in/x",), ("in/*.jpg",)):
+            done(cutout("remove", *args))
+        assert {"in/a-cutout.png", "in/x-cutout/c.png"} < set(tree())
+        run = done(cutout("remove", "in", "-o", "out", "--json"))
+        files = sorted(line["input"] for line in run.lines if line["event"] == "file")
+        assert files == ["in/a.jpg", "in/b-cutout.png", "in/x/c.jpg"]
+        ignored = [line["input"] for line in run.lines if line.get("reason") == "earlier result"]
+        assert ignored == ["in/a-cutout.png", "in/x-cutout"]
+        assert run.lines[-1]["ignored"] == 2
+        run = done(cutout("remove", "in/*.*", "-o", "out"))
+        assert "1 ignored (earlier results)" in run.err
+        for named in ("in/a-cutout.png", "in/*-cutout.png"):
+            assert done(cutout("remove", named, "-o", "again/", "--dry-run")).out.startswith(b"in/a-cutout.png -> ")
+
+
 class TestFormats:
     @pytest.mark.parametrize(
         ("name", "kind", "mode"),
@@ -430,7 +522,7 @@ class TestWhatIsPrinted:
         run = cutout("remove", "in", "-o", "out", "--json")
         ignored, *lines, summary = run.lines
         assert run.code == 1
-        assert ignored == {"event": "ignored", "input": "in/notes.txt"}
+        assert ignored == {"event": "ignored", "input": "in/notes.txt", "reason": "no picture"}
         by_input = {line["input"]: line for line in lines}
         assert {name: line["status"] for name, line in by_input.items()} == {
             "in/a.png": "done",
@@ -508,7 +600,7 @@ class TestWhatIsPrinted:
         Path("in/notes.txt").write_text("no picture")
         run = done(cutout("remove", "in", "-o", "out", "--dry-run", "--json"))
         assert run.lines == [
-            {"event": "ignored", "input": "in/notes.txt"},
+            {"event": "ignored", "input": "in/notes.txt", "reason": "no picture"},
             {"event": "file", "input": "in/a.png", "output": "out/a.png", "status": "planned"},
             {"event": "plan", "total": 1, "ignored": 1},
         ]

@@ -76,11 +76,39 @@ def remove(
     recursive: Annotated[
         bool, option("--recursive/--no-recursive", text="Walk the folders below an input folder.", panel=FILES)
     ] = True,
+    files_from: Annotated[
+        str | None,
+        option(
+            "--files-from",
+            text="File, or - for standard input, that names further inputs: one to a line, or each ended by a NUL.",
+            metavar="FILE",
+            panel=FILES,
+        ),
+    ] = None,
+    exclude: Annotated[
+        list[str] | None,
+        option(
+            "--exclude",
+            text="Pattern of names or paths that are left out of folders. Can be repeated.",
+            metavar="GLOB",
+            panel=FILES,
+        ),
+    ] = None,
+    suffix: Annotated[
+        str | None,
+        option(
+            "--suffix",
+            text="Added to the names of results. (default: -cutout beside the input, nothing in OUTPUT)",
+            metavar="TEXT",
+            panel=FILES,
+        ),
+    ] = None,
     existing: Annotated[
         Existing | None,
         option(
             "--existing",
-            text="What to do with an output that is there. (default: overwrite a single file, skip in a batch)",
+            text="What to do with an output that is there; newer: do it again where its input is newer. (default: "
+            "overwrite a single file, skip in a batch)",
             panel=FILES,
         ),
     ] = None,
@@ -153,20 +181,23 @@ def remove(
     from cutout.jobs.plan import plan
 
     console = Console(quiet=quiet, verbose=verbose)
-    if not inputs:
+    if not inputs and files_from is None:
         raise UsageError(
             "no input is named: a picture, a folder, or - for standard input",
             hint="cutout remove photo.jpg, or cutout remove FOLDER; cutout remove --help tells the rest",
         )
     options = RemoveOptions.from_mapping(_of(RemoveOptions, given))
     todo = plan(
-        inputs,
+        inputs or [],
         output,
         output_format=output_format,
         recursive=recursive,
         existing=existing,
         on_collision=on_collision,
         keep=_further_files(options, model, model_config),
+        listed=None if files_from is None else _listed(files_from, inputs or []),
+        exclude=exclude or [],
+        suffix=suffix,
     )
     if fail_empty and not todo.jobs and not todo.unreadable:
         raise UsageError("there is no picture among the inputs", hint="cutout remove --verbose lists what is ignored")
@@ -183,7 +214,7 @@ def remove(
     if named := _given(context) - {"output", "model", "device", "jobs", "quiet", "verbose"}:  # which never do nothing
         from cutout.options.idle import idle
 
-        for text in idle(_asked(options, encoding, todo, inputs, model, model_config), named, in_dashes):
+        for text in idle(_asked(options, encoding, todo, inputs or [], output, model, model_config), named, in_dashes):
             console.warn(text)
     settings = {
         "model": model,
@@ -208,6 +239,14 @@ def remove(
         raise typer.Exit(int(report.exit_code))
 
 
+def _listed(files_from: str, inputs: list[str]) -> list[str]:
+    from cutout.jobs.inputs import named_in
+
+    if files_from == "-" and "-" in inputs:
+        raise UsageError("standard input cannot be a picture and the list of pictures", hint="put the list in a file")
+    return named_in(files_from)
+
+
 def _of(owner: type[Options], given: dict[str, Any]) -> dict[str, Any]:
     """The options of a table among all that were given."""
     return {name: given[name] for name in owner.table if name in given}
@@ -220,7 +259,13 @@ def _given(context: typer.Context) -> frozenset[str]:
 
 
 def _asked(
-    options: RemoveOptions, encoding: Encoding, todo: Plan, inputs: list[str], model: str, config: Path | None
+    options: RemoveOptions,
+    encoding: Encoding,
+    todo: Plan,
+    inputs: list[str],
+    output: str | None,
+    model: str,
+    config: Path | None,
 ) -> Asked:
     from cutout.engines.base import describe
     from cutout.options.idle import Asked
@@ -231,6 +276,7 @@ def _asked(
         encoding=encoding,
         formats=frozenset(job.output_format for job in todo.jobs),
         folders=any(Path(name).is_dir() for name in inputs),
+        to_file=not todo.batch and todo.jobs[0].target is not None and output == todo.jobs[0].target_name,
         to_stream=any(job.target is None for job in todo.jobs),
         own_file=spec.path is not None,
         rembg=not spec.file,

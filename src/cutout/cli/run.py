@@ -12,7 +12,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from cutout.cli.console import Console, Progress, dashed, emit_json, error_json
-from cutout.enums import Existing, Precision
+from cutout.enums import Precision
 from cutout.errors import CutoutError, ExitCode, OutputError, PictureError, printable
 
 if TYPE_CHECKING:
@@ -48,25 +48,34 @@ def print_plan(todo: Plan, console: Console, *, as_json: bool) -> None:
             line = f"{job.source_name} -> {job.target_name}{note}"
             emit(os.fsencode(printable(line) if terminal else line) + b"\n")
     if as_json:
-        emit_json({"event": "plan", "total": len(todo.jobs) + len(todo.unreadable), "ignored": len(todo.ignored)})
+        emit_json(
+            {
+                "event": "plan",
+                "total": len(todo.jobs) + len(todo.unreadable),
+                "ignored": len(todo.ignored) + len(todo.earlier),
+            }
+        )
 
 
 def _tell_ignored(todo: Plan, console: Console, *, as_json: bool) -> None:
     """Files of the input folders that are left alone."""
     from cutout.jobs.report import with_bytes
 
-    for path in todo.ignored:
-        console.detail(f"{path}: ignored, no picture")
+    for path, reason in (
+        *((path, "no picture") for path in todo.ignored),
+        *((path, "earlier result") for path in todo.earlier),
+    ):
+        console.detail(f"{path}: ignored, {reason}")
         if as_json:
-            emit_json(with_bytes({"event": "ignored", "input": str(path)}))
+            emit_json(with_bytes({"event": "ignored", "input": str(path), "reason": reason}))
 
 
 def _is_there(job: Job) -> bool:
     """Whether the job has nothing left to do."""
-    from cutout.atomic import is_there
+    from cutout.jobs.storage import is_settled
 
     try:
-        return job.existing is Existing.SKIP and job.target is not None and is_there(job.target)
+        return is_settled(job)
     except OutputError:  # something is in the way: doing the job will tell
         return False
 
@@ -106,7 +115,7 @@ def run_plan(
     from cutout.jobs.report import Outcome, Report, Status
 
     start = time.monotonic()
-    report = Report(total=len(todo.jobs) + len(todo.unreadable), ignored=len(todo.ignored))
+    report = Report(total=len(todo.jobs) + len(todo.unreadable), ignored=len(todo.ignored), earlier=len(todo.earlier))
     _tell_ignored(todo, console, as_json=as_json)
     sweep({job.target.parent for job in todo.jobs if job.target is not None})
     waiting: list[Job] = []

@@ -13,10 +13,9 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cutout.atomic import is_part, real_path, status_of
+from cutout.atomic import real_path, status_of
 from cutout.enums import Existing, OnCollision
 from cutout.errors import UsageError
-from cutout.formats.input_formats import CAMERA_RAW_NAMES, HEAD, INPUT_FORMATS, sniff
 from cutout.output_formats import SUFFIXES, OutputFormat
 
 if TYPE_CHECKING:
@@ -27,7 +26,9 @@ __all__ = ["STDIO", "Job", "Plan", "Unreadable", "plan"]
 STDIO = "-"
 """The name of standard input and standard output on the command line."""
 
-_PICTURE_NAMES = frozenset(suffix for row in INPUT_FORMATS for suffix in row.suffixes)
+_OUR_SUFFIX = "-cutout"
+"""Of a result that lies beside its picture."""
+
 _STANDARD_INPUT = frozenset({STDIO, "/dev/stdin", "/dev/fd/0", "/proc/self/fd/0"})
 _STANDARD_OUTPUT = frozenset({STDIO, "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"})
 
@@ -66,12 +67,14 @@ class Plan:
     Attributes:
         jobs: In the order they will be started; those whose output exists already are among them.
         ignored: Files of the input folders that are no pictures, and links to folders, which are not followed.
+        earlier: Results of earlier runs among the inputs that nobody named.
         unreadable: Folders below the input folders that cannot be read; they count as failed, the others are done.
         batch: More than one explicit file was asked for.
     """
 
     jobs: tuple[Job, ...]
     ignored: tuple[Path, ...] = ()
+    earlier: tuple[Path, ...] = ()
     unreadable: tuple[Unreadable, ...] = ()
     batch: bool = False
 
@@ -85,6 +88,9 @@ def plan(
     existing: Existing | None = None,
     on_collision: OnCollision = OnCollision.REFUSE,
     keep: Sequence[Path] = (),
+    listed: Sequence[str] | None = None,
+    exclude: Sequence[str] = (),
+    suffix: str | None = None,
 ) -> Plan:
     """Decide which file becomes which, and refuse what could lose one, before any work is done.
 
@@ -96,6 +102,9 @@ def plan(
         existing: What to do with outputs that are there; None overwrites a single one and skips in a batch.
         on_collision: What to do when two inputs would write one output.
         keep: Further files that no output may be, such as a background picture.
+        listed: Further files and folders, never patterns; such a run is one of many files, however few there are.
+        exclude: Patterns for what is left out of folders and of what patterns match.
+        suffix: Added to the name of each result; None is "-cutout" for those that lie beside their pictures.
 
     Raises:
         UsageError: An input does not exist, two outputs collide, an output is an input, or an output exists and
@@ -105,8 +114,13 @@ def plan(
         raise UsageError("the output has an empty name", hint="leave -o out, or name a file or a folder")
     if output in _STANDARD_OUTPUT:  # written through a temporary file, the device would become one
         output = STDIO
-    names = list(_expand(inputs))
-    batch = len(names) > 1 or any(_is_folder(name) for name in names)
+    if suffix is not None and (not suffix or {"/", os.sep, "\0"} & set(suffix)):
+        raise UsageError(f"suffix {suffix!r} is no part of a file's name", options=("suffix",))
+    beside = suffix or _OUR_SUFFIX
+    ignored: list[Path] = []
+    earlier: list[Path] = []
+    names = [*_expand(inputs, exclude, beside, earlier), *(listed or ())]
+    batch = listed is not None or len(names) > 1 or any(_is_folder(name) for name in names)
     _check_standard(names, output, batch=batch)
     into_folder = output is not None and output != STDIO and _means_folder(output, batch=batch)
     if not into_folder and output is not None and output != STDIO:
@@ -114,32 +128,37 @@ def plan(
     chosen = output_format or OutputFormat.PNG
     rule = existing or (Existing.SKIP if batch else Existing.OVERWRITE)
     pairs: list[tuple[Path | None, Path | None]] = []
-    ignored: list[Path] = []
     unreadable: list[Unreadable] = []
     for name in names:
         root = Path(output) if into_folder and output is not None else None
         if not _is_folder(name):
             source = None if name == STDIO else Path(name)
-            pairs.append((source, _target(source, root, output, chosen)))
+            pairs.append((source, _target(source, root, output, chosen, suffix)))
             continue
         folder = Path(name)
-        root = root or _beside(folder, "")
+        tail = f"{'' if root is None else suffix or ''}.{chosen.value}"
+        root = root or _beside(folder, "", beside)
         if _same(root, folder):
             raise UsageError(
                 f"the output folder {root} is the input folder",
                 hint="give another folder, so that results are never taken for inputs",
             )
-        found, other, locked = _walk(folder, root, recursive=recursive)
-        pairs += [(path, root / path.relative_to(folder).with_name(f"{path.stem}.{chosen.value}")) for path in found]
-        ignored += other
+        from cutout.jobs.inputs import walk
+
+        found = walk(folder, root, recursive=recursive, exclude=exclude, suffix=beside)
+        pairs += [(path, root / path.relative_to(folder).with_name(path.stem + tail)) for path in found.pictures]
+        ignored += found.ignored
+        earlier += found.earlier
         unreadable += [
             Unreadable(source=path, target=root / path.relative_to(folder), output_format=chosen, reason=error)
-            for path, error in locked
+            for path, error in found.locked
         ]
     jobs = [Job(source=source, target=target, output_format=chosen, existing=rule) for source, target in pairs]
     jobs = _without_collisions(jobs, on_collision)
     _check_targets(jobs, rule, keep)
-    return Plan(jobs=tuple(jobs), ignored=tuple(ignored), unreadable=tuple(unreadable), batch=batch)
+    return Plan(
+        jobs=tuple(jobs), ignored=tuple(ignored), earlier=tuple(earlier), unreadable=tuple(unreadable), batch=batch
+    )
 
 
 def _is_folder(name: str) -> bool:
@@ -147,7 +166,8 @@ def _is_folder(name: str) -> bool:
     return status is not None and stat.S_ISDIR(status.st_mode)
 
 
-def _expand(inputs: Sequence[str]) -> Iterator[str]:
+def _expand(inputs: Sequence[str], exclude: Sequence[str], suffix: str, earlier: list[Path]) -> Iterator[str]:
+    """Files and folders, patterns resolved; results of earlier runs that these match are put aside."""
     for name in inputs:
         if name in _STANDARD_INPUT:
             yield STDIO
@@ -155,11 +175,13 @@ def _expand(inputs: Sequence[str]) -> Iterator[str]:
         if _exists(name):
             yield name
             continue
-        matches = sorted(glob.glob(name, recursive=True)) if glob.has_magic(name) else []  # noqa: PTH207 - absolute patterns too
-        if not matches:
-            what = "matches nothing" if glob.has_magic(name) else "does not exist"
-            raise UsageError(f"the input {name} {what}", hint="check the path; names with spaces need quotes")
-        yield from (match for match in matches if not is_part(os.path.basename(match)))  # noqa: PTH119 - plain text
+        if not glob.has_magic(name):
+            raise UsageError(f"the input {name} does not exist", hint="check the path; names with spaces need quotes")
+        from cutout.jobs.inputs import matching
+
+        matches, results = matching(name, exclude, suffix)
+        earlier += results
+        yield from matches
 
 
 def _exists(name: str) -> bool:
@@ -212,84 +234,23 @@ def _format_of(output: str, asked: OutputFormat | None) -> OutputFormat:
     return SUFFIXES[suffix]
 
 
-def _beside(source: Path, suffix: str) -> Path:
+def _beside(source: Path, extension: str, suffix: str) -> Path:
     path = source if source.name not in {"", ".", ".."} else source.resolve()
     if not path.name:
         raise UsageError(f"nothing lies beside {path}", hint="name the output folder: -o FOLDER")
-    stem = path.stem if suffix else path.name
-    return path.with_name(f"{stem}-cutout{suffix}")
+    return path.with_name((path.stem if extension else path.name) + suffix + extension)
 
 
-def _target(source: Path | None, root: Path | None, output: str | None, output_format: OutputFormat) -> Path | None:
+def _target(
+    source: Path | None, root: Path | None, output: str | None, output_format: OutputFormat, suffix: str | None
+) -> Path | None:
     """Where the result of one input goes that is no folder's."""
-    suffix = f".{output_format.value}"
+    extension = f".{output_format.value}"
     if root is not None:
-        return root / f"{'stdin' if source is None else source.stem}{suffix}"
+        return root / f"{'stdin' if source is None else source.stem}{suffix or ''}{extension}"
     if output is not None:
         return None if output == STDIO else Path(output)
-    return None if source is None else _beside(source, suffix)
-
-
-def _walk(folder: Path, root: Path, *, recursive: bool) -> tuple[list[Path], list[Path], list[tuple[Path, OSError]]]:
-    """The pictures of a folder, sorted, its other files, and folders in it that cannot be read, with the reason.
-
-    The output folder is left out where it lies inside, and hidden folders are (`.git`, `.thumbnails`). Links to folders
-    are not followed, so no walk goes in circles. No tree is too deep: what the system takes no path of is named.
-    """
-    found: list[Path] = []
-    ignored: list[Path] = []
-    locked: list[tuple[Path, OSError]] = []
-    away = status_of(root)
-    waiting = [folder]
-    while waiting:
-        here = waiting.pop()
-        try:
-            with os.scandir(here) as entries:
-                listed = sorted(entries, key=lambda entry: entry.name)
-        except OSError as error:
-            if here == folder:
-                raise UsageError(f"the folder {folder} cannot be read: {error.strerror}") from error
-            locked.append((here, error))
-            continue
-        folders = [entry for entry in listed if _holds_files(entry)]
-        below: list[Path] = []
-        for entry in folders if recursive else ():
-            path = here / entry.name
-            if entry.name.startswith(".") or (away and (there := status_of(path)) and os.path.samestat(there, away)):
-                continue
-            (ignored if entry.is_symlink() else below).append(path)
-        waiting += reversed(below)
-        names = {entry.name for entry in folders}
-        for path in (here / entry.name for entry in listed if entry.name not in names and not is_part(entry.name)):
-            (found if _wanted(path) else ignored).append(path)
-    return found, ignored, locked
-
-
-def _holds_files(entry: os.DirEntry[str]) -> bool:
-    """Whether it is a folder, or a link to one."""
-    try:
-        return entry.is_dir()
-    except OSError:
-        return False
-
-
-def _wanted(path: Path) -> bool:
-    """Taken when the content is a picture's, or when the name says so: then it must be done or fail loudly.
-
-    Hidden files (`.DS_Store`, `._photo.jpg`) are only taken for their content. Devices and pipes never are: reading
-    them may not end.
-    """
-    status = status_of(path)
-    if status is not None and not stat.S_ISREG(status.st_mode):
-        return False
-    if path.suffix.lower() in _PICTURE_NAMES and not path.name.startswith("."):
-        return True
-    try:
-        with path.open("rb") as file:
-            kind = sniff(file.read(HEAD))
-    except OSError:
-        return False
-    return kind is not None and not (kind == "TIFF" and path.suffix.lower() in CAMERA_RAW_NAMES)
+    return None if source is None else _beside(source, extension, suffix or _OUR_SUFFIX)
 
 
 def _key(path: Path, known: dict[str, str]) -> str:

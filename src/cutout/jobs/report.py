@@ -114,9 +114,11 @@ def _percent(name: str) -> str | None:
 class Report:
     """Counts of a run and the exit code that follows from them."""
 
-    def __init__(self, *, total: int, ignored: int = 0, error: CutoutError | None = None) -> None:
+    def __init__(self, *, total: int, ignored: int = 0, earlier: int = 0, error: CutoutError | None = None) -> None:
         self.total = total
         self.ignored = ignored
+        self.earlier = earlier
+        """Results of earlier runs that were left alone."""
         self.error = error
         """Why no file could be done at all."""
         self.interrupted = False
@@ -158,7 +160,7 @@ class Report:
             "event": "summary",
             "total": self.total,
             **{status.value: self.counts[status] for status in (Status.DONE, Status.SKIPPED, Status.FAILED)},
-            "ignored": self.ignored,
+            "ignored": self.ignored + self.earlier,
             "not_started": self.total - self.finished,
             "interrupted": self.interrupted,
             **({} if self.stopped is None else {"stopped": self.stopped.cause}),
@@ -184,6 +186,8 @@ class Report:
         ]
         if self.ignored:
             parts.append(f"{self.ignored} ignored (no pictures)")
+        if self.earlier:
+            parts.append(f"{self.earlier} ignored (earlier results)")
         line = f"{', '.join(parts)} in {seconds:.1f} s"
         if self.interrupted:
             line += f"; interrupted, {self.total - self.finished} left: run the same command again"

@@ -11,7 +11,7 @@ import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal
 
-from cutout.atomic import write_atomic
+from cutout.atomic import is_there, write_atomic
 from cutout.enums import Existing
 from cutout.errors import OutputError, PictureError
 from cutout.formats.input_formats import CAMERA_RAW_NAMES
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from cutout.jobs.plan import Job
 
-__all__ = ["activity", "emit", "file_size", "read_input", "write_output"]
+__all__ = ["activity", "emit", "file_size", "is_settled", "read_input", "write_output"]
 
 _LEAST = 64 << 20
 """Bytes that are read of any input, whatever the memory."""
@@ -70,6 +70,22 @@ def file_size(job: Job) -> int:
         return 0
 
 
+def is_settled(job: Job) -> bool:
+    """Whether the output is there and is to stay.
+
+    Raises:
+        OutputError: What bears its name is no file.
+    """
+    if job.target is None or job.existing not in {Existing.SKIP, Existing.NEWER} or not is_there(job.target):
+        return False
+    if job.existing is Existing.SKIP:
+        return True
+    try:
+        return job.source is not None and job.source.stat().st_mtime_ns <= job.target.stat().st_mtime_ns
+    except OSError:  # reading it tells why
+        return False
+
+
 def read_input(job: Job, max_pixels: int, memory: int = sys.maxsize) -> bytes:
     """The bytes of a job's input, if no more than a picture of `max_pixels` can need, and than `memory`.
 
@@ -112,7 +128,7 @@ def write_output(job: Job, data: bytes) -> bool:
         BrokenPipeError: It was for standard output, whose reader has gone.
     """
     if job.target is not None:
-        return write_atomic(job.target, data, replace_existing=job.existing is Existing.OVERWRITE)
+        return write_atomic(job.target, data, replace_existing=job.existing in {Existing.OVERWRITE, Existing.NEWER})
     emit(data)
     return True
 

@@ -6,11 +6,11 @@ import traceback
 from contextlib import ExitStack, nullcontext
 from typing import TYPE_CHECKING, Any
 
-from cutout.atomic import check_writable, is_there
+from cutout.atomic import check_writable
 from cutout.enums import Existing
 from cutout.errors import CutoutError, OutOfMemoryError, OutputError
 from cutout.jobs.report import BugError, Outcome, Status
-from cutout.jobs.storage import activity, file_size, read_input, write_output
+from cutout.jobs.storage import activity, file_size, is_settled, read_input, write_output
 from cutout.pipeline.convert import convert
 from cutout.timing import StageTimes
 
@@ -60,7 +60,7 @@ def _process(
     stages = StageTimes()
     try:
         if job.target is not None:
-            if is_there(job.target) and job.existing is Existing.SKIP:
+            if is_settled(job):
                 return Outcome(job=job, status=Status.SKIPPED)
             check_writable(job.target)
         with ExitStack() as reading:

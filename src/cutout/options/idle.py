@@ -31,6 +31,7 @@ class Asked:
         encoding: How they are written.
         formats: In which formats.
         folders: A folder is among the inputs.
+        to_file: The one result goes to a file that is named.
         to_stream: The result goes to standard output.
         own_file: The model is an `.onnx` file of the user's.
         rembg: The model is run by rembg.
@@ -41,6 +42,7 @@ class Asked:
     encoding: Encoding
     formats: frozenset[OutputFormat]
     folders: bool = False
+    to_file: bool = False
     to_stream: bool = False
     own_file: bool = False
     rembg: bool = False
@@ -91,6 +93,7 @@ IDLE: tuple[Idle, ...] = (
         "only the first frame is taken",
     ),
     Idle("recursive", lambda run: not run.folders, "no input is a folder"),
+    Idle("suffix", lambda run: run.to_file or run.to_stream, "the output has a name"),
     Idle("existing", lambda run: run.to_stream, "the result goes to standard output"),
     Idle("pull", lambda run: run.own_file, "the model is a file of your own"),
     Idle("pull", lambda run: run.rembg, "rembg brings its models itself"),
