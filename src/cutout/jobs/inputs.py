@@ -107,7 +107,15 @@ def walk(folder: Path, root: Path, *, recursive: bool, exclude: Sequence[str], s
 
     The output folder is left out where it lies inside, and hidden folders are (`.git`, `.thumbnails`). Links to folders
     are not followed, so no walk goes in circles. No tree is too deep: what the system takes no path of is named.
+
+    Raises:
+        UsageError: The folder cannot be read, or is the output folder.
     """
+    if os.path.realpath(root) == os.path.realpath(folder):
+        raise UsageError(
+            f"the output folder {root} is the input folder",
+            hint="give another folder, so that results are never taken for inputs",
+        )
     found = Found()
     away = status_of(root)
     waiting = [folder]

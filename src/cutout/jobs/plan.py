@@ -138,11 +138,6 @@ def plan(
         folder = Path(name)
         tail = f"{'' if root is None else suffix or ''}.{chosen.value}"
         root = root or _beside(folder, "", beside)
-        if _same(root, folder):
-            raise UsageError(
-                f"the output folder {root} is the input folder",
-                hint="give another folder, so that results are never taken for inputs",
-            )
         from cutout.jobs.inputs import walk
 
         found = walk(folder, root, recursive=recursive, exclude=exclude, suffix=beside)
