@@ -273,10 +273,9 @@ class TestRefused:
         with pytest.raises(UsageError, match="engine mnn runs on the CPU, but device says cuda"):
             Remover(engine="mnn", device="cuda")
 
-    @pytest.mark.parametrize("engine", ["mnn", "onnxruntime"])
-    def test_reduced_precision(self, home: Path, engine: str) -> None:
-        with pytest.raises(UsageError, match=f"precision reduced runs on OpenVINO, not on {engine}"):
-            Remover(engine=engine, precision=Precision.REDUCED)
+    def test_reduced_precision(self, home: Path) -> None:
+        with pytest.raises(UsageError, match="precision reduced runs on OpenVINO, not on MNN"):
+            Remover(engine="mnn", precision=Precision.REDUCED)
 
     def test_an_unknown_engine(self, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         with pytest.raises(UsageError, match="unknown engine 'ncnn'"):
@@ -343,9 +342,10 @@ def test_a_trial_opens_no_network_connection(home: Path, examples: Path, tmp_pat
     trace, target, scratch = tmp_path / "trace", str(tmp_path / "a.png"), tmp_path / "scratch"
     scratch.mkdir()
     command = [sys.executable, "-m", "cutout", "remove", str(examples / "chelsea.jpg"), "-o", target, "--engine", "mnn"]
+    quiet = {name: value for name, value in os.environ.items() if not name.startswith("COV")}  # it writes files, too
     done = subprocess.run(
         ["strace", "-f", "-e", "trace=socket,connect,openat,creat,mkdir", "-o", str(trace), *command],
-        env={**os.environ, "TMPDIR": str(scratch), "PYTHONDONTWRITEBYTECODE": "1"},
+        env={**quiet, "TMPDIR": str(scratch), "PYTHONDONTWRITEBYTECODE": "1"},
         capture_output=True,
         check=False,
     )

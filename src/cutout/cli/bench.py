@@ -9,7 +9,7 @@ import typer
 
 from cutout.cli.console import Console
 from cutout.cli.options import Engine, option
-from cutout.enums import Precision
+from cutout.enums import EngineName, Precision
 from cutout.errors import UsageError
 from cutout.models.registry import DEFAULT_MODEL
 from cutout.options import RemoveOptions
@@ -24,7 +24,7 @@ def bench(
     ] = None,
     model: Annotated[str, option("--model", "-m", text="The model to measure.")] = DEFAULT_MODEL,
     device: Annotated[str | None, option("--device", "-d", text="auto, cpu, cuda, ... (default: auto)")] = None,
-    engine: Engine = None,
+    engine: Engine = EngineName.AUTO,
     precision: Annotated[
         Precision, option("--precision", text="full, or reduced where the model has it.")
     ] = Precision.FULL,

@@ -112,14 +112,9 @@ def memory_option(panel: str | None = None) -> Any:
 
 
 Engine = Annotated[
-    EngineName | None,
-    typer.Option(
-        "--engine",
-        help="What runs the model on the processor; auto takes the faster. (default: CUTOUT_ENGINE, or auto)",
-        rich_help_panel="Model and device",
-    ),
+    EngineName,
+    option("--engine", text="What runs the model on the processor; auto takes the faster.", panel="Model and device"),
 ]
-"""Its variable is read where a model is opened: a precision that is named beats it."""
 
 
 @contextmanager

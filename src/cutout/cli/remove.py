@@ -22,7 +22,7 @@ from cutout.cli.options import (
     workers_for,
 )
 from cutout.cli.run import Interrupt, is_terminal, print_plan, run_plan
-from cutout.enums import BitDepth, Existing, OnCollision, Precision
+from cutout.enums import BitDepth, EngineName, Existing, OnCollision, Precision
 from cutout.errors import ExitCode, UsageError
 from cutout.jobs.executors.base import EXECUTORS
 from cutout.models.registry import DEFAULT_MODEL
@@ -145,7 +145,7 @@ def remove(
         list[str] | None,
         option("--provider-option", text="KEY=VALUE for the named device. Can be repeated.", panel=ACCELERATORS),
     ] = None,
-    engine: Engine = None,
+    engine: Engine = EngineName.AUTO,
     precision: Annotated[
         Precision,
         option(

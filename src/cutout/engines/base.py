@@ -195,9 +195,9 @@ class EngineRequest:
                 options=("precision", "half"),
             )
 
-        if self.engine not in {None, EngineName.AUTO} and self.precision is Precision.REDUCED:
+        if self.engine is EngineName.MNN and self.precision is Precision.REDUCED:
             raise UsageError(
-                f"precision reduced runs on OpenVINO, not on {self.engine}",
+                "precision reduced runs on OpenVINO, not on MNN",
                 hint="leave out one of them",
                 options=("precision", "engine"),
             )
