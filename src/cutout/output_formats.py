@@ -174,6 +174,11 @@ class OutputFormat(StrEnum):
         (member.row,) = row
         return member
 
+    @classmethod
+    def _missing_(cls, value: object) -> OutputFormat | None:
+        """Any extension names its format: jpeg, tif."""
+        return SUFFIXES.get(f".{value}".lower())
+
     @property
     def has_alpha(self) -> bool:
         """Whether the format can hold transparency."""

@@ -106,6 +106,17 @@ class TestOutcome:
         Console().outcome(outcome(Status.FAILED, name=name, error=BROKEN))
         assert capsys.readouterr().err.splitlines()[0] == f"error: {name}: the file is broken"
 
+    def test_many_that_fail_alike_are_given_one_hint(self, capsys: Capture) -> None:
+        console = Console()
+        for name in ("a.heic", "b.heic"):
+            console.outcome(outcome(Status.FAILED, name=name, error=BROKEN))
+        told = capsys.readouterr().err.splitlines()
+        assert told == [
+            "error: a.heic: the file is broken",
+            "  try: copy it again",
+            "error: b.heic: the file is broken",
+        ]
+
     def test_a_warning_names_its_file(self, capsys: Capture) -> None:
         Console().outcome(outcome(warnings=("only the first of 3 frames was taken",)))
         assert capsys.readouterr().err == "warning: in/a.jpg: only the first of 3 frames was taken\n"
@@ -235,6 +246,15 @@ class TestProgressElsewhere:
         assert lines[0] == "20/200  1.0 pictures/s  180 s left"
         assert lines[-1] == "200/200  1.0 pictures/s  0 s left"
 
+    @pytest.mark.parametrize(
+        ("seconds", "left"), [(0.9, "162 s"), (1.5, "4 min"), (20.0, "1 h 0 min"), (25.0, "1 h 15 min")]
+    )
+    def test_the_time_left_is_told_as_people_count_it(
+        self, run: Callable[..., list[str]], seconds: float, left: str
+    ) -> None:
+        (line,) = (line for line in run(200, seconds=seconds) if line.startswith("20/200 "))
+        assert line.endswith(f" pictures/s  {left} left")
+
     def test_no_line_on_a_short_way(self, run: Callable[..., list[str]]) -> None:
         assert run(19) == []
 
@@ -259,6 +279,13 @@ class TestProgressOnATerminal:
         assert "3/3" in drawn
         assert drawn.rindex("\x1b[2K") > drawn.rindex("3/3"), "its line is cleared"
         assert drawn.rindex("\x1b[?25h") > drawn.rindex("\x1b[?25l"), "the cursor is back"
+
+    def test_the_time_left_goes_by_the_rate_beside_it(self, terminal: Terminal, clock: Clock) -> None:
+        with Progress(terminal.console(), 26) as progress:
+            for _ in range(2):
+                clock.now += 1.5
+                progress.step()
+        assert "0.7 pictures/s  36 s" in terminal.getvalue()
 
     def test_lines_go_above_the_bar_as_they_are(self, terminal: Terminal) -> None:
         console = terminal.console()

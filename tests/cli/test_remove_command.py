@@ -56,6 +56,15 @@ def done(run: Run) -> Run:
 
 
 class TestTheRealModel:
+    def test_a_blank_sheet_is_told(self, cutout: Cutout, examples: Path) -> None:
+        Image.new("RGB", (400, 300), (200, 200, 200)).save("blank.png")
+        run = done(cutout("remove", "blank.png", examples / "coffee.jpg", "-o", "out", "-m", "u2netp", "--json"))
+        warned = {Path(line["input"]).name: line.get("warnings") for line in run.lines[:-1]}
+        assert warned == {
+            "blank.png": ["nothing was found with certainty: most of the cut-out is see-through"],
+            "coffee.jpg": None,
+        }
+
     def test_a_person_is_cut_out(self, cutout: Cutout, examples: Path) -> None:
         run = done(cutout("remove", examples / "astronaut.jpg", "-o", "out.png", "-m", "u2netp"))
         image, source = opened("out.png"), opened(examples / "astronaut.jpg")
@@ -295,6 +304,11 @@ class TestFormats:
     def test_jpeg_takes_the_asked_for_colour(self, cutout: Cutout, color: str, expected: tuple[int, int, int]) -> None:
         done(cutout("remove", half(Path("a.png")), "-o", "out.jpg", "-b", color))
         assert near(left_and_right("out.jpg")[0], expected)
+
+    def test_an_extension_names_its_format(self, cutout: Cutout) -> None:
+        for name, extension in (("jpeg", "jpg"), ("JPG", "jpg"), ("tif", "tiff")):
+            done(cutout("remove", half(Path(f"{name}.png")), "-f", name))
+            assert Path(f"{name}-cutout.{extension}").is_file()
 
     def test_quality_is_heeded(self, cutout: Cutout, examples: Path) -> None:
         for quality in ("20", "95"):
@@ -643,12 +657,14 @@ class TestExitCodes:
         assert run.code == 1
         assert "error: in/broken.png: " in run.err
         assert "2 done, 1 failed" in run.err
+        assert run.err.splitlines()[-1].endswith(" -> out"), "where the results are"
         assert sorted(path.name for path in Path("out").iterdir()) == ["a.png", "z.png"]
 
     @pytest.mark.parametrize(
         ("args", "words"),
         [
             (("nowhere.png",), "the input nowhere.png does not exist"),
+            (("https://a.b/c.jpg?d=1&e",), "curl -L 'https://a.b/c.jpg?d=1&e' | cutout remove - -o photo.png"),
             (("a.png", "-o", "a.png"), "the output a.png of a.png is the input a.png"),
             (("a.png", "a.jpg", "-o", "out"), "would both become out/a.png"),
             (("a.png", "-o", "out.gif"), "none that can be written"),
@@ -708,6 +724,30 @@ class TestExitCodes:
         run = cutout("models", "verify", "u3net", "--json")
         (line,) = run.lines
         assert (run.code, line["event"], line["error"]["kind"]) == (2, "error", "usage")
+
+    def test_several_failures_are_named_again_one_to_a_line(self, cutout: Cutout) -> None:
+        Path("in").mkdir()
+        for name in ("a, b.mp4.jpg", "c.png"):
+            Path("in", name).write_text("no picture")
+        Path("film.mp4").write_bytes(b"\0\0\0\x18ftypmp42")
+        run = cutout("remove", "in", "film.mp4", "-o", "out", "-j", "1")
+        *_, summary, first, second, third = run.err.splitlines()
+        assert summary.startswith("0 done, 3 failed in ")
+        assert {first, second, third} == {"failed: in/a, b.mp4.jpg", "failed: in/c.png", "failed: film.mp4"}
+        assert "error: film.mp4: this is a video, not a picture\n  try: take its pictures out: " in run.err
+
+    def test_heic_without_its_codec_is_told_before_the_work(self) -> None:
+        half(Path("in/a.png"))
+        Path("in/b.heic").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic")
+        code = (
+            "import sys; sys.modules['pillow_heif'] = None; from cutout.cli import main\n"
+            "sys.argv = ['cutout', 'remove', 'in', '-o', 'out']; main()"
+        )
+        run = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False, timeout=60)
+        first, *others = run.stderr.decode().splitlines()
+        assert first.startswith("warning: HEIC (1 of 2 inputs) needs a codec that is not installed: pip install")
+        assert any(line.startswith("error: in/b.heic: ") for line in others)
+        assert run.returncode == 1
 
     @pytest.mark.parametrize("args", [(), ("--fail-empty",)])
     def test_2_for_no_picture_where_it_was_asked_for(self, cutout: Cutout, args: tuple[str, ...]) -> None:

@@ -57,9 +57,10 @@ class _Converter(NamedTuple):
             return () if value is None and (param.multiple or param.nargs == -1) else value
         if kind == list[str] and isinstance(value, list | tuple):
             return list(value)
-        choices: list[Any] = list(kind) if isinstance(kind, EnumType) else []
-        found = [choice for choice in choices if choice.value == value]
-        return found[0] if found else self.typers().coerce(value, param, ctx)
+        if isinstance(kind, EnumType):
+            with contextlib.suppress(ValueError):
+                return kind(value)
+        return self.typers().coerce(value, param, ctx)
 
 
 class _Quick:

@@ -40,6 +40,7 @@ class Console:
         self._stream: Any = sys.stderr  # None where the caller closed it
         self.terminal = self._stream is not None and self._stream.isatty() and os.environ.get("TERM") != "dumb"
         self.color = self.terminal and not os.environ.get("NO_COLOR")
+        self._hints: set[str] = set()
         self.live: Any = None  # rich's console while a bar is drawn, so that lines go above it
 
     def say(self, text: str) -> None:
@@ -61,7 +62,8 @@ class Console:
         """What failed, and what to do next; shown even when quiet."""
         where = f"{subject}: " if subject else ""
         self._write(f"{self._paint('error:', '31;1')} " + printable(where + dashed(error.message, error.options)))
-        if error.hint:
+        if error.hint and error.hint not in self._hints:  # once is enough where many files fail alike
+            self._hints.add(error.hint)
             self._write(f"  {self._paint('try:', '36')} {printable(dashed(error.hint, error.options))}")
         if self.verbose and error.__cause__ is not None:
             import traceback
@@ -164,11 +166,20 @@ class Progress:
         now = time.monotonic()
         rate = (self._done - self._skipped) / max(now - self._start, 1e-9)
         if self._bar is not None:
-            self._bar.update(self._task, advance=1, rate=f"{rate:.1f} pictures/s")
+            told = f"{rate:.1f} pictures/s  {self._left(rate)}" if rate else ""
+            self._bar.update(self._task, advance=1, rate=told)
         elif self._tenth() or now - self._last_line > _SPARSE_SECONDS:
             self._last_line = now
-            left = f"  {rate:.1f} pictures/s  {(self._total - self._done) / rate:.0f} s left" if rate else ""
+            left = f"  {rate:.1f} pictures/s  {self._left(rate)} left" if rate else ""
             self._console.say(f"{self._done}/{self._total}{left}")
+
+    def _left(self, rate: float) -> str:
+        """Time left, as long as the rest takes at the rate that stands beside it."""
+        seconds = round((self._total - self._done) / rate)
+        if seconds <= 180:
+            return f"{seconds} s"
+        minutes = round(seconds / 60)
+        return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
     def _tenth(self) -> bool:
         """Whether this file passed a tenth of a long way."""
@@ -183,7 +194,6 @@ def _bar(*, color: bool) -> Any:
         progress.BarColumn(),
         progress.MofNCompleteColumn(),
         progress.TextColumn("{task.fields[rate]}"),
-        progress.TimeRemainingColumn(),
         console=RichConsole(stderr=True, no_color=not color, highlight=False),
         transient=True,
     )

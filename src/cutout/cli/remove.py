@@ -23,7 +23,7 @@ from cutout.cli.options import (
 )
 from cutout.cli.run import Interrupt, is_terminal, print_plan, run_plan
 from cutout.enums import BitDepth, EngineName, Existing, OnCollision, Precision
-from cutout.errors import ExitCode, UsageError
+from cutout.errors import CutoutError, ExitCode, PictureError, UsageError
 from cutout.jobs.executors.base import EXECUTORS
 from cutout.models.registry import DEFAULT_MODEL
 from cutout.options import ACCELERATORS, FILES, RUN, DeviceOptions, Encoding, RemoveOptions
@@ -203,6 +203,7 @@ def remove(
         raise UsageError("there is no picture among the inputs", hint="cutout remove --verbose lists what is ignored")
     _check_standard_streams(todo, as_json=as_json)
     _check_formats(todo, given["bit_depth"])
+    _check_heic(todo, console)
     budget_of(memory_limit, os.environ)  # what is no size is told now
     if dry_run:
         print_plan(todo, console, as_json=as_json)
@@ -313,6 +314,18 @@ def _check_formats(todo: Plan, bit_depth: BitDepth) -> None:
         from cutout.formats.pillow import register_heif
 
         register_heif(f"format {extra[0]}", options=("format",))
+
+
+def _check_heic(todo: Plan, console: Console) -> None:
+    """What will fail at every HEIC picture is told once, before the first one."""
+    heic = sum(job.source is not None and job.source.suffix.lower() in {".heic", ".heif"} for job in todo.jobs)
+    if heic:
+        from cutout.formats.pillow import register_heif
+
+        try:
+            register_heif(f"HEIC ({heic} of {len(todo.jobs)} inputs)", PictureError)
+        except CutoutError as error:
+            console.warn(f"{error.message}: {error.hint}")
 
 
 def _pull(model: str, console: Console) -> None:

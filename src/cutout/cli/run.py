@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 __all__ = ["Interrupt", "emit_end", "is_terminal", "print_plan", "run_plan"]
 
 
+_MOST_NAMED = 20
+"""Failures that are named again at the end."""
+
+
 def is_terminal(stream: Any) -> bool:
     """Whether a standard stream is open and a terminal."""
     return stream is not None and stream.isatty()  # None where the caller closed it
@@ -196,17 +200,26 @@ def _close(report: Report, todo: Plan, console: Console, seconds: float, used: s
     if not report.total:
         console.warn("there is no picture among the inputs")
     elif todo.batch or report.interrupted or report.stopped:
-        console.say(dashed(report.summary(seconds=seconds), ["existing"]) + used)
+        where = f" -> {folder}" if (folder := _output_folder(todo)) and report.counts[Status.DONE] else ""
+        console.say(dashed(report.summary(seconds=seconds), ["existing"]) + used + where)
         if len(report.failures) > 1:
-            console.say(
-                "failed: "
-                + ", ".join(outcome.job.source_name for outcome in report.failures[:20])
-                + (f" and {len(report.failures) - 20} more" if len(report.failures) > 20 else "")
-            )
+            for outcome in report.failures[:_MOST_NAMED]:
+                console.say(f"failed: {outcome.job.source_name}")
+            if len(report.failures) > _MOST_NAMED:
+                console.say(f"failed: {len(report.failures) - _MOST_NAMED} more")
     elif report.counts[Status.DONE] and todo.jobs[0].target is not None:
         console.say(f"{todo.jobs[0].target_name}  ({seconds:.2f} s{used})")
     elif report.counts[Status.SKIPPED]:
         console.say(f"{todo.jobs[0].target_name} exists and was skipped")
+
+
+def _output_folder(todo: Plan) -> str:
+    """The folder that all results lie in or below; none where they lie beside their pictures all over the place."""
+    folders = {str(job.target.parent) for job in todo.jobs if job.target is not None}
+    try:
+        return os.path.commonpath(folders) if folders else ""
+    except ValueError:  # absolute and relative ones, or several drives
+        return ""
 
 
 class Interrupt:

@@ -6,7 +6,7 @@ import re
 import struct
 from typing import NamedTuple
 
-__all__ = ["CAMERA_RAW_NAMES", "HEAD", "INPUT_FORMATS", "InputFormat", "is_camera_raw", "sniff"]
+__all__ = ["CAMERA_RAW_NAMES", "HEAD", "INPUT_FORMATS", "VIDEO_NAMES", "InputFormat", "is_camera_raw", "sniff"]
 
 
 class InputFormat(NamedTuple):
@@ -54,6 +54,8 @@ CAMERA_RAW_NAMES = frozenset(
     | {".sr2", ".srf", ".srw", ".cr3", ".orf", ".raf", ".rw2"}
 )
 """Extensions of the files that cameras write before development."""
+VIDEO_NAMES = frozenset({".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm", ".wmv"})
+"""Extensions of files whose pictures another program takes out."""
 _RAW_SIGNATURES = (b"FUJIFILMCCD-RAW", b"IIRO", b"IIRS", b"MMOR", b"IIU\0")
 
 _HEIF_BRANDS = {b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import hashlib
 import os
+import shlex
 import stat
 import unicodedata
 from collections import defaultdict
@@ -170,6 +171,9 @@ def _expand(inputs: Sequence[str], exclude: Sequence[str], suffix: str, earlier:
         if _exists(name):
             yield name
             continue
+        if "://" in name:
+            way = f"curl -L {shlex.quote(name)} | cutout remove - -o photo.png"
+            raise UsageError(f"the input {name} is an address, and nothing is fetched", hint=way)
         if not glob.has_magic(name):
             raise UsageError(f"the input {name} does not exist", hint="check the path; names with spaces need quotes")
         from cutout.jobs.inputs import matching

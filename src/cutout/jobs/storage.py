@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from cutout.atomic import is_there, write_atomic
 from cutout.enums import Existing
 from cutout.errors import OutputError, PictureError
-from cutout.formats.input_formats import CAMERA_RAW_NAMES
+from cutout.formats.input_formats import CAMERA_RAW_NAMES, VIDEO_NAMES
 from cutout.formats.reading import TooManyBytesError, most_bytes, read_file, read_to_the_end
 
 if TYPE_CHECKING:
@@ -102,6 +102,11 @@ def read_input(job: Job, max_pixels: int, memory: int = sys.maxsize) -> bytes:
             raise PictureError(
                 "this is a camera raw file, of which only a preview could be read",
                 hint="develop it first: export a TIFF or JPEG",
+            )
+        if job.source.suffix.lower() in VIDEO_NAMES:
+            raise PictureError(
+                "this is a video, not a picture",
+                hint="take its pictures out: mkdir frames; ffmpeg -i VIDEO frames/%05d.png; cutout remove frames",
             )
         if job.source.is_file():
             return read_file(job.source, min(most, memory))

@@ -278,7 +278,15 @@ class Remover:
                 alpha = ImageChops.multiply(alpha, picture.alpha)
             if not alpha.getbbox():
                 warnings.append("nothing was found: the cut-out is empty")
+            elif _is_faint(mask):
+                warnings.append("nothing was found with certainty: most of the cut-out is see-through")
             return MaskResult(alpha=alpha, warnings=tuple(warnings))
+
+
+def _is_faint(mask: Image.Image) -> bool:
+    """Whether a mask is a ghost, as of a blank sheet: less than a quarter of its mass lies where it is half opaque."""
+    mass = [level * count for level, count in enumerate(mask.histogram())]
+    return sum(mass[128:]) < sum(mass) / 4
 
 
 @contextmanager
