@@ -20,7 +20,7 @@ from cutout.models.tensors import input_size, to_input, to_mask
 from cutout.options import DeviceOptions
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
     from typing import Self
 
@@ -110,6 +110,12 @@ class TensorEngine(Engine):
 
     def predict(self, rgb: Image.Image, *, fit: Fit | None, rescale: bool | None, stages: StageTimes) -> Image.Image:
         """See `Engine.predict`; the mask comes at the model's own resolution."""
+        return self.masks(rgb, (self.wanted_class,), fit=fit, rescale=rescale, stages=stages)[0]
+
+    def masks(
+        self, rgb: Image.Image, wanted: Sequence[str], *, fit: Fit | None, rescale: bool | None, stages: StageTimes
+    ) -> list[Image.Image]:
+        """As `predict`, by one inference: a mask for each of the classes that are wanted, where the model has some."""
         spec = self.spec
         with stages.time("preprocess"):
             batch, place = to_input(rgb, spec, input_size(spec, rgb.size), spec.fit if fit is None else fit)
@@ -117,7 +123,7 @@ class TensorEngine(Engine):
             output = self.run(batch, sparing=rgb.width * rgb.height >= _LARGE)
         with stages.time("postprocess"):
             rescale = spec.rescale if rescale is None else rescale
-            return to_mask(output, spec, place, rescale=rescale, wanted=self.wanted_class)
+            return [to_mask(output, spec, place, rescale=rescale, wanted=name) for name in wanted]
 
 
 def parse_precision(value: str) -> Precision:

@@ -28,12 +28,16 @@ __all__ = ["RembgEngine", "open_rembg"]
 
 
 class RembgEngine(Engine):
-    """One of rembg's sessions, which does its own pre- and post-processing."""
+    """One of rembg's sessions, which does its own pre- and post-processing.
+
+    Attributes:
+        inner: rembg's session; None once it is closed.
+    """
 
     engine = "rembg"
 
     def __init__(self, inner: Any, spec: ModelSpec, device: str, options: dict[str, Any]) -> None:
-        self._inner = inner
+        self.inner = inner
         self._options = options
         self._lock = threading.Lock()  # rembg promises nothing about threads
         self.spec = spec
@@ -52,10 +56,10 @@ class RembgEngine(Engine):
 
         with stages.time("inference"), self._lock:
             stages.check()  # others may have been before it for long
-            if self._inner is None:
+            if self.inner is None:
                 raise closed(self.spec)
             try:
-                masks = self._inner.predict(rgb, **self._options)
+                masks = self.inner.predict(rgb, **self._options)
             except Exception as error:  # rembg and what it calls raise anything
                 raise CutoutError(f"{self.spec.name} failed: {error}") from error
         if not masks:
@@ -71,7 +75,7 @@ class RembgEngine(Engine):
 
     def close(self) -> None:
         """See `Engine.close`."""
-        self._inner = None
+        self.inner = None
 
 
 def open_rembg(request: EngineRequest, warn: Callable[[str], None]) -> RembgEngine:
