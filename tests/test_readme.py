@@ -65,6 +65,19 @@ def test_python_examples_work(code: str, checkout: Path) -> None:
         assert image.format == "WEBP"
 
 
+def test_programs_for_rembg_run_as_the_readme_and_the_guide_say(checkout: Path) -> None:
+    line = re.findall(r"`(from cutout.rembg import [^`]+)`", README.partition("## Start")[0])
+    guide = re.findall(
+        r"<!-- run -->\n```python\n(.*?)```", (ROOT / "docs" / "from-rembg.md").read_text("utf-8"), re.DOTALL
+    )
+    assert len(line) == len(guide) == 1
+    code = f"{line[0]}\n{guide[0]}\nprint(cut[1:4].decode(), remove.__module__, mask.size)"
+    run = [sys.executable, "-W", "error", "-c", code]
+    done = subprocess.run(run, cwd=checkout, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "PNG cutout.rembg (600, 400)\n"
+
+
 def test_the_sheet_in_the_readme_is_what_the_script_makes(tmp_path: Path) -> None:
     target = tmp_path / "sheet.jpg"
     subprocess.run([sys.executable, EXAMPLES / "make_sheet.py", target], check=True, capture_output=True)

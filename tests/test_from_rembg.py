@@ -194,7 +194,7 @@ def test_straight_cut_outs_are_those_of_cutout_remove(
 def test_a_threshold_beyond_255_leaves_no_sure_foreground_as_in_rembgs_documentation(
     data: bytes, remover: cutout.Remover
 ) -> None:
-    words = {"alpha_matting_background_threshold": 20, "alpha_matting_erode_size": 11}
+    words: dict[str, Any] = {"alpha_matting_background_threshold": 20, "alpha_matting_erode_size": 11}
     with pytest.warns(cutout.CutoutWarning, match="no sure foreground"):
         found = ours.remove(data, session=remover, alpha_matting=True, alpha_matting_foreground_threshold=270, **words)
     assert np.array_equal(pixels(found), pixels(ours.remove(data, session=remover, decontaminate=True)))
