@@ -219,9 +219,11 @@ def test_clothes_stand_below_each_other_or_one_is_chosen(
     session, other = (module.new_session("u2net_cloth_seg", providers=CPU) for module in (ours, theirs))
     assert_alike(ours.remove(data, session=session), theirs.remove(data, session=other))
     assert pixels(ours.remove(data, session=session, only_mask=True)).shape == (3 * 512, 512, 4)
-    for word in ("upper", "lower", "full", "attire"):
-        mine = ours.remove(data, session=session, cc=word, only_mask=True)
-        assert_alike(mine, theirs.remove(data, session=other, cc=word, only_mask=True))
+    for word in ("upper", "lower", "full", "attire"):  # ours have soft edges, theirs the stairs of the network's grid
+        mine = pixels(ours.remove(data, session=session, cc=word, only_mask=True))
+        expected = pixels(theirs.remove(data, session=other, cc=word, only_mask=True))
+        assert mine.shape == expected.shape == (512, 512)
+        assert ((mine > 127) != (expected > 127)).mean() < 0.005
     with pytest.raises(ValueError, match="no class of clothes 'hat'"):
         ours.remove(data, session=session, cloth_category="hat")
 

@@ -100,11 +100,15 @@ class _Commands(_Quick, TyperGroup):
         return super().parse_args(ctx, [*args[1:], "--help"] if args[:1] == ["help"] else args)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """Who leaves the command out before a picture is told which one is meant."""
+        """Who leaves the command out before a picture, or types rembg's, is told which one is meant."""
         first = args[0]
         if first not in _COMMANDS:
             if first == "-" or os.path.lexists(first) or Path(first).suffix.lower() in SUFFIXES:
                 raise UsageError(f"{first} is no command", hint=f"cutout remove {shlex.join(args)}")
+            from cutout.cli.from_rembg import COMMANDS, in_our_words
+
+            if first in COMMANDS:
+                raise UsageError(f"{first} is rembg's word, and no command here", hint=in_our_words(args))
             for name in _COMMANDS:  # a slip of the pen is compared with those that are there
                 self.get_command(ctx, name)
         return super().resolve_command(ctx, args)

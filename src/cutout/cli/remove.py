@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import glob
 import os
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -186,6 +188,7 @@ def remove(
             "no input is named: a picture, a folder, or - for standard input",
             hint="cutout remove photo.jpg, or cutout remove FOLDER; cutout remove --help tells the rest",
         )
+    _check_order(inputs or [], output)
     options = RemoveOptions.from_mapping(_of(RemoveOptions, given))
     todo = plan(
         inputs or [],
@@ -289,6 +292,20 @@ def _further_files(options: RemoveOptions, model: str, model_config: Path | None
     """What the run reads beside its inputs."""
     own_model = Path(model) if model.endswith(".onnx") else None
     return [path for path in (options.background_path, own_model, model_config) if path is not None]
+
+
+def _check_order(inputs: list[str], output: str | None) -> None:
+    """Who names the output as a second input, as with rembg, is told what to type."""
+    from cutout.jobs.plan import STDIO
+
+    if output is not None or len(inputs) != 2 or not os.path.lexists(inputs[0]):
+        return
+    if os.path.lexists(last := inputs[1]) or last == STDIO or glob.has_magic(last):
+        return
+    typed = sys.argv[1:]
+    place = len(typed) - 1 - typed[::-1].index(last) if last in typed else len(typed)
+    command = shlex.join(["cutout", *typed[:place], "-o", *(typed[place:] or [last])])
+    raise UsageError(f"the input {last} does not exist", hint=f"if it is the output: {command}")
 
 
 def _check_standard_streams(todo: Plan, *, as_json: bool) -> None:
