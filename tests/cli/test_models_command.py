@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.server
 import os
+import pty
 import shutil
 import subprocess
 import threading
@@ -72,6 +74,21 @@ class TestList:
         assert f"silueta: {path}" in lines
         (row,) = [line for line in lines if line.startswith("silueta ")]
         assert " unverified " in row
+
+    def test_cuts_no_name_however_narrow_the_terminal(self, cutout: Cutout) -> None:
+        leader, follower = pty.openpty()
+        child = subprocess.Popen(
+            [*cutout.command, "models", "list"], stdout=follower, env={**os.environ, "TERM": "xterm", "COLUMNS": "60"}
+        )
+        os.close(follower)
+        shown = b""
+        with contextlib.suppress(OSError):  # how a terminal says that nobody is left
+            while chunk := os.read(leader, 4096):
+                shown += chunk
+        os.close(leader)
+        assert child.wait(60) == 0
+        words = set(shown.decode().replace(",", " ").split())
+        assert {name for spec in MODELS.values() for name in (spec.name, *spec.aliases)} <= words
 
     def test_shows_a_file_of_wrong_size_as_corrupt(self, cutout: Cutout, ours: Path) -> None:
         holey(ours, 5)
@@ -161,6 +178,38 @@ class TestPull:
         assert (run.code, run.out) == (3, b"")
         assert "CUTOUT_OFFLINE is set, so silueta is not downloaded" in run.err
         assert f"copy silueta.onnx into {ours.parent}" in run.err
+
+    @pytest.mark.usefixtures("offline")
+    def test_of_all_takes_those_that_anybody_may_use(self, cutout: Cutout, home: Path) -> None:
+        run = cutout("models", "pull", "--all")
+        assert run.code == 3
+        assert run.err.startswith("without rmbg-2.0: commercial use is not allowed without a contract\nu2netp: ")
+        assert "CUTOUT_OFFLINE is set, so u2net is not downloaded" in run.err
+
+    @pytest.mark.parametrize("args", [(), ("u2netp", "--all")])
+    def test_of_nothing_and_of_two_things_is_refused(self, cutout: Cutout, args: tuple[str, ...]) -> None:
+        run = cutout("models", "pull", *args)
+        assert (run.code, run.out) == (2, b"")
+        assert "error: name models, or say --all\n" in run.err
+
+
+@pytest.mark.usefixtures("offline")
+class TestRemove:
+    def test_of_a_download_deletes_it(self, cutout: Cutout, ours: Path) -> None:
+        holey(ours, 5)
+        run = cutout("models", "rm", "silueta")
+        assert (run.code, run.out.decode()) == (0, f"silueta: removed {ours}\n")
+        assert not ours.exists()
+        run = cutout("models", "rm", "silueta")
+        assert (run.code, run.err) == (3, "error: the model silueta is not on this machine\n")
+
+    def test_of_what_others_keep_leaves_it(self, cutout: Cutout, home: Path) -> None:
+        theirs = holey(home / ".u2net" / SILUETA.file, SILUETA.bytes)
+        for name, path in (("silueta", theirs), ("u2netp", EMBEDDED)):
+            run = cutout("models", "rm", name)
+            assert run.code == 3
+            assert f"the model {name} lies in {path}, and was not downloaded by cutout" in run.err
+            assert path.is_file()
 
 
 @pytest.mark.usefixtures("offline")

@@ -10,7 +10,7 @@ import typer
 
 from cutout.cli.console import Console
 from cutout.cli.options import option
-from cutout.errors import ModelError
+from cutout.errors import ModelError, UsageError
 from cutout.models.registry import MODELS, find_spec
 
 if TYPE_CHECKING:
@@ -41,7 +41,11 @@ def list_models(as_json: _Json = False) -> None:
     from rich.console import Console as RichConsole
     from rich.table import Table
 
-    table = Table("model", "MB", "licence", "state", "about", box=None, pad_edge=False)
+    table = Table(box=None, pad_edge=False)
+    longest = max(len(name) for spec in MODELS.values() for name in (spec.name, *spec.aliases))
+    table.add_column("model", overflow="fold", min_width=longest + 1)  # names are there to be copied
+    for title in ("MB", "licence", "state", "about"):
+        table.add_column(title)
     for spec, found in rows:
         licence = f"{spec.licence} (non-commercial)" if spec.non_commercial else spec.licence
         names = ", ".join((spec.name, *spec.aliases))
@@ -58,16 +62,42 @@ def list_models(as_json: _Json = False) -> None:
             console.print(f"{spec.name}: {found.path}", soft_wrap=True)
 
 
-@app.command("pull", no_args_is_help=True)
+@app.command("pull")
 def pull(
-    names: _Names,
+    names: Annotated[list[str] | None, typer.Argument(help="Model names.", metavar="[MODEL]...")] = None,
+    every: Annotated[bool, option("--all", text="All models but those not for commercial use.")] = False,
     force: Annotated[bool, option("--force", text="Download even when a good copy is there.")] = False,
     quiet: Annotated[bool, option("--quiet", "-q", text="Print errors only.")] = False,
 ) -> None:
     """Download models, with their hashes checked; a broken transfer is continued."""
     console = Console(quiet=quiet)
-    for spec in [find_spec(name) for name in names]:
+    if bool(names) is every:
+        raise UsageError("name models, or say --all", hint="cutout models list shows what exists")
+    specs = [find_spec(name) for name in names or ()]
+    if every:
+        specs = [spec for spec in MODELS.values() if not spec.non_commercial]
+        left = ", ".join(spec.name for spec in MODELS.values() if spec.non_commercial)
+        console.say(f"without {left}: commercial use is not allowed without a contract")
+    for spec in specs:
         pull_one(spec, console, force=force)
+
+
+@app.command("rm")
+def remove(names: _Names) -> None:
+    """Delete models that were downloaded; what other programs keep stays."""
+    from cutout.models.files import is_file, locate, model_home
+
+    for spec in [find_spec(name) for name in names]:
+        path = model_home() / spec.file
+        if not is_file(path):
+            place = locate(spec).path
+            text = "is not on this machine" if place is None else f"lies in {place}, and was not downloaded by cutout"
+            raise ModelError(f"the model {spec.name} {text}")
+        try:
+            path.unlink()
+        except OSError as error:
+            raise ModelError(f"{path} cannot be removed: {error.strerror}") from error
+        typer.echo(f"{spec.name}: removed {path}")
 
 
 def pull_one(spec: ModelSpec, console: Console, *, force: bool) -> Path:
