@@ -176,6 +176,7 @@ def test_the_order_of_arguments_is_rembgs() -> None:
     ("words", "same"),
     [
         ({"alpha_matting": True}, {"matting": True}),
+        ({"alpha_matting": True, "putalpha": True}, {"matting": True}),
         ({"alpha_matting": True, "alpha_matting_erode_size": 4}, {"matting": True, "matting_erode": 4}),
         ({"decontaminate": True}, {}),
         ({"putalpha": True}, {"edge_colors": "keep"}),
@@ -195,9 +196,18 @@ def test_a_threshold_beyond_255_leaves_no_sure_foreground_as_in_rembgs_documenta
     data: bytes, remover: cutout.Remover
 ) -> None:
     words: dict[str, Any] = {"alpha_matting_background_threshold": 20, "alpha_matting_erode_size": 11}
-    with pytest.warns(cutout.CutoutWarning, match="no sure foreground"):
+    with pytest.warns(cutout.CutoutWarning, match="no sure foreground") as told:
         found = ours.remove(data, session=remover, alpha_matting=True, alpha_matting_foreground_threshold=270, **words)
+    assert [warning.filename for warning in told] == [__file__], "of the line that called"
     assert np.array_equal(pixels(found), pixels(ours.remove(data, session=remover, decontaminate=True)))
+
+
+def test_what_is_worth_knowing_is_told(remover: cutout.Remover, model: Path, examples: Path) -> None:
+    film = (examples.parent / "tests" / "data" / "film.gif").read_bytes()
+    with pytest.warns(cutout.CutoutWarning, match="only the first of"):
+        ours.remove(film, session=remover)
+    with pytest.warns(cutout.CutoutWarning, match="nothing was found"):
+        ours.remove(Image.new("RGB", (40, 30)), session=cutout.Remover(model, device="cpu"))
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -292,6 +302,7 @@ def test_the_first_provider_that_can_be_used_is() -> None:
         (lambda data: ours.remove(data, vitmatte=True), "no ViTMatte"),
         (lambda data: ours.remove(data, vitmatte_model="small"), "no ViTMatte"),
         (lambda _: ours.remove("picture.jpg"), "a str is no picture"),
+        (lambda data: ours.remove(data, session="u2netp"), "session is a str"),
         (lambda data: ours.remove(data, alpha_matting=True, alpha_matting_erode_size=-1), "matting_erode is -1"),
         (lambda _: ours.new_session("u2nte"), "no model 'u2nte'"),
         (lambda _: ours.new_session("u2netp", ["Nonsense"]), "no device 'Nonsense'"),

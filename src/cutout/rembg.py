@@ -18,17 +18,18 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageChops, UnidentifiedImageError
 
 from cutout.engines.base import TensorEngine
 from cutout.engines.devices import parse_device
-from cutout.enums import EdgeColors
 from cutout.errors import DeviceError, PictureError, UsageError, remark
+from cutout.formats import decode
 from cutout.formats.color import is_srgb, to_srgb
 from cutout.formats.encode import encode
 from cutout.formats.picture import Picture
 from cutout.formats.sources import header_of, picture_of
 from cutout.imaging import composite
+from cutout.imaging.decontaminate import decontaminate as clean_edges
 from cutout.imaging.resample import upscale
 from cutout.models.files import candidates, is_file
 from cutout.models.registry import DEFAULT_MODEL, MODELS, find_spec
@@ -103,7 +104,10 @@ class Session:
         if further:
             raise WrongUseError(f"{', '.join(further)}: the model {self.model_name} takes no such argument")
         if not isinstance(engine, TensorEngine) or not engine.spec.classes:
-            return [self.remover.look(Picture(rgb), RemoveOptions()).alpha]
+            found = self.remover.look(Picture(rgb), RemoveOptions())
+            for text in found.warnings:
+                remark(text)
+            return [found.alpha]
         known = {**dict.fromkeys(engine.spec.classes, ""), "attire": "all"}
         wanted = cc or cloth_category
         if wanted is not None and wanted not in known:
@@ -113,7 +117,6 @@ class Session:
         return [upscale(mask, rgb.size) for mask in masks]
 
 
-@_as_rembg_raises()
 def new_session(
     model_name: str = DEFAULT_MODEL,
     providers: Sequence[str | tuple[str, dict[str, Any]]] | None = None,
@@ -145,24 +148,26 @@ def new_session(
     """
     if sess_opts is not None:
         remark("sess_opts does nothing here: the number of threads follows from the machine")
-    if model_name in _CUSTOM:
-        if model_path is None:
-            raise UsageError("model_path is required", hint=f'new_session("{model_name}", model_path="model.onnx")')
-        row = MODELS[_CUSTOM[model_name]]
-        config = {"size": row.size, "divisor": row.divisor or "max", "mean": row.mean, "std": row.std}
-        return Session(_opened(Path(model_path), providers, model_config=config, **further))
-    try:
-        spec = find_spec(model_name)
-    except UsageError as unknown:
+    with _as_rembg_raises():
+        if model_name in _CUSTOM:
+            if model_path is None:
+                hint = f'new_session("{model_name}", model_path="model.onnx")'
+                raise UsageError("model_path is required", hint=hint)
+            row = MODELS[_CUSTOM[model_name]]
+            config = {"size": row.size, "divisor": row.divisor or "max", "mean": row.mean, "std": row.std}
+            return Session(_opened(Path(model_path), providers, model_config=config, **further))
         try:
-            theirs = _opened(f"rembg:{model_name}", providers, model_options={**further})
-        except UsageError:
-            raise unknown from None
-        return theirs.session.inner  # type: ignore[attr-defined]
-    file: str | Path = spec.name
-    if "MODEL_CHECKSUM_DISABLED" in os.environ:
-        file = next((path for path in candidates(spec) if is_file(path)), spec.name)
-    return Session(_opened(file, providers, **further))
+            spec = find_spec(model_name)
+        except UsageError as unknown:
+            try:
+                theirs = _opened(f"rembg:{model_name}", providers, model_options=further)
+            except UsageError:
+                raise unknown from None
+            return theirs.session.inner  # type: ignore[attr-defined]
+        file: str | Path = spec.name
+        if "MODEL_CHECKSUM_DISABLED" in os.environ:
+            file = next((path for path in candidates(spec) if is_file(path)), spec.name)
+        return Session(_opened(file, providers, **further))
 
 
 def _opened(model: str | Path, providers: Sequence[Any] | None, **known: Any) -> Remover:
@@ -191,7 +196,6 @@ _default: list[Session] = []
 """The session of calls that name none, once it is opened."""
 
 
-@_as_rembg_raises()
 def remove(
     data: Any,
     alpha_matting: bool = False,  # noqa: FBT001, FBT002 - rembg's order
@@ -239,45 +243,55 @@ def remove(
         UnreadableError: The data is no picture, or a broken one; it is an `UnidentifiedImageError`.
         CutoutError: Anything else.
     """
-    if vitmatte or vitmatte_model is not None:
-        raise UsageError("there is no ViTMatte here", hint="alpha_matting=True mattes soft edges")
-    options = RemoveOptions(
-        matting=alpha_matting and not only_mask,
-        matting_foreground=min(alpha_matting_foreground_threshold, 255),
-        matting_background=max(alpha_matting_background_threshold, 0),
-        matting_erode=alpha_matting_erode_size,
-        post_process=post_process_mask,
-        edge_colors=EdgeColors.CLEAN if (decontaminate or alpha_matting) and not putalpha else EdgeColors.KEEP,
-    )
-    header = header_of(data)
-    as_bytes = force_return_bytes or isinstance(data, bytes | bytearray | memoryview)
-    if session is None:
-        with _lock:
-            _default[:] = _default or [new_session()]
-        session = _default[0]
-    elif isinstance(session, Remover):
-        session = Session(session)
-    with budget_of(None, os.environ).hold(*need_of(header, options, OutputFormat.PNG)):
-        picture = picture_of(data)
-        icc = picture.metadata.icc
-        seen = picture.rgb if is_srgb(icc) else to_srgb(picture.rgb, icc)
-        results = []
-        for found in session.predict(seen, **further):
-            mask = _refined(picture, found, options)
-            over_black = not (options.matting or decontaminate or putalpha)
-            results.append(mask if only_mask else _cut(picture, mask, options, over_black=over_black))
-        result = _stacked(results)
-        if bgcolor is not None and not only_mask:
-            result = Image.alpha_composite(Image.new("RGBA", result.size, tuple(bgcolor)), result)
-        if as_bytes:
-            rgb, alpha = (None, result) if result.mode == "L" else (result.convert("RGB"), result.getchannel("A"))
-            return encode(rgb, alpha, OutputFormat.PNG, picture.metadata, Encoding(keep_hidden=True))
+    matting = alpha_matting and not only_mask
+    clean = matting or (decontaminate and not putalpha)
+    with _as_rembg_raises():
+        if vitmatte or vitmatte_model is not None:
+            raise UsageError("there is no ViTMatte here", hint="alpha_matting=True mattes soft edges")
+        options = RemoveOptions(
+            matting=matting,
+            matting_foreground=min(alpha_matting_foreground_threshold, 255),
+            matting_background=max(alpha_matting_background_threshold, 0),
+            matting_erode=alpha_matting_erode_size,
+            post_process=post_process_mask,
+        )
+        as_bytes = force_return_bytes or isinstance(data, bytes | bytearray | memoryview)
+        source = decode.check(bytes(data)) if isinstance(data, bytes | bytearray | memoryview) else data
+        need = need_of(header_of(source), options, OutputFormat.PNG)
+        session = _session(session)
+        with budget_of(None, os.environ).hold(*need):
+            picture = picture_of(source)
+            for text in picture.notes:
+                remark(text)
+            icc = picture.metadata.icc
+            masks = session.predict(picture.rgb if is_srgb(icc) else to_srgb(picture.rgb, icc), **further)
+            masks = [_refined(picture, mask, options) for mask in masks]
+            if only_mask:
+                result = _stacked(masks)
+            else:
+                result = _stacked([_cut(picture, mask, clean=clean, straight=clean or putalpha) for mask in masks])
+                if bgcolor is not None:
+                    result = Image.alpha_composite(Image.new("RGBA", result.size, tuple(bgcolor)), result)
+            if as_bytes:
+                rgb, alpha = (None, result) if result.mode == "L" else (result.convert("RGB"), result.getchannel("A"))
+                return encode(rgb, alpha, OutputFormat.PNG, picture.metadata, Encoding(keep_hidden=True))
     if isinstance(data, Image.Image):
         result.info = {} if icc is None or result.mode == "L" else {"icc_profile": icc}
         return result
     import numpy as np
 
     return np.array(result)
+
+
+def _session(given: Any) -> Any:
+    """What `remove` was given as its session, as something that predicts masks."""
+    if given is None:
+        with _lock:
+            _default[:] = _default or [new_session()]
+            return _default[0]
+    if not hasattr(given, "predict") and not isinstance(given, Remover):
+        raise UsageError(f"session is a {type(given).__name__}", hint='new_session("u2netp") gives one')
+    return Session(given) if isinstance(given, Remover) else given
 
 
 def _refined(picture: Picture, mask: Image.Image, options: RemoveOptions) -> Image.Image:
@@ -296,18 +310,13 @@ def _refined(picture: Picture, mask: Image.Image, options: RemoveOptions) -> Ima
     return mask
 
 
-def _cut(picture: Picture, mask: Image.Image, options: RemoveOptions, *, over_black: bool) -> Image.Image:
-    """The cut-out by one mask, in mode RGBA."""
-    if over_black:
+def _cut(picture: Picture, mask: Image.Image, *, clean: bool, straight: bool) -> Image.Image:
+    """The cut-out by one mask, in mode RGBA: with straight alpha, or over black as rembg's."""
+    if not straight:
         own = picture.rgb.convert("RGBA") if picture.alpha is None else composite.cut(picture.rgb, picture.alpha)
         return Image.composite(own, Image.new("RGBA", own.size), mask)
-    from PIL import ImageChops
-
-    from cutout.imaging.decontaminate import decontaminate
-
     alpha = mask if picture.alpha is None else ImageChops.multiply(mask, picture.alpha)
-    colors = decontaminate(picture.rgb, alpha) if options.edge_colors is EdgeColors.CLEAN else picture.rgb
-    return composite.cut(colors, alpha)
+    return composite.cut(clean_edges(picture.rgb, alpha) if clean else picture.rgb, alpha)
 
 
 def _stacked(results: list[Image.Image]) -> Image.Image:

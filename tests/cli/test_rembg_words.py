@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import shutil
 import sys
 from typing import TYPE_CHECKING
 
 import pytest
+from conftest import ROOT
 from PIL import Image
 
 from cutout.cli.from_rembg import in_our_words
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
         ("i -m u2net_custom a b", "cutout remove a --model FILE.onnx -o b"),
         ("i -bgc 255 0 16 128 a b", "cutout remove a --background '#ff001080' -o b"),
         ("i -bgc 0 0 0 0 -dc a b", "cutout remove a -o b"),
+        ("i -h", "cutout remove - -o -"),
         ("i -bgc 255", "cutout remove - -o -"),
         ("p -w 'my folder' out", "cutout remove 'my folder' -o out"),
         ("p", "cutout remove INPUT -o OUTPUT"),
@@ -42,6 +45,15 @@ if TYPE_CHECKING:
 )
 def test_commands_of_rembg_in_our_words(typed: str, said: str) -> None:
     assert in_our_words(shlex.split(typed)) == said
+
+
+def test_the_guide_says_the_same() -> None:
+    rows = re.findall(
+        r"^\| `(rembg [^`]*)` \| `([^`]*)` \|$", (ROOT / "docs" / "from-rembg.md").read_text("utf-8"), re.MULTILINE
+    )
+    assert len(rows) > 5
+    for typed, said in rows:
+        assert in_our_words(shlex.split(typed)) == said
 
 
 @pytest.mark.parametrize(

@@ -48,7 +48,7 @@ def in_our_words(args: Sequence[str]) -> str:
         ours, count = next(((ours, count) for short, long, ours, count in _OPTIONS if word in {short, long}), ("", 0))
         values = [joined] if joined else rest[:count]
         rest = rest if joined else rest[count:]
-        options += _option(ours, values)
+        options += _option(ours, values) if joined or len(values) == count else []
     match command:
         case "b":
             return "ffmpeg -i VIDEO frames/%05d.png, then: cutout remove frames -o OUTPUT"
