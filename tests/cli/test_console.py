@@ -125,6 +125,10 @@ class TestOutcome:
         Console(verbose=True).outcome(outcome(ms={"load": 1.25, "inference": 200.0}))
         assert capsys.readouterr().err == "in/a.jpg → out/a.png  [ms] load 1.2  inference 200.0\n"
 
+    def test_what_failed_is_not_told_as_if_it_had_been_written(self, capsys: Capture) -> None:
+        Console(verbose=True).outcome(outcome(Status.FAILED, error=BROKEN, ms={"load": 1.25}))
+        assert capsys.readouterr().err.splitlines()[-1] == "in/a.jpg  [ms] load 1.2"
+
     def test_a_traceback_is_shown_to_those_who_asked(self, capsys: Capture) -> None:
         def fail() -> PictureError:
             try:

@@ -79,7 +79,8 @@ class Console:
             self.warn(f"{outcome.job.source_name}: {warning}")
         if outcome.ms:
             times = "  ".join(f"{stage} {ms:.1f}" for stage, ms in outcome.ms.items())
-            self.detail(f"{outcome.job.source_name} → {outcome.job.target_name}  [ms] {times}")
+            written = "" if outcome.error else f" → {outcome.job.target_name}"
+            self.detail(f"{outcome.job.source_name}{written}  [ms] {times}")
 
     def leave(self) -> None:
         """Give the terminal back as it was, for an end that unwinds nothing."""

@@ -207,6 +207,7 @@ def remove(
     _check_standard_streams(todo, as_json=as_json)
     _check_formats(todo, given["bit_depth"])
     _check_heic(todo, console)
+    _tell_folder(todo, output, console)
     budget_of(memory_limit, os.environ)  # what is no size is told now
     if dry_run:
         print_plan(todo, console, as_json=as_json)
@@ -343,6 +344,14 @@ def _check_heic(todo: Plan, console: Console) -> None:
             register_heif(f"HEIC ({heic} of {len(todo.jobs)} inputs)", PictureError)
         except CutoutError as error:
             console.warn(f"{error.message}: {error.hint}")
+
+
+def _tell_folder(todo: Plan, output: str | None, console: Console) -> None:
+    """Who names a new output without an extension may have meant a file."""
+    target = todo.jobs[0].target if len(todo.jobs) == 1 and not todo.batch else None
+    new = target is not None and not target.parent.exists()
+    if output and new and target and target.parent == Path(output) and not output.endswith(("/", os.sep)):
+        console.warn(f"{output} has no extension, so it is made a folder; a file would be -o {output}{target.suffix}")
 
 
 def _pull(model: str, console: Console) -> None:
