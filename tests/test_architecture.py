@@ -219,8 +219,9 @@ def test_importing_the_package_loads_nothing_else() -> None:
     assert not loaded & (HEAVY | RARELY_NEEDED)
 
 
-def test_importing_the_public_names_loads_no_runtime_and_no_console() -> None:
-    loaded = loaded_by("from cutout import *; remove, Remover")
+@pytest.mark.parametrize("code", ["from cutout import *; remove, Remover", "from cutout.rembg import *; new_session"])
+def test_importing_the_public_names_loads_no_runtime_and_no_console(code: str) -> None:
+    loaded = loaded_by(code)
     assert "PIL" in loaded
     assert not loaded & ((HEAVY | RARELY_NEEDED) - {"PIL", "numpy"})
 

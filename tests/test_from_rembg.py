@@ -302,6 +302,7 @@ def test_the_first_provider_that_can_be_used_is() -> None:
         (lambda data: ours.remove(data, vitmatte=True), "no ViTMatte"),
         (lambda data: ours.remove(data, vitmatte_model="small"), "no ViTMatte"),
         (lambda _: ours.remove("picture.jpg"), "a str is no picture"),
+        (lambda data: ours.remove(data, False, 240, 10, 10, None, False, False, (1, 2, 3, 4)), "is a colour"),  # type: ignore[arg-type]
         (lambda data: ours.remove(data, session="u2netp"), "session is a str"),
         (lambda data: ours.remove(data, alpha_matting=True, alpha_matting_erode_size=-1), "matting_erode is -1"),
         (lambda _: ours.new_session("u2nte"), "no model 'u2nte'"),

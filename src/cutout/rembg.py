@@ -246,6 +246,8 @@ def remove(
     matting = alpha_matting and not only_mask
     clean = matting or (decontaminate and not putalpha)
     with _as_rembg_raises():
+        if type(decontaminate) in {tuple, list}:  # older releases had bgcolor in its place
+            raise UsageError("decontaminate is a colour", hint=f"bgcolor={decontaminate}")
         if vitmatte or vitmatte_model is not None:
             raise UsageError("there is no ViTMatte here", hint="alpha_matting=True mattes soft edges")
         options = RemoveOptions(
