@@ -39,7 +39,7 @@ if TYPE_CHECKING:
         ("rembg", "cutout remove INPUT -o OUTPUT"),
         ("s -p 7000 -h 0.0.0.0 -t 2", "cutout serve --port 7000 --host 0.0.0.0"),
         ("d u2net silueta", "cutout models pull u2net silueta"),
-        ("d", "cutout models pull MODEL"),
+        ("d", "cutout models pull --all"),
         ("b 640 480 -o x.png", "ffmpeg -i VIDEO frames/%05d.png, then: cutout remove frames -o OUTPUT"),
     ],
 )

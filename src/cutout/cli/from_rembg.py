@@ -55,7 +55,7 @@ def in_our_words(args: Sequence[str]) -> str:
         case "s":
             return shlex.join(["cutout", "serve", *options])
         case "d":
-            return shlex.join(["cutout", "models", "pull", *(names or ["MODEL"])])
+            return shlex.join(["cutout", "models", "pull", *(names or ["--all"])])
     if not names:
         names = ["-", "-"] if command == "i" else ["INPUT", "OUTPUT"]
     elif len(names) == 1 and not sys.stdout.isatty():
