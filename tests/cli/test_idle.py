@@ -193,6 +193,9 @@ def test_an_option_changes_the_file_or_is_said_to_do_nothing(
         ("max_frames", {"encoding": Encoding(first_frame=True)}, "--max-frames does nothing here: only the first"),
         ("max_frames", {"formats": frozenset({OutputFormat.JPEG})}, "only the first frame"),
         ("recursive", {}, "--recursive does nothing here: no input is a folder"),
+        ("exclude", {}, "--exclude does nothing here: no input is a folder or a pattern"),
+        ("suffix", {"to_file": True}, "--suffix does nothing here: the output has a name"),
+        ("suffix", {"to_stream": True}, "the output has a name"),
         ("existing", {"to_stream": True}, "standard output"),
         ("pull", {"own_file": True}, "file of your own"),
         ("pull", {"rembg": True}, "rembg brings its models itself"),
@@ -209,7 +212,7 @@ def test_what_the_files_and_the_model_leave_no_room_for_is_said(name: str, run: 
     changed = replace(plain, **run)
     (text,) = idle(changed, frozenset({name}), in_dashes)
     assert words in text
-    if name != "recursive":
+    if name not in {"recursive", "exclude"}:
         assert list(idle(plain, frozenset({name}))) == []
     assert list(idle(changed, frozenset())) == [], "what stands in the environment is meant for many commands"
 

@@ -235,6 +235,18 @@ class TestWhichFiles:
         run = done(cutout("remove", "in/**/*.jpg", "-o", "out", "--exclude", "thumbs", "--exclude", "a.*", "--dry-run"))
         assert run.out.split() == [b"in/x/d.jpg", b"->", b"out/d.png", b"in/x/y/e.jpg", b"->", b"out/e.png"]
 
+    def test_where_nothing_could_be_excluded_it_is_said(self, cutout: Cutout) -> None:
+        half(Path("in/a.jpg"))
+        half(Path("in/a-cutout.png"))
+        told = "--exclude does nothing here: no input is a folder or a pattern"
+        assert told in done(cutout("remove", "in/a.jpg", "-o", "x.png", "--exclude", "b")).err
+        for args, stdin in ((("in",), b""), (("in/*",), b""), (("--files-from", "-"), b"in")):
+            run = done(cutout("remove", *args, "-o", "out", "--exclude", "b", "--recursive", stdin=stdin))
+            assert told not in run.err
+            assert ("--recursive does nothing" in run.err) is (args == ("in/*",))
+        run = done(cutout("remove", "in/*.png", "-o", "y.png", "--exclude", "b"))
+        assert "there is no picture among the inputs" in run.err, "but an earlier result"
+
     def test_only_what_has_changed_since_is_done_again(self, cutout: Cutout) -> None:
         for name in ("a.jpg", "b.jpg", "c.jpg"):
             half(Path("in") / name)

@@ -183,22 +183,24 @@ def remove(
     from cutout.jobs.plan import plan
 
     console = Console(quiet=quiet, verbose=verbose)
+    inputs = inputs or []
     if not inputs and files_from is None:
         raise UsageError(
             "no input is named: a picture, a folder, or - for standard input",
             hint="cutout remove photo.jpg, or cutout remove FOLDER; cutout remove --help tells the rest",
         )
-    _check_order(inputs or [], output)
+    _check_order(inputs, output)
+    listed = None if files_from is None else _listed(files_from, inputs)
     options = RemoveOptions.from_mapping(_of(RemoveOptions, given))
     todo = plan(
-        inputs or [],
+        inputs,
         output,
         output_format=output_format,
         recursive=recursive,
         existing=existing,
         on_collision=on_collision,
         keep=_further_files(options, model, model_config),
-        listed=None if files_from is None else _listed(files_from, inputs or []),
+        listed=listed,
         exclude=exclude or [],
         suffix=suffix,
     )
@@ -219,7 +221,8 @@ def remove(
     if named := _given(context) - {"output", "model", "device", "jobs", "quiet", "verbose"}:  # which never do nothing
         from cutout.options.idle import idle
 
-        for text in idle(_asked(options, encoding, todo, inputs or [], output, model, model_config), named, in_dashes):
+        names = [*inputs, *(listed or ())]
+        for text in idle(_asked(options, encoding, todo, names, output, model, model_config), named, in_dashes):
             console.warn(text)
     settings = {
         "model": model,
@@ -281,7 +284,8 @@ def _asked(
         encoding=encoding,
         formats=frozenset(job.output_format for job in todo.jobs),
         folders=any(Path(name).is_dir() for name in inputs),
-        to_file=not todo.batch and todo.jobs[0].target is not None and output == todo.jobs[0].target_name,
+        patterns=any(glob.has_magic(name) and not os.path.lexists(name) for name in inputs),
+        to_file=not todo.batch and output in [job.target_name for job in todo.jobs if job.target is not None],
         to_stream=any(job.target is None for job in todo.jobs),
         own_file=spec.path is not None,
         rembg=not spec.file,
@@ -301,7 +305,7 @@ def _check_order(inputs: list[str], output: str | None) -> None:
 
     if output is not None or len(inputs) != 2 or not os.path.lexists(inputs[0]):
         return
-    if os.path.lexists(last := inputs[1]) or last == STDIO or glob.has_magic(last):
+    if os.path.lexists(last := inputs[1]) or last == STDIO or glob.has_magic(last) or "://" in last:
         return
     typed = sys.argv[1:]
     place = len(typed) - 1 - typed[::-1].index(last) if last in typed else len(typed)

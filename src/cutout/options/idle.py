@@ -31,6 +31,7 @@ class Asked:
         encoding: How they are written.
         formats: In which formats.
         folders: A folder is among the inputs.
+        patterns: A pattern is.
         to_file: The one result goes to a file that is named.
         to_stream: The result goes to standard output.
         own_file: The model is an `.onnx` file of the user's.
@@ -42,6 +43,7 @@ class Asked:
     encoding: Encoding
     formats: frozenset[OutputFormat]
     folders: bool = False
+    patterns: bool = False
     to_file: bool = False
     to_stream: bool = False
     own_file: bool = False
@@ -93,6 +95,7 @@ IDLE: tuple[Idle, ...] = (
         "only the first frame is taken",
     ),
     Idle("recursive", lambda run: not run.folders, "no input is a folder"),
+    Idle("exclude", lambda run: not (run.folders or run.patterns), "no input is a folder or a pattern"),
     Idle("suffix", lambda run: run.to_file or run.to_stream, "the output has a name"),
     Idle("existing", lambda run: run.to_stream, "the result goes to standard output"),
     Idle("pull", lambda run: run.own_file, "the model is a file of your own"),
