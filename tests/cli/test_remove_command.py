@@ -164,8 +164,9 @@ class TestFiles:
 
     def test_a_folder_without_pictures_is_told(self, cutout: Cutout) -> None:
         Path("in").mkdir()
-        run = done(cutout("remove", "in", "-o", "out"))
-        assert "there is no picture among the inputs" in run.err
+        for args in ((), ("--dry-run",)):
+            run = done(cutout("remove", "in", "-o", "out", *args))
+            assert "there is no picture among the inputs" in run.err
 
     def test_a_name_that_a_folder_bears_is_a_failure(self, cutout: Cutout) -> None:
         """It is not taken for a result that is there already."""

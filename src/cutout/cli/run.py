@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["Interrupt", "emit_end", "is_terminal", "print_plan", "run_plan"]
 
 
+_NO_PICTURE = "there is no picture among the inputs"
 _MOST_NAMED = 20
 """Failures that are named again at the end."""
 
@@ -51,14 +52,11 @@ def print_plan(todo: Plan, console: Console, *, as_json: bool) -> None:
             note = "  (exists, skipped)" if status is Status.SKIPPED else ""
             line = f"{job.source_name} -> {job.target_name}{note}"
             emit(os.fsencode(printable(line) if terminal else line) + b"\n")
+    total, ignored = len(todo.jobs) + len(todo.unreadable), len(todo.ignored) + len(todo.earlier)
+    if not total:
+        console.warn(_NO_PICTURE)
     if as_json:
-        emit_json(
-            {
-                "event": "plan",
-                "total": len(todo.jobs) + len(todo.unreadable),
-                "ignored": len(todo.ignored) + len(todo.earlier),
-            }
-        )
+        emit_json({"event": "plan", "total": total, "ignored": ignored})
 
 
 def _tell_ignored(todo: Plan, console: Console, *, as_json: bool) -> None:
@@ -198,7 +196,7 @@ def _close(report: Report, todo: Plan, console: Console, seconds: float, used: s
     if report.error is not None:
         return
     if not report.total:
-        console.warn("there is no picture among the inputs")
+        console.warn(_NO_PICTURE)
     elif todo.batch or report.interrupted or report.stopped:
         where = f" -> {folder}" if (folder := _output_folder(todo)) and report.counts[Status.DONE] else ""
         console.say(dashed(report.summary(seconds=seconds), ["existing"]) + used + where)
