@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cutout.atomic import status_of
 from cutout.cli.console import Console
 from cutout.cli.options import (
     Engine,
@@ -353,7 +354,7 @@ def _check_heic(todo: Plan, console: Console) -> None:
 def _tell_folder(todo: Plan, output: str | None, console: Console) -> None:
     """Who names a new output without an extension may have meant a file."""
     target = todo.jobs[0].target if len(todo.jobs) == 1 and not todo.batch else None
-    new = target is not None and not target.parent.exists()
+    new = target is not None and status_of(target.parent) is None
     if output and new and target and target.parent == Path(output) and not output.endswith(("/", os.sep)):
         console.warn(f"{output} has no extension, so it is made a folder; a file would be -o {output}{target.suffix}")
 
