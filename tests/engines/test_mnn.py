@@ -106,13 +106,13 @@ class TestTrial:
         assert known is not None
         assert known.ratio > 0
         monkeypatch.setattr(mnn, "_kept", changed(mnn._kept, ratio=ratio))
-        with Remover(engine="auto", warn=refuse) as remover:
+        with Remover(engine="auto", jobs=2, warn=refuse) as remover:
             assert remover.engine == engine
 
     def test_it_is_made_once(self, ready: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(mnn, "_try", lambda *_: pytest.fail("tried again"))
         for _ in range(2):
-            Remover(engine="auto").close()
+            Remover(engine="auto", jobs=2).close()
             Remover(engine="mnn").close()
 
     def test_a_damaged_copy_is_made_again(self, tried: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -145,7 +145,7 @@ class TestTrial:
         monkeypatch.setattr(subprocess, "run", instead)
         warnings: list[str] = []
         for _ in range(2):
-            with Remover(engine="auto", warn=warnings.append) as remover:
+            with Remover(engine="auto", jobs=2, warn=warnings.append) as remover:
                 assert remover.engine == "onnxruntime"
         assert len(warnings) == 1
         assert warnings[0].startswith(f"MNN cannot be used for u2netp, ONNX Runtime is: {fault}")
@@ -165,23 +165,39 @@ class TestTrial:
     def test_without_a_place_to_keep_it_none_is_made(self, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(mnn, "_try", lambda *_: pytest.fail("tried"))
         monkeypatch.setattr("os.access", lambda *_: False)
-        with Remover(engine="auto", warn=refuse) as remover:
+        with Remover(engine="auto", jobs=2, warn=refuse) as remover:
             assert remover.engine == "onnxruntime"
 
     def test_large_models_and_own_files_are_not_tried(
         self, home: Path, model: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(mnn, "_try", lambda *_: pytest.fail("tried"))
-        with Remover(model, engine="auto", warn=refuse) as remover:
+        with Remover(model, engine="auto", jobs=2, warn=refuse) as remover:
             assert remover.engine == "onnxruntime"
         monkeypatch.setattr(mnn, "_LARGEST", SPEC.bytes - 1)
-        with Remover(engine="auto", warn=refuse) as remover:
+        with Remover(engine="auto", jobs=2, warn=refuse) as remover:
             assert remover.engine == "onnxruntime"
 
     def test_two_kinds_of_processor_have_a_trial_each(self, ready: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         assert mnn.known_trial(SPEC) is not None
         monkeypatch.setattr(mnn, "_processor", lambda: "another one")
         assert mnn.known_trial(SPEC) is None
+
+    @pytest.mark.parametrize(("pictures", "tries"), [(0, False), (3, False), (20, True)])
+    def test_a_few_pictures_do_not_wait_for_one(
+        self, home: Path, monkeypatch: pytest.MonkeyPatch, pictures: int, tries: bool
+    ) -> None:
+        """The first run after an installation is as quick as any; what is known is used by all."""
+        made: list[Path] = []
+
+        def fail(path: Path, _spec: object) -> tuple[Trial, bytes]:
+            made.append(path)
+            return Trial(fault="its masks differ"), b""
+
+        monkeypatch.setattr(mnn, "_try", fail)
+        with Remover(engine="auto", device_options=DeviceOptions(pictures=pictures), warn=lambda _text: None) as remover:
+            assert remover.engine == "onnxruntime"
+        assert bool(made) is tries
 
 
 def changed(kept: Callable[[str], Trial | None], **values: Any) -> Callable[[str], Trial]:

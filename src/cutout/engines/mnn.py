@@ -46,6 +46,8 @@ __all__ = ["MnnEngine", "Trial", "known_trial", "open_mnn", "trial_process", "ve
 _LARGEST = 64 << 20
 """Bytes of a model's file up to which `auto` takes MNN: each session keeps five times that as transformed weights
 (u2net: 0.9 GB), and makes them at each start, which takes longer than a picture gains."""
+_MANY = 20
+"""Pictures from which on a trial, which takes two seconds, is worth while."""
 _AGREEMENT = 2 / 255
 """Of the range of the output: how far MNN's may lie from ONNX Runtime's."""
 _WORTH = 0.9
@@ -165,7 +167,7 @@ def open_mnn(request: EngineRequest, warn: Warn) -> MnnEngine | OnnxEngine:
     path = require(spec)
     if not version() or not (asked_for or _worth_a_trial(spec, path)):
         return open_onnx(request, warn)
-    trial, model = _tried(path, spec, warn, 1e9 if asked_for else _WORTH)
+    trial, model = _tried(path, request, warn)
     if asked_for and trial.fault:
         raise DeviceError(
             f"engine mnn cannot be used for {spec.name}: {trial.fault}", hint="engine auto", options=("engine",)
@@ -194,23 +196,16 @@ def _worth_a_trial(spec: ModelSpec, path: Path) -> bool:
     return bool(spec.sha256) and path.stat().st_size <= _LARGEST
 
 
-def _place() -> bool:
-    """Whether what a trial finds can be kept: one at each start would cost more than it gains."""
-    home = prepared_home()
-    with contextlib.suppress(OSError):
-        home.mkdir(parents=True, exist_ok=True)
-    return os.access(home, os.W_OK)
-
-
-def _tried(path: Path, spec: ModelSpec, warn: Warn, most: float) -> tuple[Trial, Path | None]:
-    """What the trial found, now or earlier, and the converted model; none above `most` of ONNX Runtime's time."""
+def _tried(path: Path, request: EngineRequest, warn: Warn) -> tuple[Trial, Path | None]:
+    """What the trial found, now or earlier, and the converted model, if it is to be used."""
+    spec, asked_for = request.spec, request.chosen_engine is EngineName.MNN
     stem = _stem(spec.sha256 or sha256(path), spec)
     trial = _kept(stem)
-    if trial is not None and (trial.fault or trial.ratio > most):
+    if trial is not None and (trial.fault or not (asked_for or trial.ratio <= _WORTH)):
         return trial, None
     if trial is None or (model := prepared.kept(stem, ".mnn")) is None:
-        if not _place():
-            return Trial(fault="there is no place to keep the converted model"), None
+        if why_not := _why_no_trial(request):
+            return Trial(fault=why_not), None
         trial, content = _try(path, spec)
         try:
             model = prepared.keep(stem, ".mnn", content) if content else None
@@ -219,7 +214,19 @@ def _tried(path: Path, spec: ModelSpec, warn: Warn, most: float) -> tuple[Trial,
             return Trial(fault=f"there is no place to keep the converted model: {error}"), None
         if trial.fault:
             warn(f"MNN cannot be used for {spec.name}, ONNX Runtime is: {trial.fault}")
-    return trial, model if trial.ratio <= most else None
+    return trial, model if asked_for or trial.ratio <= _WORTH else None
+
+
+def _why_no_trial(request: EngineRequest) -> str:
+    """Why MNN is not tried now; empty where it is."""
+    pictures = request.options.pictures
+    if request.chosen_engine is EngineName.AUTO and (pictures < _MANY if pictures else request.jobs == 1):
+        return "not tried yet"
+    home = prepared_home()
+    with contextlib.suppress(OSError):
+        home.mkdir(parents=True, exist_ok=True)
+    # one at each start would cost more than it gains
+    return "" if os.access(home, os.W_OK) else "there is no place to keep the converted model"
 
 
 def known_trial(spec: ModelSpec) -> Trial | None:
