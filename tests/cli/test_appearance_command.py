@@ -113,7 +113,7 @@ def test_what_is_mistyped_is_answered_with_what_would_be_right(
 def test_a_mistyped_command_is_still_no_picture(cutout: Cutout) -> None:
     run = cutout("remvoe", "a.png")
     assert run.code == 2
-    assert "No such command 'remvoe'" in run.err
+    assert "no such command 'remvoe'. Did you mean 'remove'?" in run.err
 
 
 @pytest.mark.usefixtures("quick_model")
