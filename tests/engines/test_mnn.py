@@ -195,7 +195,8 @@ class TestTrial:
             return Trial(fault="its masks differ"), b""
 
         monkeypatch.setattr(mnn, "_try", fail)
-        with Remover(engine="auto", device_options=DeviceOptions(pictures=pictures), warn=lambda _text: None) as remover:
+        options = DeviceOptions(pictures=pictures)
+        with Remover(engine="auto", device_options=options, warn=lambda _text: None) as remover:
             assert remover.engine == "onnxruntime"
         assert bool(made) is tries
 
