@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,6 +16,8 @@ from typing import Any
 import pytest
 from small import brightness_model
 
+from cutout.models.files import require
+from cutout.models.registry import MODELS
 from cutout.pipeline.remover import Remover
 
 # What is started in the background has SIGINT ignored, and so would have all that is started here.
@@ -84,6 +87,16 @@ def here(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def quick_model(home: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The command takes `model` unless a test says otherwise."""
     monkeypatch.setenv("CUTOUT_MODEL", str(model))
+
+
+@pytest.fixture
+def rembg_home(home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """rembg's folder of models, with the small one in it."""
+    folder = home / "u2net"
+    folder.mkdir()
+    shutil.copy(require(MODELS["u2netp"]), folder / "u2netp.onnx")
+    monkeypatch.setenv("U2NET_HOME", str(folder))
+    return folder
 
 
 @dataclass(frozen=True)

@@ -79,16 +79,6 @@ def data(examples: Path) -> bytes:
     return (examples / "astronaut.jpg").read_bytes()
 
 
-@pytest.fixture
-def rembg_home(home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """rembg's folder of models, with the small one in it."""
-    folder = home / "u2net"
-    folder.mkdir()
-    shutil.copy(require(MODELS["u2netp"]), folder / "u2netp.onnx")
-    monkeypatch.setenv("U2NET_HOME", str(folder))
-    return folder
-
-
 @pytest.fixture(scope="module")
 def both(
     tmp_path_factory: pytest.TempPathFactory, remover: cutout.Remover

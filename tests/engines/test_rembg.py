@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import builtins
-import shutil
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -17,8 +16,6 @@ from rembg.sessions.base import BaseSession
 
 from cutout.errors import ClosedError, CutoutError, DeviceError, ExitCode, ModelError, UsageError
 from cutout.formats.decode import Picture, decode
-from cutout.models.files import require
-from cutout.models.registry import MODELS
 from cutout.options import RemoveOptions
 from cutout.pipeline.remover import Remover
 
@@ -26,16 +23,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 MASK = RemoveOptions(mask=True)
-
-
-@pytest.fixture
-def rembg_home(home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """rembg's folder of models, with the small one in it."""
-    folder = home / "u2net"
-    folder.mkdir()
-    shutil.copy(require(MODELS["u2netp"]), folder / "u2netp.onnx")
-    monkeypatch.setenv("U2NET_HOME", str(folder))
-    return folder
 
 
 @pytest.fixture

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from http.server import SimpleHTTPRequestHandler
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from browsers import Page, chromium
-from served import Held, quick, served, until
+from served import Held, quick, served, until, website
 from small import half
 
 if TYPE_CHECKING:
@@ -168,13 +167,8 @@ def shop(tmp_path: Path) -> Iterator[str]:
         def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - its name there
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(tmp_path / "shop")))
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with website(partial(Quiet, directory=str(tmp_path / "shop"))) as address:
+        yield address
 
 
 def test_links_are_fetched_where_the_service_fetches_any(browser: Any, tmp_path: Path, shop: str) -> None:

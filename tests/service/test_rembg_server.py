@@ -5,15 +5,14 @@ from __future__ import annotations
 import importlib.util
 import io
 import re
-import threading
 from concurrent.futures import ThreadPoolExecutor
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from PIL import Image
-from served import Held, quick, served, until
+from served import Held, quick, served, until, website
 
 from cutout.service.routes import rembg
 
@@ -56,13 +55,8 @@ def address(picture: bytes) -> Iterator[str]:
         def log_message(self, *_args: object) -> None:
             pass
 
-    server = HTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}/photo.jpg"
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with website(Handler) as found:
+        yield f"{found}/photo.jpg"
 
 
 _DEFAULTS = {"a": "false", "af": "240", "ab": "10", "ae": "10", "om": "false", "ppm": "false", "bgc": "", "extras": ""}

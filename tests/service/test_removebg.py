@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 import base64
 import io
-import threading
 import zipfile
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from PIL import Image
-from served import quick, served
+from served import quick, served, website
 from small import ORANGE, brightness_model, half
 
 from cutout.service.http.fetch import fetch, is_public
@@ -79,13 +78,8 @@ def web(picture: bytes) -> Iterator[str]:
         def log_message(self, *_args: object) -> None:
             pass
 
-    server = HTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with website(Handler) as address:
+        yield address
 
 
 def test_the_clients_of_remove_bg_get_what_they_ask_for(client: httpx.Client, picture: bytes, web: str) -> None:

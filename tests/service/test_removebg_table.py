@@ -9,12 +9,12 @@ import threading
 import time
 import zipfile
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from PIL import Image, ImageStat
-from served import Held, quick, served, until
+from served import Held, quick, served, until, website
 from small import ORANGE, half
 
 from cutout.options.values import Shadow, parse_shadow
@@ -54,13 +54,8 @@ def web() -> Iterator[str]:
         def log_message(self, *_args: object) -> None:
             pass
 
-    server = HTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with website(Handler) as address:
+        yield address
 
 
 @pytest.fixture(scope="module")

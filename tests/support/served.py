@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from contextlib import contextmanager
+from http.server import ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -24,6 +25,7 @@ from cutout.service.settings import Settings
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
+    from socketserver import BaseRequestHandler
 
 
 @contextmanager
@@ -43,6 +45,20 @@ def served(settings: Settings, models: Models | None, *, ready: dict[str, str] |
         thread.join(60)
         listener.close()
     assert not thread.is_alive()
+
+
+@contextmanager
+def website(handler: Callable[..., BaseRequestHandler]) -> Iterator[str]:
+    """A web server of somebody else's in a thread; gives its address."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
 
 
 def until(true: Callable[[], Any], seconds: float = 60) -> Any:

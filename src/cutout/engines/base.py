@@ -9,8 +9,9 @@ import os
 import sys
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
+from enum import StrEnum
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from cutout.engines.devices import CPU, DeviceRequest, request_device
 from cutout.enums import EngineName, Precision
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from cutout.timing import StageTimes
 
     Warn = Callable[[str], None]
+
+_Word = TypeVar("_Word", bound=StrEnum)
 
 __all__ = [
     "ENGINES",
@@ -132,12 +135,7 @@ def parse_precision(value: str) -> Precision:
     Raises:
         UsageError: Neither.
     """
-    try:
-        return Precision(value)
-    except ValueError:
-        raise UsageError(
-            f"unknown precision {value!r}", hint=f"known: {', '.join(Precision)}", options=("precision",)
-        ) from None
+    return _member(Precision, value, "precision")
 
 
 def parse_engine(value: str) -> EngineName:
@@ -146,12 +144,14 @@ def parse_engine(value: str) -> EngineName:
     Raises:
         UsageError: None of them.
     """
+    return _member(EngineName, value, "engine")
+
+
+def _member(kind: type[_Word], value: str, option: str) -> _Word:
     try:
-        return EngineName(value)
+        return kind(value)
     except ValueError:
-        raise UsageError(
-            f"unknown engine {value!r}", hint=f"known: {', '.join(EngineName)}", options=("engine",)
-        ) from None
+        raise UsageError(f"unknown {option} {value!r}", hint=f"known: {', '.join(kind)}", options=(option,)) from None
 
 
 def unknown_model_option(text: str, hint: str) -> UsageError:
